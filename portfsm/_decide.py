@@ -1,0 +1,396 @@
+"""What a command leads to: events, or a `CommandRejected` that says why not.
+
+Rule: `decide` is a function of the ledger, the command and the time given; it changes nothing. The events it
+returns are legal in the order given, so that whoever records them may apply them at once. A command that is
+already true returns no events, which is what makes every command safe to repeat.
+"""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from portfsm import commands
+from portfsm._dump import spec_data
+from portfsm._index import index_of
+from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED
+from portfsm._rejections import (
+    exhausted,
+    foreign_lease,
+    illegal,
+    out_of_range,
+    owner_conflict,
+    stale,
+    unavailable,
+)
+from portfsm.events import Event
+from portfsm.states import EventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from portfsm._index import Index
+    from portfsm._ledger import Ledger
+    from portfsm._pool import Pool
+    from portfsm.values import Lease
+
+__all__ = ["DRAIN_LIMIT", "decide"]
+
+DRAIN_LIMIT = 128
+"""How many due ports one `allocate` frees at most, so that a thousand ends at once stall nobody."""
+
+_ALLOCATED, _RELEASED, _FREED = EventKind.ALLOCATED, EventKind.RELEASED, EventKind.FREED
+"""Reading a member off its enum costs more than building an event."""
+
+_DRAWS = 8
+_BATCH = 4096
+
+
+class Draft(list[Event]):
+    """The events of one decision, numbered and stamped as they are added. A list, because one is made per call."""
+
+    __slots__ = ("seq", "ts")
+    seq: int
+    ts: int
+
+    def add(self, kind: EventKind, **fields: Any) -> None:
+        """Add an event that concerns no port."""
+        self.seq += 1
+        self.append(Event(self.seq, self.ts, kind, **fields))
+
+    def on(self, pool: Pool, offset: int, kind: EventKind, **fields: Any) -> None:
+        """Add an event on one port."""
+        self.seq += 1
+        self.append(Event(self.seq, self.ts, kind, pool.node, pool.name, pool.base + offset, **fields))
+
+    def begin(self, pool: Pool, offset: int, kind: EventKind, owner: str, service: str, reason: str = "") -> None:
+        """Begin a lease: its token is the event's own number."""
+        self.seq = seq = self.seq + 1
+        self.append(Event(seq, self.ts, kind, pool.node, pool.name, pool.base + offset, owner, service, seq, 0, 0, "", reason))
+
+    def end(self, pool: Pool, offset: int, cause: str) -> None:
+        """End the lease of an ALLOCATED port; with nothing to wait for, free it in the same batch."""
+        # Nobody ever knew of a cancelled lease, so only an earlier holder's hold can still matter.
+        until = self.ts + pool.hold_ns if cause != "cancelled" else max(self.ts, pool.until[offset])
+        hold_ms = -((self.ts - until) // 1_000_000)
+        self.seq = seq = self.seq + 1
+        port, owner, service, token = pool.base + offset, pool.owner[offset], pool.service[offset], pool.token[offset]
+        self.append(Event(seq, self.ts, _RELEASED, pool.node, pool.name, port, owner, service, token, hold_ms, until, cause))
+        if until <= self.ts:
+            self.free(pool, offset)
+
+    def free(self, pool: Pool, offset: int) -> None:
+        """The hold is over."""
+        self.seq = seq = self.seq + 1
+        self.append(Event(seq, self.ts, _FREED, pool.node, pool.name, pool.base + offset, cause="elapsed"))
+
+    def unblock(self, pool: Pool, offset: int, cause: str, reason: str = "") -> None:
+        """End a block: a full hold follows, and in a pool without holds the port is free in the same batch."""
+        self.on(pool, offset, EventKind.UNBLOCKED, hold_ms=pool.spec.hold_ms, until=self.ts + pool.hold_ns, cause=cause, reason=reason)
+        if not pool.hold_ns:
+            self.free(pool, offset)
+
+    def notice(self, pool: Pool, offset: int) -> None:
+        """Record that the end of a hold or of a block has come."""
+        if pool.state[offset] == BLOCKED:
+            self.unblock(pool, offset, "elapsed")
+        else:
+            self.free(pool, offset)
+
+
+def decide(ledger: Ledger, command: commands.Command, *, now_ns: int) -> tuple[Event, ...]:
+    """The events that `command` leads to at `now_ns` (UTC ns); none if it is already true.
+
+    Raises `CommandRejected`. Changes nothing. Time that has gone back is taken as the ledger's last.
+    """
+    plan = _PLANS.get(type(command))
+    if plan is None:
+        raise TypeError(f"not a command: {command!r}; make one from portfsm.commands")
+    draft = Draft()
+    draft.seq = ledger.seq
+    draft.ts = now_ns if now_ns > ledger.ts else ledger.ts
+    plan(command, ledger, draft)
+    return tuple(draft)
+
+
+# ---------------------------------------------------------------------- beginning a lease
+
+
+def _allocate(command: commands.Allocate, ledger: Ledger, draft: Draft) -> None:
+    pool = ledger.pools.get((command.node, command.pool)) or ledger.pool(command.pool, command.node)
+    index = pool.index or index_of(pool)
+    held = index.holders.get(command.owner)
+    if held is not None:
+        _same_request(pool, held, command)
+        return
+    due = index.due_by(pool, draft.ts, DRAIN_LIMIT) if index.due else []
+    chosen = _choose(pool, index, command, due, draft)
+    if due:
+        _notice_all(pool, due, chosen, command, draft)
+    if chosen < 0:
+        raise exhausted(pool, draft.ts)
+    draft.begin(pool, chosen, _ALLOCATED, command.owner, command.service)
+
+
+def _notice_all(pool: Pool, due: list[int], chosen: int, command: commands.Allocate, draft: Draft) -> None:
+    for offset in due:
+        if offset != chosen or not _is_reuse(pool, offset, command):
+            draft.notice(pool, offset)
+
+
+def _same_request(pool: Pool, offset: int, command: commands.Allocate) -> None:
+    if command.service != pool.service[offset] or command.port not in (None, pool.base + offset):
+        raise owner_conflict(pool, offset, command.owner)
+
+
+def _is_reuse(pool: Pool, offset: int, command: commands.Allocate) -> bool:
+    mine = pool.owner[offset] == command.owner
+    return pool.state[offset] == QUARANTINED and (mine or (command.service != "" and pool.service[offset] == command.service))
+
+
+def _opens(pool: Pool, offset: int) -> bool:
+    """Whether noticing this due port makes it FREE: a hold's end does, a block's only where no hold follows."""
+    return pool.state[offset] == QUARANTINED or not pool.hold_ns
+
+
+def _choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int], draft: Draft) -> int:
+    if command.port is not None:
+        return _by_number(pool, command, due, draft)
+    if index.by_owner or index.by_service:
+        last = index.held_last(pool, command.owner, command.service)
+        if last >= 0 and last not in pool.outside:
+            return last
+    freed = [offset for offset in due if _opens(pool, offset) and offset not in pool.outside] if due else due
+    order = pool.spec.order
+    if order == "lowest":
+        return _lowest(pool, index, freed)
+    if order == "longest-idle":
+        return _longest_idle(pool, index, freed)
+    return _random(pool, freed, draft.seq + len(due))
+
+
+def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Draft) -> int:
+    port = command.port or 0
+    if not pool.in_range(port):
+        raise out_of_range(pool, port)
+    offset, code = pool.row(port), pool.code(port)
+    if code == FREE:
+        return port - pool.base
+    if _is_reuse(pool, offset, command):
+        return offset
+    if code != ALLOCATED and _opens(pool, offset) and 0 < pool.until[offset] <= draft.ts:
+        if offset not in due:
+            due.append(offset)
+        return offset
+    raise unavailable(pool, port)
+
+
+def _lowest(pool: Pool, index: Index, freed: list[int]) -> int:
+    found = pool.free_after(index.hint)
+    index.hint = found if found >= 0 else len(pool.state)
+    if freed:
+        return min(freed) if found < 0 else min(found, *freed)
+    return found
+
+
+def _longest_idle(pool: Pool, index: Index, freed: list[int]) -> int:
+    rows = index.longest_idle(pool)
+    if rows >= 0 and not pool.since[rows]:
+        return rows
+    unused = pool.free_after(len(pool.state))
+    if unused >= 0 or rows >= 0 or not freed:
+        return unused if unused >= 0 else rows
+    return min(freed)
+
+
+def _random(pool: Pool, freed: list[int], salt: int) -> int:
+    """A free port drawn from the recorded seed and the sequence number: replay would draw the same."""
+    for draw in range(_DRAWS):
+        number = int.from_bytes(blake2b(f"{pool.seed}:{salt}:{draw}".encode(), digest_size=8).digest()) % pool.spec.size
+        for piece in pool.spec.ports:
+            if number < len(piece):
+                break
+            number -= len(piece)
+        offset = piece.start + number - pool.base
+        if offset >= len(pool.state) or pool.state[offset] == FREE or offset in freed:
+            return offset
+    after, wrapped = pool.free_after(offset), pool.free_after(0)
+    candidates = [found for found in (after, wrapped, *freed) if found >= 0]
+    return min(candidates, key=lambda found: (found < offset, found), default=-1)
+
+
+def _adopt(command: commands.Adopt, ledger: Ledger, draft: Draft) -> None:
+    pool = ledger.pool(command.pool, command.node)
+    held = index_of(pool).holders.get(command.owner, -1)
+    offset, code = pool.row(command.port), pool.code(command.port)
+    if held >= 0 and (held != offset or pool.service[held] != command.service):
+        raise owner_conflict(pool, held, command.owner)
+    if code == ALLOCATED:
+        if held != offset:
+            raise owner_conflict(pool, offset, command.owner)
+        return
+    draft.begin(pool, command.port - pool.base, EventKind.ADOPTED, command.owner, command.service, _flag(pool, command, offset, code))
+
+
+def _flag(pool: Pool, command: commands.Adopt, offset: int, code: int) -> str:
+    """What an auditor should know about an adoption that the plain rules would not have allowed."""
+    flags = [] if pool.in_range(command.port) else [f"outside the range {pool.spec.ranges}"]
+    if code == BLOCKED:
+        flags.append(f"was blocked: {pool.note(offset).reason}")
+    elif code == QUARANTINED and pool.owner[offset] != command.owner and (not command.service or pool.service[offset] != command.service):
+        flags.append(f"was quarantined for {pool.service[offset] or pool.owner[offset] or 'an operator'}")
+    return "; ".join(flags)
+
+
+# ---------------------------------------------------------------------- ending a lease
+
+
+def _release(command: commands.Release, ledger: Ledger, draft: Draft) -> None:
+    lease = command.lease
+    pool, offset = _leased(ledger, lease)
+    code, last = pool.state[offset], pool.token[offset] == lease.token
+    if code == ALLOCATED and last and command.block is None:
+        draft.end(pool, offset, command.cause)
+    elif not last:
+        if code in (FREE, OUTSIDE, ALLOCATED):
+            raise stale(pool, offset, lease)
+    elif command.block is not None and code != BLOCKED and code != OUTSIDE:
+        _block(pool, offset, draft, reason=command.block, for_s=command.for_s, cause="holder")
+
+
+def _leased(ledger: Ledger, lease: Lease) -> tuple[Pool, int]:
+    pool = ledger.pools.get((lease.node, lease.pool)) or ledger.pool(lease.pool, lease.node)
+    offset = lease.port - pool.base
+    if not 0 <= offset < len(pool.state) or pool.token[offset] < lease.token:
+        raise foreign_lease(lease)
+    return pool, offset
+
+
+def _withdraw(command: commands.Withdraw, ledger: Ledger, draft: Draft) -> None:
+    lease = command.lease
+    pool, offset = _leased(ledger, lease)
+    code = pool.state[offset]
+    if pool.token[offset] != lease.token and code in (FREE, OUTSIDE, ALLOCATED):
+        raise stale(pool, offset, lease)
+    if code == ALLOCATED and not pool.note(offset).withdrawn:
+        draft.on(pool, offset, EventKind.WITHDRAWN, owner=lease.owner, service=pool.service[offset], token=lease.token)
+
+
+def _release_owner(command: commands.ReleaseOwner, ledger: Ledger, draft: Draft) -> None:
+    for pool in ledger.select(node=command.node):
+        offset = index_of(pool).holders.get(command.owner, -1)
+        if offset >= 0:
+            draft.end(pool, offset, command.cause)
+
+
+# ---------------------------------------------------------------------- the operator's hand, and time
+
+
+def _block_port(command: commands.Block, ledger: Ledger, draft: Draft) -> None:
+    pool = ledger.locate(command.pool, command.port, command.node)
+    offset = command.port - pool.base
+    if pool.code(command.port) == BLOCKED:
+        if not 0 < pool.until[offset] <= draft.ts:
+            return
+        draft.unblock(pool, offset, "elapsed")
+    _block(pool, offset, draft, reason=command.reason, for_s=command.for_s, cause=command.cause)
+
+
+def _block(pool: Pool, offset: int, draft: Draft, *, reason: str, for_s: float | None, cause: str) -> None:
+    holder: dict[str, Any] = {}
+    if pool.code(pool.base + offset) == ALLOCATED:
+        holder = {"owner": pool.owner[offset], "service": pool.service[offset], "token": pool.token[offset]}
+    until = 0 if for_s is None else draft.ts + math.ceil(for_s * 1e9)
+    draft.on(pool, offset, EventKind.BLOCKED, **holder, until=until, cause=cause, reason=reason)
+
+
+def _unblock(command: commands.Unblock, ledger: Ledger, draft: Draft) -> None:
+    pool = ledger.locate(command.pool, command.port, command.node)
+    code = pool.code(command.port)
+    if code == ALLOCATED:
+        raise illegal(pool, command.port, EventKind.UNBLOCKED)
+    if code == BLOCKED:
+        draft.unblock(pool, command.port - pool.base, "operator", command.reason)
+
+
+def _hold(command: commands.Hold, ledger: Ledger, draft: Draft) -> None:
+    pool = ledger.locate(command.pool, command.port, command.node)
+    offset, code = command.port - pool.base, pool.code(command.port)
+    if code in (ALLOCATED, BLOCKED):
+        raise illegal(pool, command.port, EventKind.HELD)
+    hold_ms = math.ceil(command.hold_s * 1000)
+    until = draft.ts + hold_ms * 1_000_000
+    if until > (pool.until[offset] if code == QUARANTINED else draft.ts):
+        draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause=command.cause, reason=command.reason)
+
+
+def _free(command: commands.Free, ledger: Ledger, draft: Draft) -> None:
+    pool = ledger.locate(command.pool, command.port, command.node)
+    code = pool.code(command.port)
+    if code in (ALLOCATED, BLOCKED):
+        raise illegal(pool, command.port, EventKind.FREED)
+    if code == QUARANTINED:
+        draft.on(pool, command.port - pool.base, EventKind.FREED, cause="operator", reason=command.reason)
+
+
+def _sweep(command: commands.Sweep, ledger: Ledger, draft: Draft) -> None:  # noqa: ARG001  (dispatched on its type)
+    for pool in ledger.select():
+        for offset in index_of(pool).due_by(pool, draft.ts, _BATCH - len(draft)):
+            draft.notice(pool, offset)
+
+
+# ---------------------------------------------------------------------- the log itself
+
+
+def _define(command: commands.DefinePool, ledger: Ledger, draft: Draft) -> None:
+    spec = command.spec
+    if ledger.specs.get(spec.name) != spec:
+        seed = ledger.seeds.get(spec.name) or (command.seed if spec.order == "random" else "")
+        draft.add(EventKind.POOL_DEFINED, pool=spec.name, data=spec_data(spec, seed))
+
+
+def _open(command: commands.Open, ledger: Ledger, draft: Draft) -> None:
+    """A machine that restarted has lost its clock, so every hold starts over before anything else happens.
+
+    `opened` goes into the last batch: it names the new boot, and a crash between two batches must leave the rest
+    of the holds to be restarted again.
+    """
+    held = [(pool, offset) for pool in ledger.select() for offset in pool.offsets(states=bytes((QUARANTINED,)))]
+    if not ledger.opened or command.boot == ledger.opened["boot"]:
+        held = []
+    early = max(0, len(held) - _BATCH // 2)
+    for pool, offset in held[:early]:
+        _restart(pool, offset, draft)
+    data = {"epoch": command.epoch, "holder": command.holder, "boot": command.boot, "boot_ns": command.boot_ns, "wall_ns": command.wall_ns}
+    draft.add(EventKind.OPENED, reason=command.recovered, data=data)
+    for pool, offset in held[early:]:
+        _restart(pool, offset, draft)
+
+
+def _restart(pool: Pool, offset: int, draft: Draft) -> None:
+    taken_ms = pool.note(offset).hold_ms or -((pool.since[offset] - pool.until[offset]) // 1_000_000)
+    hold_ms = max(pool.spec.hold_ms, taken_ms)
+    until = max(draft.ts + hold_ms * 1_000_000, pool.until[offset])
+    draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause="reboot", reason="the machine restarted: the full hold starts over")
+
+
+def _close(command: commands.Close, ledger: Ledger, draft: Draft) -> None:  # noqa: ARG001  (dispatched on its type)
+    draft.add(EventKind.CLOSED)
+
+
+_PLANS: dict[type, Callable[[Any, Ledger, Draft], None]] = {
+    commands.Adopt: _adopt,
+    commands.Allocate: _allocate,
+    commands.Block: _block_port,
+    commands.Close: _close,
+    commands.DefinePool: _define,
+    commands.Free: _free,
+    commands.Hold: _hold,
+    commands.Open: _open,
+    commands.Release: _release,
+    commands.ReleaseOwner: _release_owner,
+    commands.Sweep: _sweep,
+    commands.Unblock: _unblock,
+    commands.Withdraw: _withdraw,
+}

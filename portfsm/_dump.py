@@ -1,0 +1,83 @@
+"""A ledger as lines of JSON and back: what the digest is taken over and what a snapshot keeps.
+
+One canonical form: keys in a fixed order, pools and ports ascending, only ports that were ever used. Two
+ledgers are equal when their dumps are, however far their columns happen to reach.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from portfsm._pool import ALLOCATED, FREE, NO_NOTE, OUTSIDE, Note, Pool
+from portfsm.specs import PoolSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from portfsm._ledger import Ledger
+
+__all__ = ["SCHEMA", "dump", "load", "spec_data"]
+
+SCHEMA = 1
+"""Grows when the form changes: a snapshot of another schema is ignored, never read on a guess."""
+
+_ROWS_A_LINE = 512
+
+
+def spec_data(spec: PoolSpec, seed: str) -> dict[str, Any]:
+    """What `pool_defined` carries."""
+    data = {"ports": spec.ranges, "hold_s": spec.hold_s, "floor_s": spec.floor_s, "order": spec.order}
+    return {**data, "seed": seed} if seed else data
+
+
+def dump(ledger: Ledger) -> Iterator[bytes]:
+    """The whole state, a line at a time (each ends with a newline)."""
+    encode = msgspec.json.Encoder().encode
+    specs = {name: spec_data(spec, ledger.seeds[name]) for name, spec in sorted(ledger.specs.items())}
+    yield encode([SCHEMA, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, dict(sorted(ledger.proxies.items()))]) + b"\n"
+    for (node, name), pool in sorted(ledger.pools.items()):
+        rows = [_row(pool, offset) for offset in range(len(pool.state)) if pool.since[offset]]
+        for first in range(0, len(rows), _ROWS_A_LINE):
+            yield encode([node, name, rows[first : first + _ROWS_A_LINE]]) + b"\n"
+
+
+def _row(pool: Pool, offset: int) -> list[Any]:
+    # A retired port reads FREE here: whether it lies outside follows from the spec.
+    code = pool.state[offset] if pool.state[offset] != OUTSIDE else FREE
+    row: list[Any] = [
+        pool.base + offset, code, pool.since[offset], pool.until[offset],
+        pool.token[offset], pool.owner[offset], pool.service[offset],
+    ]  # fmt: skip
+    note = pool.note(offset)
+    return row if note is NO_NOTE else [*row, *note]
+
+
+def load(ledger: Ledger, lines: Iterable[bytes]) -> None:
+    """Fill an empty ledger from a dump. Raises `ValueError` when the lines are none of this schema."""
+    decode = msgspec.json.Decoder().decode
+    first, *rest = map(decode, lines)
+    schema, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, ledger.proxies = first
+    if schema != SCHEMA:
+        raise ValueError(f"dump schema {schema}, known is {SCHEMA}")
+    for name, data in specs.items():
+        ledger.seeds[name] = data.pop("seed", "")
+        ledger.specs[name] = PoolSpec(name, **data)
+    for node, name, rows in rest:
+        pool = ledger.pools.setdefault((node, name), Pool(node, ledger.specs[name], ledger.seeds[name]))
+        for row in rows:
+            _write(pool, row)
+
+
+def _write(pool: Pool, row: list[Any]) -> None:
+    port, code, since, until, token, owner, service, *extra = row
+    offset = pool.reach(port)
+    inside = pool.state[offset] != OUTSIDE
+    pool.state[offset] = code if inside or code >= ALLOCATED else OUTSIDE
+    if not inside and code >= ALLOCATED:
+        pool.outside.add(offset)
+    pool.since[offset], pool.until[offset], pool.token[offset] = since, until, token
+    pool.owner[offset], pool.service[offset] = owner, service
+    if extra:
+        pool.notes[offset] = Note(*extra)

@@ -1,0 +1,168 @@
+"""Finding a port fast: who holds which, what is due, what was released last, what lay idle longest.
+
+All of it is derived from the rows of one pool and can be thrown away at any time; replay does without. The
+heaps are lazy: a port that moved on leaves its entry behind, and an entry counts only while the row still
+says what it said. An entry is one integer, `time << 16 | offset`, so that comparing is one comparison.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from portfsm._pool import ALLOCATED, BLOCKED, FREE, QUARANTINED
+
+if TYPE_CHECKING:
+    from portfsm._pool import Pool
+
+__all__ = ["Index", "index_of"]
+
+_OFFSET = 0xFFFF
+_SLACK = 1024
+
+
+class Index:
+    """The derived structures of one pool."""
+
+    __slots__ = ("by_owner", "by_service", "due", "hint", "holders", "idle", "pushes")
+
+    def __init__(self, pool: Pool) -> None:
+        self.holders: dict[str, int] = {}
+        """owner -> offset of the port it holds."""
+        self.due: list[int] = []
+        """Heap of the ends of holds and blocks."""
+        self.idle: list[int] | None = [] if pool.spec.order == "longest-idle" else None
+        """Heap of FREE rows by the time they became so, for `order="longest-idle"` alone."""
+        self.by_owner: dict[str, list[int]] = {}
+        self.by_service: dict[str, list[int]] = {}
+        """name -> heap of QUARANTINED offsets it held last, latest release first (negated times)."""
+        self.hint = 0
+        """No offset below this one is FREE."""
+        self.pushes = 0
+        for offset in pool.offsets():
+            self._enter(pool, offset)
+        if self.idle is not None:
+            self.idle.extend(pool.since[offset] << 16 | offset for offset in pool.offsets(states=bytes((FREE,))))
+            heapify(self.idle)
+        self.pushes = 0
+
+    def _enter(self, pool: Pool, offset: int) -> None:
+        code = pool.state[offset]
+        if code == ALLOCATED:
+            self.holders[pool.owner[offset]] = offset
+            return
+        until = pool.until[offset]
+        if until:
+            heappush(self.due, until << 16 | offset)
+            self.pushes += 1
+        if code == QUARANTINED:
+            entry = -(pool.since[offset] << 16 | offset)
+            if owner := pool.owner[offset]:
+                heappush(self.by_owner.setdefault(owner, []), entry)
+            if service := pool.service[offset]:
+                heappush(self.by_service.setdefault(service, []), entry)
+
+    def touched(self, pool: Pool, offset: int, before: int, owner: str, service: str) -> None:
+        """A row changed: `before`, `owner` and `service` are what it said until now."""
+        code = pool.state[offset]
+        if before == ALLOCATED and code != ALLOCATED:
+            self.holders.pop(owner, None)
+        if code == ALLOCATED:
+            self.holders[pool.owner[offset]] = offset
+        elif code == FREE:
+            if offset < self.hint:
+                self.hint = offset
+            if self.idle is not None:
+                heappush(self.idle, pool.since[offset] << 16 | offset)
+                self.pushes += 1
+        else:
+            self._enter(pool, offset)
+        if before == FREE:
+            if self.idle is not None:
+                self._trim_idle(pool)
+        elif before != ALLOCATED:
+            self._trim(pool, owner, service)
+        if self.pushes > len(pool.state) + _SLACK:
+            pool.index = None
+
+    def extended(self, pool: Pool, first: int) -> None:
+        """Rows from `first` on came to be, never used."""
+        if self.idle is not None:
+            for offset in range(first, len(pool.state)):
+                if pool.state[offset] == FREE:
+                    heappush(self.idle, offset)
+
+    def _trim_idle(self, pool: Pool) -> None:
+        heap = self.idle
+        while heap and (pool.state[heap[0] & _OFFSET] != FREE or pool.since[heap[0] & _OFFSET] != heap[0] >> 16):
+            heappop(heap)
+
+    def _trim(self, pool: Pool, owner: str, service: str) -> None:
+        """Drop entries that no longer count from the tops of the heaps that a port has left."""
+        while self.due and not _is_due(pool, self.due[0]):
+            heappop(self.due)
+        for name, heaps, column in ((owner, self.by_owner, pool.owner), (service, self.by_service, pool.service)):
+            heap = heaps.get(name)
+            while heap and not _is_last(pool, heap[0], name, column):
+                heappop(heap)
+            if heap is not None and not heap:
+                del heaps[name]
+
+    def held_last(self, pool: Pool, owner: str, service: str) -> int:
+        """The QUARANTINED offset that `owner`, else `service`, released last; -1 for none."""
+        for name, heaps, column in ((owner, self.by_owner, pool.owner), (service, self.by_service, pool.service)):
+            heap = heaps.get(name)
+            if not heap:
+                continue
+            if _is_last(pool, heap[0], name, column):
+                return -heap[0] & _OFFSET
+            for entry in sorted(heap):
+                if _is_last(pool, entry, name, column):
+                    return -entry & _OFFSET
+        return -1
+
+    def longest_idle(self, pool: Pool) -> int:
+        """The FREE row that became so first, never used ones before all; -1 for none."""
+        heap = self.idle or ()
+        self._trim_idle(pool)
+        return heap[0] & _OFFSET if heap else -1
+
+    def due_by(self, pool: Pool, now_ns: int, limit: int) -> list[int]:
+        """At most `limit` offsets whose hold or block has ended by `now_ns`, earliest end first."""
+        heap = self.due
+        if not heap or heap[0] >> 16 > now_ns:
+            return []
+        found: set[int] = set()
+        stack = [0]
+        while stack and len(found) < limit:
+            place = stack.pop()
+            entry = heap[place]
+            if entry >> 16 <= now_ns:
+                if _is_due(pool, entry):
+                    found.add(entry)
+                stack += (child for child in (2 * place + 1, 2 * place + 2) if child < len(heap))
+        return [entry & _OFFSET for entry in sorted(found)]
+
+    def next_due(self, pool: Pool) -> int | None:
+        """The earliest end of a hold or block still running or unnoticed, UTC ns."""
+        while self.due and not _is_due(pool, self.due[0]):
+            heappop(self.due)
+        return self.due[0] >> 16 if self.due else None
+
+
+def _is_due(pool: Pool, entry: int) -> bool:
+    offset = entry & _OFFSET
+    return pool.until[offset] == entry >> 16 and pool.state[offset] in (QUARANTINED, BLOCKED)
+
+
+def _is_last(pool: Pool, entry: int, name: str, column: list[str]) -> bool:
+    since, offset = -entry >> 16, -entry & _OFFSET
+    return pool.state[offset] == QUARANTINED and pool.since[offset] == since and column[offset] == name
+
+
+def index_of(pool: Pool) -> Index:
+    """The pool's index, built when there is none."""
+    index = pool.index
+    if index is None:
+        index = pool.index = Index(pool)
+    return index

@@ -1,0 +1,327 @@
+"""The state of all pools on all nodes, and the one place where an event changes it.
+
+Rule: state = fold(events). `Ledger.fold` checks each event against the table and the port's row, then writes the
+row; an event that does not fit raises `IllegalTransition` and changes nothing. Live operation (`apply`) and
+replay go through the same loop. No clock, no file, no randomness is within reach of this file.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from sys import intern
+from typing import TYPE_CHECKING, Any
+
+from portfsm._dump import dump
+from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED, STATES, Note, Pool
+from portfsm._table import TRANSITIONS
+from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
+from portfsm.specs import PoolSpec
+from portfsm.states import PORT_KINDS, EventKind, PortState
+from portfsm.values import Lease, PoolStatistics, PortView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from portfsm.events import Event
+
+__all__ = ["Ledger", "apply", "apply_all"]
+
+_CODES = {PortState.FREE: FREE, PortState.ALLOCATED: ALLOCATED, PortState.QUARANTINED: QUARANTINED, PortState.BLOCKED: BLOCKED}
+_ILLEGAL = -1
+
+
+def _row(kind: EventKind) -> tuple[int, ...]:
+    """The table's column of one kind as a code a state code; OUTSIDE may only be adopted."""
+    cells = [_CODES.get(TRANSITIONS.get((state, kind)), _ILLEGAL) for state in PortState]  # type: ignore[arg-type]
+    return (*cells, ALLOCATED if kind is EventKind.ADOPTED else _ILLEGAL)
+
+
+_AFTER = {kind: _row(kind) for kind in PORT_KINDS}
+_ALLOCATE, _RELEASE, _FREED = EventKind.ALLOCATED, EventKind.RELEASED, EventKind.FREED
+_BEGIN = (EventKind.ALLOCATED, EventKind.ADOPTED)
+
+
+class Ledger:
+    """All ports of one log. Made empty; changed by `apply` (or `fold`) alone."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        """Sequence number of the last event."""
+        self.ts = 0
+        """Its time, UTC ns on the log's timeline."""
+        self.epoch = 0
+        self.opened: dict[str, Any] = {}
+        """What the last `opened` carried, with its `ts`: how log time hangs on the machine's clock."""
+        self.specs: dict[str, PoolSpec] = {}
+        self.seeds: dict[str, str] = {}
+        self.proxies: dict[str, int] = {}
+        """Proxies whose evidence is required, each with the seq of its joining."""
+        self.pools: dict[tuple[str, str], Pool] = {}
+        """(node, pool name) -> its rows, for those ever touched."""
+
+    def fold(self, events: Iterable[Event]) -> None:
+        """Take in `events` in order. At the first illegal one raise; those before it stay."""
+        pools, after_of = self.pools, _AFTER
+        for event in events:
+            seq, ts, kind, port = event.seq, event.ts, event.kind, event.port
+            if seq != self.seq + 1 or ts < self.ts:
+                raise self._illegal(event, None, f"it follows seq {self.seq} at {self.ts}: events are gapless and time does not go back")
+            pool = pools.get((event.node, event.pool))
+            if pool is None or not port or kind not in after_of:
+                pool = self._begin(event)
+                if pool is None:
+                    continue
+            state, offset = pool.state, port - pool.base
+            if not 0 <= offset < len(state):
+                offset = self._first(pool, event)
+            code = state[offset]
+            after = after_of[kind][code]
+            if after < 0:
+                raise self._illegal(event, code, "the table has no such cell")
+            if kind is _ALLOCATE:
+                owner, service = event.owner, event.service
+                if event.token != seq or not owner or (code and not (owner == pool.owner[offset] or service == pool.service[offset] != "")):
+                    raise self._illegal(event, code, _lease_fault(pool, offset, event))
+                if pool.notes:
+                    pool.notes.pop(offset, None)
+                pool.token[offset] = seq
+                pool.owner[offset] = owner
+                pool.service[offset] = intern(service) if service else ""
+                pool.since[offset] = ts
+            elif kind is _RELEASE:
+                if event.token != pool.token[offset] or event.owner != pool.owner[offset]:
+                    raise self._illegal(event, code, f"the port's lease is {pool.token[offset]} of {pool.owner[offset]!r}")
+                if pool.notes:
+                    pool.notes.pop(offset, None)
+                pool.until[offset] = event.until
+                pool.since[offset] = ts
+                if event.cause != "released":
+                    pool.notes[offset] = Note(event.cause, event.reason)
+            elif kind is _FREED:
+                if ts < pool.until[offset] and event.cause == "elapsed":
+                    raise self._illegal(event, code, f"its hold runs until {pool.until[offset]}")
+                if pool.notes:
+                    pool.notes.pop(offset, None)
+                pool.until[offset] = 0
+                pool.owner[offset] = pool.service[offset] = ""
+                pool.since[offset] = ts
+                if pool.outside and offset in pool.outside:
+                    pool.outside.discard(offset)
+                    after = OUTSIDE
+            else:
+                if (fault := _rare_fault(pool, offset, event)) is not None:
+                    raise self._illegal(event, code, fault)
+                _write_rare(pool, offset, code, event)
+            state[offset] = after
+            self.seq, self.ts = seq, ts
+
+    def _first(self, pool: Pool, event: Event) -> int:
+        """Make the row that a port's first event needs, unless the event is illegal anyway."""
+        code = pool.code(event.port)
+        if _AFTER[event.kind][code] < 0:
+            raise self._illegal(event, code, "the table has no such cell")
+        if not event.owner and event.kind in _BEGIN:
+            raise self._illegal(event, code, "it names no owner")
+        return pool.reach(event.port)
+
+    def _begin(self, event: Event) -> Pool | None:
+        """Take in an event that concerns no port, or make the pool that a port's first event needs."""
+        if event.kind not in _AFTER:
+            self._take_in(event)
+            self.seq, self.ts = event.seq, event.ts
+            return None
+        spec = self.specs.get(event.pool)
+        if spec is None or not event.port:
+            raise self._illegal(event, None, f"pool {event.pool!r} is not defined" if spec is None else "it names no port")
+        pool = Pool(event.node, spec, self.seeds[event.pool])
+        self._first(pool, event)
+        self.pools[event.node, event.pool] = pool
+        return pool
+
+    def _take_in(self, event: Event) -> None:
+        data = event.data or {}
+        try:
+            match event.kind:
+                case EventKind.OPENED:
+                    self._open(event, data)
+                case EventKind.POOL_DEFINED:
+                    self._define(event.pool, data)
+                case EventKind.PROXY_JOINED:
+                    self.proxies[data["proxy"]] = event.seq
+                case EventKind.PROXY_LEFT:
+                    self.proxies.pop(data["proxy"], None)
+                case _:
+                    pass
+        except (KeyError, TypeError, InvalidValue) as error:
+            raise self._illegal(event, None, f"its data do not fit: {error!r}") from error
+
+    def _open(self, event: Event, data: dict[str, Any]) -> None:
+        if data["epoch"] <= self.epoch:
+            raise self._illegal(event, None, f"epoch {data['epoch']} follows epoch {self.epoch}: two writers")
+        self.epoch = data["epoch"]
+        self.opened = {"boot": data["boot"], "boot_ns": data["boot_ns"], "ts": event.ts}
+
+    def _define(self, name: str, data: dict[str, Any]) -> None:
+        spec = PoolSpec(name, ports=data["ports"], hold_s=data["hold_s"], floor_s=data["floor_s"], order=data["order"])
+        self.specs[name] = spec
+        self.seeds[name] = data.get("seed", "")
+        for (_, pool_name), pool in self.pools.items():
+            if pool_name == name:
+                pool.define(spec, self.seeds[name])
+
+    def _illegal(self, event: Event, code: int | None, why: str) -> IllegalTransition:
+        place = f"port {event.port} of pool {event.pool!r} on node {event.node!r}"
+        state = None if code is None else STATES[code]
+        standing = f" in state {state.value}" if state else ""
+        return IllegalTransition(
+            f"event {event.seq} ({event.kind}) cannot happen to {place}{standing}: {why}. Nothing was changed.",
+            node=event.node, pool=event.pool, port=event.port, state=state, kind=event.kind, seq=event.seq,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ views
+
+    def spec(self, pool: str) -> PoolSpec:
+        """The pool's spec in force. Raises `UnknownPool`."""
+        spec = self.specs.get(pool)
+        if spec is None:
+            known = tuple(sorted(self.specs))
+            raise UnknownPool(f"no pool is named {pool!r}; defined: {', '.join(known) or 'none'}. Add it to pools=[...]", pool=pool, known=known)
+        return spec
+
+    def pool(self, pool: str, node: str) -> Pool:
+        """The rows of `pool` on `node`; a new, empty record (not kept) where nothing happened yet."""
+        found = self.pools.get((node, pool))
+        return found if found is not None else Pool(node, self.spec(pool), self.seeds[pool])
+
+    def locate(self, pool: str, port: int, node: str) -> Pool:
+        """The pool that `port` belongs to. Raises `UnknownPool`, or `PortOutOfRange` if it is neither inside nor held."""
+        found = self.pool(pool, node)
+        if found.code(port) == OUTSIDE:
+            ranges = found.spec.ranges
+            raise PortOutOfRange(
+                f"port {port} is outside pool {pool!r} ({ranges}): name one inside, or widen the pool's ports",
+                node=node, pool=pool, port=port, ranges=ranges,
+            )  # fmt: skip
+        return found
+
+    def port(self, pool: str, port: int, *, node: str = "") -> PortView:
+        """One port as it stands. Raises `UnknownPool`, `PortOutOfRange`."""
+        return self.locate(pool, port, node).view(port)
+
+    def select(self, pool: str | None = None, node: str | None = None) -> list[Pool]:
+        """Touched pools in the order of (node, name), all or those that match."""
+        if pool is not None:
+            self.spec(pool)
+        return [self.pools[key] for key in sorted(self.pools) if node in (None, key[0]) and pool in (None, key[1])]
+
+    def ports(self, pool: str | None = None, *, node: str | None = None, state: PortState | None = None) -> Iterator[PortView]:
+        """Every port that is not FREE, by node, pool and number; or every used one in `state`."""
+        wanted = bytes((ALLOCATED, QUARANTINED, BLOCKED)) if state is None else bytes((_CODES[state],))
+        for record in self.select(pool, node):
+            for offset in record.offsets(states=wanted):
+                yield record.view(record.base + offset)
+
+    def find(self, owner: str) -> tuple[Lease, ...]:
+        """The leases `owner` holds, by node and pool."""
+        return tuple(
+            record.lease(offset)
+            for record in self.select()
+            for offset in record.offsets(states=bytes((ALLOCATED,)))
+            if record.owner[offset] == owner
+        )  # fmt: skip
+
+    def statistics(self, pool: str | None = None, *, node: str | None = None) -> PoolStatistics:
+        """Counts over the touched pools that match; over one pool as if untouched where nothing happened yet."""
+        records = self.select(pool, node)
+        if pool is not None and not records:
+            records = [self.pool(pool, node or "")]
+        counts = [record.statistics() for record in records]
+        return PoolStatistics(
+            *(sum(getattr(each, name) for each in counts) for name in ("size", "free", "allocated", "quarantined", "blocked", "retired"))
+        )
+
+    def digest(self) -> str:
+        """SHA-256 over the whole state, in hex: equal states, equal digests, on every platform."""
+        hasher = sha256()
+        for line in dump(self):
+            hasher.update(line)
+        return hasher.hexdigest()
+
+
+def _lease_fault(pool: Pool, offset: int, event: Event) -> str:
+    if event.token != event.seq or not event.owner:
+        return f"it begins a lease, so it needs an owner and the token {event.seq}"
+    return f"the hold for {pool.service[offset] or pool.owner[offset]!r} is not over"
+
+
+def _rare_fault(pool: Pool, offset: int, event: Event) -> str | None:
+    match event.kind:
+        case EventKind.ADOPTED if event.token != event.seq or not event.owner:
+            return _lease_fault(pool, offset, event)
+        case EventKind.WITHDRAWN if event.token != pool.token[offset] or pool.note(offset).withdrawn:
+            return "the lease is another, or was withdrawn before"
+        case EventKind.HELD if event.until < pool.until[offset]:
+            return f"the hold runs until {pool.until[offset]} and is never shortened"
+        case _:
+            return None
+
+
+def _write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
+    kind = event.kind
+    if kind is EventKind.WITHDRAWN:
+        pool.notes[offset] = pool.note(offset)._replace(withdrawn=True)
+        return
+    if kind is EventKind.ADOPTED:
+        pool.token[offset] = event.seq
+        pool.owner[offset] = event.owner
+        pool.service[offset] = intern(event.service)
+        if code == BLOCKED:
+            pool.until[offset] = 0
+        if code == OUTSIDE:
+            pool.outside.add(offset)
+    else:
+        pool.until[offset] = event.until
+    if kind is not EventKind.HELD or code == FREE:
+        pool.since[offset] = event.ts
+    pool.notes.pop(offset, None)
+    cause = "unblocked" if kind is EventKind.UNBLOCKED else event.cause
+    if cause or event.reason:
+        pool.notes[offset] = Note(cause, event.reason, event.hold_ms)
+
+
+def apply(ledger: Ledger, event: Event) -> None:
+    """Change `ledger` by `event`, in place. An illegal one raises `IllegalTransition` and changes nothing."""
+    apply_all(ledger, (event,))
+
+
+def apply_all(ledger: Ledger, events: Sequence[Event]) -> None:
+    """Change `ledger` by the events of one decision, keeping the indexes in step."""
+    if len(events) != 1 and not _on_one_port(events):
+        for event in events:
+            apply_all(ledger, (event,))
+        return
+    first = events[0]
+    pool = ledger.pools.get((first.node, first.pool))
+    index = None if pool is None else pool.index
+    if pool is None or index is None or not first.port:
+        ledger.fold(events)
+        return
+    offset = first.port - pool.base
+    code, owner, service = FREE, "", ""
+    if 0 <= offset < len(pool.state):
+        code, owner, service = pool.state[offset], pool.owner[offset], pool.service[offset]
+    try:
+        ledger.fold(events)
+    except IllegalTransition:
+        pool.index = None  # the first of two may have happened
+        raise
+    if pool.index is index:
+        index.touched(pool, offset, code, owner, service)
+
+
+def _on_one_port(events: Sequence[Event]) -> bool:
+    """Whether two events are, say, the release and the freeing of one port, which the index may see as one step."""
+    if len(events) != 2:  # noqa: PLR2004
+        return False
+    first, second = events
+    return first.port == second.port and first.pool == second.pool and first.node == second.node

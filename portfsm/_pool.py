@@ -1,0 +1,189 @@
+"""The record of one pool on one node: a column a fact, a row a port, indexed by the port's offset.
+
+Columns, because a live port then costs tens of bytes instead of hundreds and replay copies numbers instead of
+keeping objects alive. They reach only as far as the highest port ever used, so a port never used costs
+nothing. No rule of the machine is here: `_ledger` writes rows, `_decide` and the views read them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import compress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from portfsm.states import PortState
+from portfsm.values import Lease, PoolStatistics, PortView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from portfsm._index import Index
+    from portfsm.specs import PoolSpec
+
+__all__ = ["ALLOCATED", "BLOCKED", "FREE", "OUTSIDE", "QUARANTINED", "STATES", "Note", "Pool"]
+
+FREE: Final = 0
+ALLOCATED: Final = 1
+QUARANTINED: Final = 2
+BLOCKED: Final = 3
+OUTSIDE: Final = 4
+"""A number between the ranges, or one that retired: not FREE, not counted, never given."""
+
+STATES = (PortState.FREE, PortState.ALLOCATED, PortState.QUARANTINED, PortState.BLOCKED, PortState.FREE)
+"""What each code means to people; a retired port reads FREE, though it is given to nobody."""
+
+
+class Note(NamedTuple):
+    """Why a port is in its state, where the state's usual reason does not say it."""
+
+    cause: str
+    reason: str
+    hold_ms: int = 0
+    """Length of a hold that was asked for, not taken from the pool's policy."""
+    withdrawn: bool = False
+    """The proxies were told to stop routing here."""
+
+
+NO_NOTE = Note("", "")
+
+
+class Pool:
+    """One pool on one node. Offsets count from `base`, the lowest port that has or may have a row."""
+
+    __slots__ = ("base", "hold_ns", "index", "name", "node", "notes", "outside", "owner", "seed", "service", "since", "spec", "state", "token", "until")
+
+    def __init__(self, node: str, spec: PoolSpec, seed: str) -> None:
+        self.node = node
+        self.name = spec.name
+        self.spec = spec
+        self.hold_ns = spec.hold_ms * 1_000_000
+        self.seed = seed
+        self.base = spec.ports[0].start
+        self.state = bytearray()
+        self.since = array("q")
+        """When the port entered its state, UTC ns; 0 when it was never used."""
+        self.until = array("q")
+        """End of hold or block, UTC ns; 0 for none. An ALLOCATED port keeps the end of the hold it was taken from."""
+        self.token = array("q")
+        self.owner: list[str] = []
+        self.service: list[str] = []
+        self.notes: dict[int, Note] = {}
+        self.outside: set[int] = set()
+        """Offsets held (not FREE) though outside the present ranges: they retire when freed."""
+        self.index: Index | None = None
+
+    def in_range(self, port: int) -> bool:
+        """Whether `port` lies in the present ranges."""
+        return any(port in piece for piece in self.spec.ports)
+
+    def reach(self, port: int) -> int:
+        """The offset of `port`, after making sure that it has a row."""
+        if port < self.base:
+            self._rebase(port)
+        offset = port - self.base
+        missing = offset + 1 - len(self.state)
+        if missing > 0:
+            self._extend(missing)
+        return offset
+
+    def row(self, port: int) -> int:
+        """The offset of `port` if it has a row, else -1."""
+        offset = port - self.base
+        return offset if 0 <= offset < len(self.state) else -1
+
+    def code(self, port: int) -> int:
+        """The state code of `port`, row or no row."""
+        offset = self.row(port)
+        if offset >= 0:
+            return self.state[offset]
+        return FREE if self.in_range(port) else OUTSIDE
+
+    def note(self, offset: int) -> Note:
+        """The note on a row, empty fields when there is none."""
+        return self.notes.get(offset, NO_NOTE)
+
+    def free_after(self, offset: int) -> int:
+        """The lowest FREE offset from `offset` on, or -1. A search in C: two microseconds over 65,535 rows."""
+        found = self.state.find(FREE, offset)
+        return found if found >= 0 else self._unused_after(offset)
+
+    def _unused_after(self, offset: int) -> int:
+        first = self.base + max(offset, len(self.state))
+        for piece in self.spec.ports:
+            if first < piece.stop:
+                return max(first, piece.start) - self.base
+        return -1
+
+    def _extend(self, missing: int) -> None:
+        first = self.base + len(self.state)
+        self.state.extend(FREE if self.in_range(port) else OUTSIDE for port in range(first, first + missing))
+        for column in (self.since, self.until, self.token):
+            column.frombytes(bytes(8 * missing))
+        self.owner.extend([""] * missing)
+        self.service.extend([""] * missing)
+        if self.index is not None:
+            self.index.extended(self, first - self.base)
+
+    def _rebase(self, base: int) -> None:
+        """Shift all rows so that offsets count from a lower `base`. Rare: a port below the range was adopted."""
+        shift = self.base - base
+        self.base = base
+        self.state[:0] = bytes(OUTSIDE for _ in range(shift))
+        for name in ("since", "until", "token"):
+            setattr(self, name, array("q", bytes(8 * shift)) + getattr(self, name))
+        self.owner[:0] = self.service[:0] = [""] * shift
+        self.notes = {offset + shift: note for offset, note in self.notes.items()}
+        self.outside = {offset + shift for offset in self.outside}
+        self.index = None
+        self._mark()
+
+    def define(self, spec: PoolSpec, seed: str) -> None:
+        """Put other ranges or another policy in force. Rows stay; held ports left outside will retire."""
+        self.spec = spec
+        self.hold_ns = spec.hold_ms * 1_000_000
+        self.seed = seed
+        self.index = None
+        if spec.ports[0].start < self.base:
+            self._rebase(spec.ports[0].start)
+        self._mark()
+
+    def _mark(self) -> None:
+        """Tell inside from outside again for every row."""
+        self.outside.clear()
+        for offset, code in enumerate(self.state):
+            inside = self.in_range(self.base + offset)
+            if code in (FREE, OUTSIDE):
+                self.state[offset] = FREE if inside else OUTSIDE
+            elif not inside:
+                self.outside.add(offset)
+
+    def offsets(self, *, states: bytes = bytes((ALLOCATED, QUARANTINED, BLOCKED))) -> Iterator[int]:
+        """Offsets of the rows in one of the `states`, ascending."""
+        wanted = bytes(code in states for code in range(OUTSIDE + 1))
+        return compress(range(len(self.state)), self.state.translate(wanted + bytes(256 - len(wanted))))
+
+    def lease(self, offset: int) -> Lease:
+        """The lease that an ALLOCATED row is under."""
+        return Lease(self.name, self.node, self.base + offset, self.owner[offset], self.service[offset], self.token[offset], self.since[offset])
+
+    def view(self, port: int) -> PortView:
+        """One port for people."""
+        offset = self.row(port)
+        if offset < 0:
+            return PortView(self.node, self.name, port, PortState.FREE, "", "", 0, None, None, "")
+        code = self.state[offset]
+        note = self.note(offset)
+        reason = note.reason or note.cause or ("released" if code == QUARANTINED else "")
+        until = self.until[offset] if code in (QUARANTINED, BLOCKED) else 0
+        return PortView(
+            self.node, self.name, port, STATES[code], self.owner[offset], self.service[offset],
+            self.token[offset], self.since[offset] or None, until or None, reason,
+        )  # fmt: skip
+
+    def statistics(self) -> PoolStatistics:
+        """Counts, taken from the rows and not kept beside them."""
+        held = [self.state.count(code) for code in (ALLOCATED, QUARANTINED, BLOCKED)]
+        for offset in self.outside:
+            held[self.state[offset] - ALLOCATED] -= 1
+        size = self.spec.size
+        return PoolStatistics(size, size - sum(held), *held, retired=len(self.outside))

@@ -1,0 +1,128 @@
+"""The sentences of a refusal: what stands in the way, since when, until when, and what to do next."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from portfsm._pool import ALLOCATED, BLOCKED, QUARANTINED, STATES
+from portfsm.errors import (
+    IllegalTransition,
+    InvalidValue,
+    OwnerConflict,
+    PoolExhausted,
+    PortOutOfRange,
+    PortUnavailable,
+    StaleLease,
+)
+from portfsm.states import PortState
+
+if TYPE_CHECKING:
+    from portfsm._pool import Pool
+    from portfsm.states import EventKind
+    from portfsm.values import Lease
+
+__all__ = ["exhausted", "foreign_lease", "illegal", "out_of_range", "owner_conflict", "place", "stale", "unavailable", "utc"]
+
+_WINDOW_NS = 1_000_000_000
+"""A release rate is taken over at least this long, so that one release in a microsecond is no rate."""
+
+
+def utc(ns: int) -> str:
+    """A time in UTC nanoseconds as RFC 3339 with microseconds."""
+    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ns % 1_000_000_000 // 1000:06d}Z"
+
+
+def place(pool: Pool, port: int) -> str:
+    """The port's full name for a sentence."""
+    return f"port {port} of pool {pool.name!r}" + (f" on node {pool.node!r}" if pool.node else "")
+
+
+def exhausted(pool: Pool, now_ns: int) -> PoolExhausted:
+    """No port left: how many are where, when the next comes back, how many more the pool would need."""
+    counts = pool.statistics()
+    by_state = {state.value: getattr(counts, state.value.lower()) for state in PortState}
+    ends = [pool.until[offset] for offset in pool.offsets(states=bytes((QUARANTINED,)))]
+    next_free_at = min(ends, default=None)
+    short_by = _short_by(pool, now_ns, counts.allocated + counts.blocked, counts.size)
+    advice = f"the next hold ends at {utc(next_free_at)}; pass wait_s= to wait for it" if next_free_at else "release some"
+    return PoolExhausted(
+        f"pool {pool.name!r} has no free port" + (f" on node {pool.node!r}" if pool.node else "")
+        + f": {counts.allocated} allocated, {counts.quarantined} quarantined, {counts.blocked} blocked of {counts.size}"
+        + f"; {advice}. At this rate of releases it needs {short_by} more.",
+        node=pool.node, pool=pool.name, counts=by_state, next_free_at=next_free_at, short_by=short_by,
+    )  # fmt: skip
+
+
+def _short_by(pool: Pool, now_ns: int, taken: int, size: int) -> int:
+    """Little's law: releases per second times the hold is how many ports are quarantined in the long run."""
+    starts = [pool.since[offset] for offset in pool.offsets(states=bytes((QUARANTINED,)))]
+    if not starts:
+        return max(1, taken + 1 - size)
+    window_ns = max(now_ns - min(starts), _WINDOW_NS)
+    quarantined = math.ceil(len(starts) * pool.spec.hold_s * 1e9 / window_ns)
+    return max(1, taken + quarantined + 1 - size)
+
+
+def unavailable(pool: Pool, port: int) -> PortUnavailable:
+    """The port that was asked for by number is taken."""
+    view = pool.view(port)
+    since = f" since {utc(view.since)}" if view.since else ""
+    until = f", until {utc(view.until)}" if view.until else ""
+    holder = f" by {view.owner!r}" if view.owner else ""
+    advice = {
+        PortState.ALLOCATED: "ask for another number, or release that lease",
+        PortState.QUARANTINED: "wait, or end the hold with free()",
+    }.get(view.state, "end the block with unblock()")
+    return PortUnavailable(
+        f"{place(pool, port)} is {view.state.value}{since}{holder}{until}: {advice}",
+        node=pool.node, pool=pool.name, port=port, state=view.state, owner=view.owner, until=view.until,
+    )  # fmt: skip
+
+
+def out_of_range(pool: Pool, port: int) -> PortOutOfRange:
+    """The number was never, or is no longer, one of the pool's."""
+    return PortOutOfRange(
+        f"port {port} is outside pool {pool.name!r} ({pool.spec.ranges}): name one inside, or widen the pool's ports",
+        node=pool.node, pool=pool.name, port=port, ranges=pool.spec.ranges,
+    )  # fmt: skip
+
+
+def owner_conflict(pool: Pool, offset: int, claimant: str) -> OwnerConflict:
+    """Two claims that cannot both be true; nothing was written, both are named."""
+    holder, port = pool.owner[offset], pool.base + offset
+    if holder == claimant:
+        text = f"{claimant!r} already holds {place(pool, port)} for service {pool.service[offset]!r}: release it first, or ask for the same"
+    else:
+        text = f"{place(pool, port)} is held by {holder!r}, and {claimant!r} claims it: find out which one listens there"
+    return OwnerConflict(text, node=pool.node, pool=pool.name, port=port, holder=holder, claimant=claimant)
+
+
+def stale(pool: Pool, offset: int, lease: Lease) -> StaleLease:
+    """A former holder's late command."""
+    current = pool.token[offset]
+    return StaleLease(
+        f"lease {lease.token} of {lease.owner!r} on {place(pool, lease.port)} has ended and lease {current} came after it: "
+        "drop the old lease, nothing was changed",
+        node=pool.node, pool=pool.name, port=lease.port, token=lease.token, current=current,
+    )  # fmt: skip
+
+
+def foreign_lease(lease: Lease) -> InvalidValue:
+    """A token this log never issued."""
+    return InvalidValue(
+        f"this log has no lease {lease.token} on port {lease.port} of pool {lease.pool!r}: was it taken from another log?",
+        name="lease", value=lease,
+    )  # fmt: skip
+
+
+def illegal(pool: Pool, port: int, kind: EventKind) -> IllegalTransition:
+    """A call that the port's state has no cell for."""
+    code = pool.code(port)
+    state = STATES[code]
+    advice = {ALLOCATED: "release the lease first, or block the port to end it", BLOCKED: "unblock it first"}.get(code, "look at its state")
+    return IllegalTransition(
+        f"{place(pool, port)} is {state.value} and cannot be {kind}: {advice}",
+        node=pool.node, pool=pool.name, port=port, state=state, kind=kind, seq=None,
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""What can be asked of a ledger: one frozen value per call, with that call's parameters.
+
+`decide(ledger, command, now_ns=...)` turns a command into events or raises `CommandRejected`. A command
+checks its own arguments when it is made (`InvalidValue`), so a decision only meets usable ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from portfsm.specs import PoolSpec, check_port, check_seconds, check_text
+
+if TYPE_CHECKING:
+    from portfsm.values import Lease
+
+__all__ = [
+    "Adopt",
+    "Allocate",
+    "Block",
+    "Close",
+    "Command",
+    "DefinePool",
+    "Free",
+    "Hold",
+    "Open",
+    "Release",
+    "ReleaseOwner",
+    "Sweep",
+    "Unblock",
+    "Withdraw",
+]
+
+REASON_LIMIT = 1024
+"""Free text for people may be longer than a name, in UTF-8 bytes."""
+
+
+def _check_reason(value: str, *, required: bool) -> None:
+    check_text("reason", value, required=required, limit=REASON_LIMIT)
+
+
+@attrs.frozen
+class Allocate:
+    """Give `owner` a port of `pool` on `node`: the one it holds, or one it or its `service` held, or a free one."""
+
+    pool: str
+    owner: str = attrs.field(kw_only=True)
+    node: str = attrs.field(kw_only=True, default="")
+    service: str = attrs.field(kw_only=True, default="")
+    port: int | None = attrs.field(kw_only=True, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        check_text("owner", self.owner, required=True)
+        if self.node != "":
+            check_text("node", self.node)
+        if self.service != "":
+            check_text("service", self.service)
+        if self.port is not None:
+            check_port(self.port)
+
+
+@attrs.frozen
+class Release:
+    """End `lease`. With `block`, send the port to BLOCKED instead, for `for_s` seconds or until unblocked."""
+
+    lease: Lease
+    block: str | None = attrs.field(kw_only=True, default=None)
+    for_s: float | None = attrs.field(kw_only=True, default=None)
+    cause: str = attrs.field(kw_only=True, default="released")
+
+    def __attrs_post_init__(self) -> None:
+        if self.block is not None:
+            _check_reason(self.block, required=True)
+        if self.for_s is not None:
+            check_seconds("for_s", self.for_s)
+
+
+@attrs.frozen
+class Withdraw:
+    """The proxies were told to stop routing to the lease's port; its owner still drains."""
+
+    lease: Lease
+
+
+@attrs.frozen
+class ReleaseOwner:
+    """End all leases of `owner`, on every node or on one."""
+
+    owner: str
+    node: str | None = attrs.field(kw_only=True, default=None)
+    cause: str = attrs.field(kw_only=True, default="released")
+
+    def __attrs_post_init__(self) -> None:
+        check_text("owner", self.owner, required=True)
+        if self.node is not None:
+            check_text("node", self.node)
+
+
+@attrs.frozen
+class Adopt:
+    """Record that a live `owner` already uses `port`."""
+
+    pool: str
+    port: int = attrs.field(validator=lambda _, __, value: check_port(value))
+    owner: str = attrs.field(kw_only=True)
+    node: str = attrs.field(kw_only=True, default="")
+    service: str = attrs.field(kw_only=True, default="")
+
+    def __attrs_post_init__(self) -> None:
+        check_text("owner", self.owner, required=True)
+        check_text("node", self.node)
+        check_text("service", self.service)
+
+
+def _check_place(command: Any, *_: object) -> None:
+    check_port(command.port)
+    check_text("node", command.node)
+
+
+@attrs.frozen
+class Hold:
+    """Quarantine a free port, or lengthen a quarantine, to at least `hold_s` seconds from now."""
+
+    pool: str
+    port: int
+    node: str = attrs.field(kw_only=True, default="")
+    hold_s: float = attrs.field(kw_only=True)
+    cause: str = attrs.field(kw_only=True, default="operator")
+    reason: str = attrs.field(kw_only=True, default="")
+
+    def __attrs_post_init__(self) -> None:
+        _check_place(self)
+        check_seconds("hold_s", self.hold_s)
+        _check_reason(self.reason, required=False)
+
+
+@attrs.frozen
+class Free:
+    """End a quarantine now, on an operator's word."""
+
+    pool: str
+    port: int
+    node: str = attrs.field(kw_only=True, default="")
+    reason: str = attrs.field(kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        _check_place(self)
+        _check_reason(self.reason, required=True)
+
+
+@attrs.frozen
+class Block:
+    """Take a port out of use, for `for_s` seconds or until unblocked. Ends the lease, if there is one."""
+
+    pool: str
+    port: int
+    node: str = attrs.field(kw_only=True, default="")
+    reason: str = attrs.field(kw_only=True)
+    for_s: float | None = attrs.field(kw_only=True, default=None)
+    cause: str = attrs.field(kw_only=True, default="operator")
+
+    def __attrs_post_init__(self) -> None:
+        _check_place(self)
+        _check_reason(self.reason, required=True)
+        if self.for_s is not None:
+            check_seconds("for_s", self.for_s)
+
+
+@attrs.frozen
+class Unblock:
+    """End a block: a full hold begins."""
+
+    pool: str
+    port: int
+    node: str = attrs.field(kw_only=True, default="")
+    reason: str = attrs.field(kw_only=True, default="")
+
+    def __attrs_post_init__(self) -> None:
+        _check_place(self)
+        _check_reason(self.reason, required=False)
+
+
+@attrs.frozen
+class Sweep:
+    """Free every port whose hold is over and end every block whose time is up."""
+
+
+@attrs.frozen
+class DefinePool:
+    """Put `spec` in force. Ports that leave the ranges retire once they are free."""
+
+    spec: PoolSpec
+    seed: str = attrs.field(kw_only=True, default="")
+    """What `order="random"` draws from: recorded, so that replay draws the same."""
+
+
+@attrs.frozen
+class Open:
+    """A writer opened the log: its epoch, and how log time hangs on the machine's clock."""
+
+    epoch: int
+    holder: str
+    boot: str
+    boot_ns: int
+    wall_ns: int
+    recovered: str = ""
+
+
+@attrs.frozen
+class Close:
+    """The writer closes the log cleanly."""
+
+
+Command = (
+    Adopt | Allocate | Block | Close | DefinePool | Free | Hold | Open | Release | ReleaseOwner | Sweep | Unblock | Withdraw
+)

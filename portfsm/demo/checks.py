@@ -1,0 +1,230 @@
+"""The proof: what the log, the controller's notes and the clients' counts have to say.
+
+A recount, written as plainly as it can be and on purpose without the library's own ledger: lists of events in, a
+`Check` out, with the figures it rests on. Only `replay_agrees` uses `portfsm.replay`, because that is what it checks.
+Each of them can fail, and the tests show it failing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from portfsm import EventKind, replay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from portfsm import Event
+    from portfsm.demo.clients import Counts
+
+NS = 1_000_000_000
+BEGINS = frozenset({EventKind.ALLOCATED, EventKind.ADOPTED})
+ENDS = frozenset({EventKind.RELEASED, EventKind.BLOCKED})
+
+
+@attrs.frozen
+class Check:
+    """One claim, whether it holds, and what was found."""
+
+    name: str
+    passed: bool
+    found: str
+    figures: dict[str, float] = attrs.field(factory=dict)
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """One line of the controller's notes."""
+
+    what: str
+    port: int
+    owner: str
+    service: str
+    token: int
+    stopwatch_ns: int
+
+
+def read_acks(path: Path) -> list[Ack]:
+    """The controller's notes. Each was one write, so a last line without its end was never a note."""
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [msgspec.json.decode(line, type=Ack) for line in lines]
+
+
+def acknowledged_kept(events: Sequence[Event], acks: Iterable[Ack]) -> Check:
+    """Every lease that `allocate` returned and every `release` that returned is in the log."""
+    begun = {(event.seq, event.port, event.owner) for event in events if event.kind in BEGINS}
+    ended = {(event.token, event.port) for event in events if event.kind in ENDS}
+    leases = [ack for ack in acks if ack.what == "allocated"]
+    releases = [ack for ack in acks if ack.what == "released"]
+    lost = [ack for ack in leases if (ack.token, ack.port, ack.owner) not in begun]
+    lost += [ack for ack in releases if (ack.token, ack.port) not in ended]
+    found = f"{len(leases)} leases and {len(releases)} releases acknowledged, {len(lost)} of them not in the log"
+    if lost:
+        found += f", first {lost[0].what} {lost[0].port} of {lost[0].owner} (token {lost[0].token})"
+    return Check(
+        "no acknowledged lease lost",
+        bool(leases) and not lost,
+        found,
+        {"leases": len(leases), "releases": len(releases), "lost": len(lost)},
+    )
+
+
+def one_holder(events: Iterable[Event]) -> Check:
+    """Between two leases of a port there is always an end of the first."""
+    holder: dict[tuple[str, str, int], Event] = {}
+    leases, doubles = 0, []
+    for event in events:
+        place = (event.node, event.pool, event.port)
+        if event.kind in BEGINS:
+            leases += 1
+            if place in holder:
+                doubles.append(f"{event.port} given to {event.owner} at seq {event.seq} while {holder[place].owner} held it")
+            holder[place] = event
+        elif event.kind in ENDS:
+            holder.pop(place, None)
+    found = f"{leases} leases, {len(doubles)} of a port that was held" + (f": {doubles[0]}" if doubles else "")
+    return Check("no port with two holders", bool(leases) and not doubles, found, {"leases": leases, "doubles": len(doubles)})
+
+
+@attrs.define
+class Hold:
+    """What a port's last release promised: to which service it may go at once, and from when on to anyone."""
+
+    service: str
+    until: int
+    leased: bool = False
+    """It has gone back to the same service meanwhile."""
+
+
+def holds_kept(events: Iterable[Event], *, hold_s: float) -> Check:
+    """No port is freed, or given to another service, before its hold is over; not across the kill either.
+
+    The end is reckoned from the release and the pool's hold, not taken from the event's own `until`.
+    """
+    holds: dict[int, Hold] = {}
+    broken: list[str] = []
+    total = across = 0
+    for event in events:
+        hold = holds.get(event.port)
+        if event.kind is EventKind.OPENED:
+            across += sum(event.ts < hold.until and not hold.leased for hold in holds.values())
+        elif event.kind is EventKind.RELEASED:
+            if event.cause == "cancelled":
+                holds.pop(event.port, None)  # nobody ever had that lease; a hold before it runs on, and `freed` is batched
+                if hold and event.ts < hold.until:
+                    holds[event.port] = attrs.evolve(hold, leased=False)
+                continue
+            total += 1
+            holds[event.port] = promised = Hold(event.service, event.ts + int(hold_s * NS))
+            if event.until < promised.until:
+                broken.append(f"{event.port} was released with a hold that ends {early(event.until, promised)}")
+        elif hold and event.kind is EventKind.FREED:
+            if event.ts < hold.until:
+                broken.append(f"{event.port} was freed at seq {event.seq}, {early(event.ts, hold)}")
+            del holds[event.port]
+        elif hold and event.kind in BEGINS:
+            if event.ts < hold.until and event.service != hold.service:
+                broken.append(f"{event.port} went from {hold.service} to {event.service} at seq {event.seq}, {early(event.ts, hold)}")
+            hold.leased = True
+    found = f"{total} holds of {hold_s:g} s, {across} of them running at the kill, {len(broken)} shortened"
+    found += f": {broken[0]}" if broken else ""
+    return Check("no hold shortened", bool(total) and not broken, found, {"holds": total, "at_kill": across, "shortened": len(broken)})
+
+
+def early(at: int, hold: Hold) -> str:
+    """By how much `at` comes before the hold's end."""
+    return f"{(hold.until - at) / NS:.3f} s early"
+
+
+def stopwatch_agrees(acks: Iterable[Ack], *, hold_s: float) -> Check:
+    """The same by a clock that the log does not know: from just before `release` to just after the next `allocate`.
+
+    This span is longer than the true one, so a span below the hold is a violation for certain.
+    """
+    left: dict[int, Ack] = {}
+    spans: list[float] = []
+    for ack in acks:
+        if ack.what == "releasing":
+            left[ack.port] = ack
+        elif ack.what == "allocated" and ack.port in left:
+            before = left.pop(ack.port)
+            if before.service != ack.service:
+                spans.append((ack.stopwatch_ns - before.stopwatch_ns) / NS)
+    shortest = min(spans, default=0.0)
+    found = f"{len(spans)} ports went to another service, the quickest after {shortest:.2f} s (hold {hold_s:g} s)"
+    return Check(
+        "the same by a stopwatch", bool(spans) and shortest >= hold_s, found, {"reuses": len(spans), "shortest_s": round(shortest, 3)}
+    )
+
+
+def block_kept(events: Iterable[Event], *, port: int) -> Check:
+    """The port somebody else sits on was tried once, and not again after the restart."""
+    kinds = [event.kind for event in events if event.port == port]
+    tries, blocks = kinds.count(EventKind.ALLOCATED), kinds.count(EventKind.BLOCKED)
+    found = f"somebody else sits on {port}: tried {tries} times, blocked {blocks} times"
+    return Check("no block forgotten", tries == blocks == 1 and kinds[-1] is EventKind.BLOCKED, found, {"tries": tries, "blocks": blocks})
+
+
+def replay_agrees(events: Iterable[Event], *, seq: int, digest: str) -> Check:
+    """Folding the log gives the state that the second controller had in memory when it closed."""
+    replayed = replay(events, until=seq).digest()
+    found = f"at seq {seq}: {digest[:12]} in the controller's memory, {replayed[:12]} from the log"
+    return Check("replay gives the same state", bool(digest) and replayed == digest, found)
+
+
+def came_back(opened: Sequence[dict[str, Any]], *, away_s: float) -> Check:
+    """The controller was killed, opened the same log again and found its replicas."""
+    if len(opened) < 2:
+        return Check("killed and back", False, "the controller did not come back")
+    back = opened[-1]
+    found = (
+        f"kill -9, back after {away_s:.2f} s: {back['seq']} events replayed in {back['replay_s'] * 1000:.0f} ms, "
+        f"{back['kept']} replicas found alive, {back['lost']} leases of dead ones released"
+    )
+    figures = {
+        "away_s": round(away_s, 3),
+        "events": back["seq"],
+        "replay_s": round(back["replay_s"], 4),
+        "kept": back["kept"],
+        "lost": back["lost"],
+    }
+    return Check("killed and back", back["kept"] > 0, found, figures)
+
+
+def none_wrong(counts: Counts) -> Check:
+    """With the hold, no client was answered by another service than the one it asked."""
+    return Check("no wrong answer with the hold", counts.right > 0 and counts.wrong == 0, answers(counts), figures(counts))
+
+
+def some_wrong(counts: Counts) -> Check:
+    """Without it, some were: else this run has not shown what the hold is for."""
+    passed = counts.right > 0 and counts.wrong > 0
+    return Check("wrong answers without it", passed, answers(counts) if passed else f"not shown: {answers(counts)}", figures(counts))
+
+
+def answers(counts: Counts) -> str:
+    """The counts in words."""
+    found = f"{counts.right} right, {counts.wrong} wrong, {counts.failed} failed"
+    return f"{found} (first: {counts.example})" if counts.example else found
+
+
+def figures(counts: Counts) -> dict[str, float]:
+    """The counts as figures."""
+    return {"right": counts.right, "wrong": counts.wrong, "failed": counts.failed}
+
+
+def tell_tale_port(events: Iterable[Event], *, besides: int) -> int:
+    """The port with the most eventful life, among those whose hold ran across the kill if there are any."""
+    lives: defaultdict[int, int] = defaultdict(int)
+    held: set[int] = set()
+    for event in events:
+        if event.kind is EventKind.OPENED:
+            lives.update({port: lives[port] + 1000 for port in held})
+        elif event.port and event.port != besides:
+            lives[event.port] += 1
+            (held.add if event.kind is EventKind.RELEASED else held.discard)(event.port)
+    return max(lives, key=lambda port: lives[port])

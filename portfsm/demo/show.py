@@ -1,0 +1,212 @@
+"""What the user sees: a live table on a terminal, a line a second in a pipe, JSON lines for programs.
+
+The supervisor tells a `Show` of moments, notes and the result, and does not know which of the three it is.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from portfsm.demo.checks import Check
+    from portfsm.demo.side import Gauges
+
+PLAIN_EVERY_S = 1.0
+
+
+@attrs.frozen
+class Moment:
+    """How things stand `at_s` seconds into a churn of `of_s`."""
+
+    at_s: float
+    of_s: float
+    sides: Sequence[Gauges]
+
+
+@attrs.frozen
+class Result:
+    """What the demo proved, and what to look at next."""
+
+    checks: Sequence[Check]
+    log: Path
+    took_s: float
+    next_commands: Sequence[tuple[str, str]]
+    """Each with what it shows."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check did."""
+        return all(check.passed for check in self.checks)
+
+
+class Show(Protocol):
+    """Somewhere to tell it."""
+
+    def note(self, text: str) -> None:
+        """Something happened."""
+        ...
+
+    def moment(self, moment: Moment) -> None:
+        """Some time has passed."""
+        ...
+
+    def result(self, result: Result) -> None:
+        """It is over."""
+        ...
+
+
+@contextmanager
+def open_show(console: Console, *, json: bool) -> Iterator[Show]:
+    """The one that fits where the output goes."""
+    if json:
+        yield JsonShow(console)
+    elif console.is_terminal:
+        # No thread that refreshes: the supervisor tells of a moment often enough.
+        with Live(console=console, auto_refresh=False) as live:
+            yield LiveShow(live)
+    else:
+        yield PlainShow(console)
+
+
+class JsonShow:
+    """One JSON object a line, and nothing else."""
+
+    def __init__(self, console: Console) -> None:
+        self._file = console.file
+
+    def note(self, text: str) -> None:
+        """`{"kind": "note", "text": ...}`."""
+        self._write({"kind": "note", "text": text})
+
+    def moment(self, moment: Moment) -> None:
+        """`{"kind": "progress", "at_s": ..., "of_s": ..., "sides": [...]}`."""
+        self._write({"kind": "progress", **attrs.asdict(attrs.evolve(moment, at_s=round(moment.at_s, 1)))})
+
+    def result(self, result: Result) -> None:
+        """A `check` line each, then one `result` line."""
+        for check in result.checks:
+            self._write({"kind": "check", **attrs.asdict(check)})
+        commands = [command for command, _ in result.next_commands]
+        self._write(
+            {"kind": "result", "passed": result.passed, "log": str(result.log), "took_s": round(result.took_s, 2), "next": commands}
+        )
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(msgspec.json.encode(line).decode() + "\n")
+        self._file.flush()
+
+
+class PlainShow:
+    """Lines of text without colour, one a second."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._due_s = 0.0
+
+    def note(self, text: str) -> None:
+        """A line."""
+        self._print(text)
+
+    def moment(self, moment: Moment) -> None:
+        """A line, if the last one is old enough."""
+        if moment.at_s >= self._due_s:
+            self._due_s = moment.at_s + PLAIN_EVERY_S
+            sides = " | ".join(f"{side.name}: {in_words(side)}" for side in moment.sides)
+            self._print(f"{moment.at_s:5.1f} s  {sides}")
+
+    def result(self, result: Result) -> None:
+        """A line a check, the verdict, the commands."""
+        for check in result.checks:
+            self._print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.found}")
+        self._print(verdict(result))
+        for command, shows in result.next_commands:
+            self._print(f"  {command}  # {shows}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def in_words(side: Gauges) -> str:
+    """A side in one short line."""
+    counts = side.counts
+    return f"{side.moved} moved, {side.quarantined} quarantined, {counts.right} right, {counts.wrong} WRONG, {counts.failed} failed"
+
+
+class LiveShow:
+    """A table that changes in place; notes scroll by above it."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def note(self, text: str) -> None:
+        """A line above the table."""
+        self._live.console.print(Text(text), highlight=False)
+
+    def moment(self, moment: Moment) -> None:
+        """Draw the table anew."""
+        bar = Table.grid(padding=(0, 1))
+        clock = f"{min(moment.at_s, moment.of_s):4.1f} of {moment.of_s:g} s"
+        bar.add_row(Text(clock), ProgressBar(total=moment.of_s, completed=min(moment.at_s, moment.of_s), width=40))
+        self._live.update(Group(bar, side_table(moment.sides)), refresh=True)
+
+    def result(self, result: Result) -> None:
+        """The checks as a table, the verdict, the commands."""
+        print_ = self._live.console.print
+        self._live.stop()
+        print_(check_table(result.checks))
+        print_(Text(verdict(result), style="bold green" if result.passed else "bold red"), highlight=False)
+        for command, shows in result.next_commands:
+            print_(Text.assemble("  ", (command, "cyan"), (f"  {shows}", "dim")), soft_wrap=True, highlight=False)
+
+
+ROWS: Sequence[tuple[str, Callable[[Gauges], Text]]] = (
+    ("controller", lambda side: Text(side.controller, "bold red" if side.controller.startswith("killed") else "")),
+    ("events in the log", lambda side: Text(str(side.seq))),
+    ("replicas serving", lambda side: Text(str(side.replicas))),
+    ("replicas moved", lambda side: Text(str(side.moved))),
+    ("ports quarantined", lambda side: Text(str(side.quarantined))),
+    ("ports free", lambda side: Text(str(side.free))),
+    ("answers right", lambda side: Text(str(side.counts.right), "green")),
+    ("answers from the WRONG service", lambda side: Text(str(side.counts.wrong), "bold red" if side.counts.wrong else "green")),
+    ("answers failed", lambda side: Text(str(side.counts.failed))),
+)
+
+
+def side_table(sides: Sequence[Gauges]) -> Table:
+    """A column a side."""
+    table = Table(show_header=True, header_style="bold")
+    table.add_column("")
+    for side in sides:
+        table.add_column(f"hold {side.hold_s:g} s" if side.hold_s else "no hold", justify="right", min_width=16)
+    for label, cell in ROWS:
+        table.add_row(label, *map(cell, sides))
+    return table
+
+
+def check_table(checks: Sequence[Check]) -> Table:
+    """A row a check."""
+    table = Table(show_header=False, show_lines=False, pad_edge=False, box=None)
+    for check in checks:
+        mark = Text("✓", "bold green") if check.passed else Text("✗", "bold red")
+        table.add_row(mark, Text(check.name, "bold", no_wrap=True), Text(check.found))
+    return table
+
+
+def verdict(result: Result) -> str:
+    """One sentence."""
+    failed = [check.name for check in result.checks if not check.passed]
+    if failed:
+        return f"{len(failed)} of {len(result.checks)} checks failed: {', '.join(failed)}. The log: {result.log}"
+    return f"All {len(result.checks)} checks passed in {result.took_s:.0f} s. Look at the log it left:"

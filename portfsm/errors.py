@@ -1,0 +1,219 @@
+"""Every error this package raises on purpose, and who is at fault in each.
+
+`CommandRejected`: the caller asked for something the state does not allow; nothing was recorded.
+`JournalError`: the log, the disk or another writer; the text says what is still known.
+`InternalError`: a fault in portfsm itself.
+
+Each error carries its facts as attributes (keyword-only) and a sentence that ends in what to do next.
+This file imports nothing of the package but the states.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from portfsm.states import EventKind, PortState
+
+__all__ = [
+    "CommandRejected",
+    "Fenced",
+    "IllegalTransition",
+    "InternalError",
+    "InvalidValue",
+    "JournalCorrupt",
+    "JournalError",
+    "JournalFull",
+    "JournalLocked",
+    "JournalTooNew",
+    "JournalUnreadable",
+    "ManagerClosed",
+    "OutcomeUnknown",
+    "OwnerConflict",
+    "PoolExhausted",
+    "PortOutOfRange",
+    "PortUnavailable",
+    "PortfsmError",
+    "StaleLease",
+    "UnknownPool",
+]
+
+
+class PortfsmError(Exception):
+    """Base of all errors of this package; `fields` names the attributes each one carries."""
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        for name in self.fields:
+            setattr(self, name, facts.pop(name, None))
+        if facts:
+            raise TypeError(f"{type(self).__name__} carries no field {', '.join(sorted(facts))}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the fields, so that an error survives the way through a process pool."""
+        return _rebuild, (type(self), str(self), {name: getattr(self, name) for name in self.fields})
+
+
+def _rebuild(kind: type[PortfsmError], message: str, facts: dict[str, Any]) -> PortfsmError:
+    return kind(message, **facts)
+
+
+class CommandRejected(PortfsmError):
+    """The state does not allow the command. Nothing was recorded; asking again later may succeed."""
+
+
+class InvalidValue(CommandRejected, ValueError):
+    """An argument no state could allow: `name` is the parameter, `value` what was given."""
+
+    fields = ("name", "value")
+    name: str
+    value: object
+
+
+class PoolExhausted(CommandRejected):
+    """No port of the pool can be given now.
+
+    `counts` maps each state's name to its number of ports; `next_free_at` is the earliest end of a hold
+    (UTC ns, None when nothing is quarantined); `short_by` is how many more ports the pool would need to
+    serve this call with the present number of held ports.
+    """
+
+    fields = ("node", "pool", "counts", "next_free_at", "short_by")
+    node: str
+    pool: str
+    counts: Mapping[str, int]
+    next_free_at: int | None
+    short_by: int
+
+
+class PortUnavailable(CommandRejected):
+    """The port that was asked for by number is not free: `state`, `owner`, `until` say why."""
+
+    fields = ("node", "pool", "port", "state", "owner", "until")
+    node: str
+    pool: str
+    port: int
+    state: PortState
+    owner: str
+    until: int | None
+
+
+class OwnerConflict(CommandRejected):
+    """Two claims that cannot both be true: `holder` holds `port`, `claimant` asked otherwise."""
+
+    fields = ("node", "pool", "port", "holder", "claimant")
+    node: str
+    pool: str
+    port: int
+    holder: str
+    claimant: str
+
+
+class StaleLease(CommandRejected):
+    """The lease was ended and the port has had another since: `token` is the caller's, `current` the port's."""
+
+    fields = ("node", "pool", "port", "token", "current")
+    node: str
+    pool: str
+    port: int
+    token: int
+    current: int
+
+
+class UnknownPool(CommandRejected):
+    """No pool of that name is defined; `known` lists those that are."""
+
+    fields = ("pool", "known")
+    pool: str
+    known: tuple[str, ...]
+
+
+class PortOutOfRange(CommandRejected):
+    """The number lies outside the pool's present ranges."""
+
+    fields = ("node", "pool", "port", "ranges")
+    node: str
+    pool: str
+    port: int
+    ranges: str
+
+
+class IllegalTransition(CommandRejected):
+    """An event the table has no cell for, or whose details contradict the port's record."""
+
+    fields = ("node", "pool", "port", "state", "kind", "seq")
+    node: str
+    pool: str
+    port: int
+    state: PortState | None
+    kind: EventKind
+    seq: int | None
+
+
+class ManagerClosed(PortfsmError):
+    """The manager was left (or stopped) before the call could be served."""
+
+
+class JournalError(PortfsmError):
+    """The log or the place it is kept in; `path` names it."""
+
+    fields = ("path",)
+    path: str
+
+
+class JournalLocked(JournalError):
+    """Another writer has the log open: `pid` and `holder` as it wrote them (None when unreadable)."""
+
+    fields = ("path", "pid", "holder")
+    pid: int | None
+    holder: str | None
+
+
+class JournalCorrupt(JournalError):
+    """Damage that is not a torn tail. Nothing was changed; `segment`, `offset` and `seq` name the place."""
+
+    fields = ("path", "segment", "offset", "seq")
+    segment: str | None
+    offset: int | None
+    seq: int | None
+
+
+class JournalTooNew(JournalError):
+    """The log was written by a newer version of portfsm; `found` is what this one does not know."""
+
+    fields = ("path", "found")
+    found: str
+
+
+class JournalUnreadable(JournalError):
+    """The place cannot be used at all: not a directory, no permission, an unsupported file system."""
+
+    fields = ("path", "errno")
+    errno: int | None
+
+
+class JournalFull(JournalError):
+    """No room for more events. Releasing still works while the reserve lasts; growing calls do not."""
+
+
+class Fenced(JournalError):
+    """Another writer took the log over; this one must not append any more."""
+
+    fields = ("path", "epoch", "current")
+    epoch: int
+    current: int | None
+
+
+class OutcomeUnknown(JournalError):
+    """A write or sync failed, so nobody knows what reached the disk. Reopening replays and is right again."""
+
+    fields = ("path", "errno")
+    errno: int | None
+
+
+class InternalError(PortfsmError):
+    """A fault in portfsm. Please report it with the log's last lines."""

@@ -1,0 +1,191 @@
+"""Pools as their authors write them, and the rules every name and number must meet.
+
+`PoolSpec` is the policy of one pool; `normalise_ports` reads every accepted form of port ranges. All errors
+here are `InvalidValue`, naming the parameter and the value.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import attrs
+
+from portfsm.errors import InvalidValue
+
+__all__ = ["MAX_HOLD_S", "Order", "PoolSpec", "Ports"]
+
+Order = Literal["lowest", "longest-idle", "random"]
+Ports = str | range | Iterable[int]
+
+MAX_HOLD_S = 10 * 365.25 * 86_400
+"""Ten years: beyond that a hold is a slip of the unit, and nanoseconds stay far from 64 bits."""
+
+_POOL_NAME = re.compile(r"[a-z0-9._-]{1,64}")
+_PART = re.compile(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?")
+# Cc control, Cs lone surrogate, Zl/Zp line breaks that terminals obey; bidirectional marks are Cf and listed.
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def check_text(name: str, value: object, *, required: bool = False, limit: int = 256) -> str:
+    """Return `value` if it is a usable name of at most `limit` UTF-8 bytes, else raise `InvalidValue`."""
+    if not isinstance(value, str):
+        raise InvalidValue(f"{name} must be a string, not {value!r}: pass str(...)", name=name, value=value)
+    if value.isascii() and value.isprintable():
+        size = len(value)
+        if 0 < size <= limit:
+            return value
+    else:
+        _check_characters(name, value)
+        size = len(value.encode())
+    if size > limit:
+        raise InvalidValue(f"{name} has {size} bytes and may have {limit}: {value[:40]!r}...; use a shorter one", name=name, value=value)
+    if required and not value:
+        raise InvalidValue(f"{name} must not be empty: give each replica its own name", name=name, value=value)
+    return value
+
+
+def _check_characters(name: str, value: str) -> None:
+    for char in value:
+        if unicodedata.category(char) in _REFUSED_CATEGORIES or char in _BIDI:
+            raise InvalidValue(f"{name} holds the control character {char!r} in {value[:40]!r}: remove it", name=name, value=value)
+
+
+def check_port(value: object, *, name: str = "port") -> int:
+    """Return `value` if it is a port number, 1 to 65535, else raise `InvalidValue`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_535:
+        raise InvalidValue(f"{name} must be a whole number from 1 to 65535, not {value!r}", name=name, value=value)
+    return value
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Return `value` as float if it is a usable length of time in seconds, else raise `InvalidValue`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= MAX_HOLD_S:
+        raise InvalidValue(f"{name} must be a number of seconds from 0 to {MAX_HOLD_S:.0f}, not {value!r}", name=name, value=value)
+    return float(value)
+
+
+def check_pool_name(value: object) -> str:
+    """Return `value` if it is a pool's name (`[a-z0-9._-]{1,64}`), else raise `InvalidValue`."""
+    if not isinstance(value, str) or not _POOL_NAME.fullmatch(value):
+        raise InvalidValue(f"a pool's name must match [a-z0-9._-]{{1,64}}, not {value!r}", name="pool", value=value)
+    return value
+
+
+def normalise_ports(ports: Ports) -> tuple[range, ...]:
+    """Read `"a-b,c"` (inclusive), a range or numbers into sorted, merged ranges; an overlap is an error."""
+    if isinstance(ports, str):
+        pieces = [_parse_part(part, ports) for part in ports.split(",")]
+    elif isinstance(ports, range) and ports.step == 1:
+        pieces = [ports] if ports else []
+    elif isinstance(ports, Iterable):
+        pieces = [piece for item in ports for piece in _as_ranges(item)]
+    else:
+        raise InvalidValue(f'ports must be "a-b,c", a range or numbers, not {ports!r}', name="ports", value=ports)
+    if not pieces:
+        raise InvalidValue(f"ports names no port: {ports!r}; give at least one", name="ports", value=ports)
+    return _merge(sorted(pieces, key=lambda piece: piece.start))
+
+
+def _as_ranges(item: object) -> list[range]:
+    if isinstance(item, range):
+        return [item] if item.step == 1 else [range(n, n + 1) for n in item]
+    number = check_port(item, name="ports")
+    return [range(number, number + 1)]
+
+
+def _parse_part(part: str, whole: str) -> range:
+    match = _PART.fullmatch(part)
+    if not match:
+        raise InvalidValue(f'ports {whole!r}: {part!r} is neither a number nor "first-last"', name="ports", value=whole)
+    first = int(match[1])
+    last = int(match[2] or first)
+    if last < first:
+        raise InvalidValue(f"ports {whole!r}: {part!r} ends before it starts; write the lower number first", name="ports", value=whole)
+    return range(first, last + 1)
+
+
+def _merge(pieces: list[range]) -> tuple[range, ...]:
+    merged: list[range] = []
+    for piece in pieces:
+        check_port(piece.start, name="ports")
+        check_port(piece.stop - 1, name="ports")
+        if merged and piece.start < merged[-1].stop:
+            raise InvalidValue(f"ports overlap at {piece.start}: name each port once", name="ports", value=piece.start)
+        if merged and piece.start == merged[-1].stop:
+            merged[-1] = range(merged[-1].start, piece.stop)
+        else:
+            merged.append(piece)
+    return tuple(merged)
+
+
+def ranges_text(ports: tuple[range, ...]) -> str:
+    """The ranges as `"30000-30999,41500"`."""
+    return ",".join(f"{r.start}-{r.stop - 1}" if len(r) > 1 else str(r.start) for r in ports)
+
+
+@attrs.frozen
+class PoolSpec:
+    """A named set of ports with one policy; the same pool exists on each node, from its first use there.
+
+    `hold_s`: how long a released port stays QUARANTINED at most, in seconds. `floor_s`: how long at least,
+    whatever the evidence says. `order`: which free port is given first; `"lowest"` keeps the numbers few over
+    all nodes, `"longest-idle"` spreads reuse as far apart as it can, `"random"` makes numbers hard to guess.
+    Raises `InvalidValue`.
+    """
+
+    name: str = attrs.field(converter=check_pool_name)
+    ports: tuple[range, ...] = attrs.field(kw_only=True, converter=normalise_ports)
+    hold_s: float = attrs.field(kw_only=True, default=10.0, converter=lambda value: check_seconds("hold_s", value))
+    floor_s: float = attrs.field(kw_only=True, default=0.0, converter=lambda value: check_seconds("floor_s", value))
+    order: Order = attrs.field(kw_only=True, default="lowest")
+
+    def __attrs_post_init__(self) -> None:
+        if self.order not in get_args(Order):
+            raise InvalidValue(f"order must be one of {', '.join(get_args(Order))}, not {self.order!r}", name="order", value=self.order)
+        if self.floor_s > self.hold_s:
+            raise InvalidValue(f"floor_s {self.floor_s:g} is longer than hold_s {self.hold_s:g}: lengthen hold_s", name="floor_s", value=self.floor_s)
+
+    @property
+    def size(self) -> int:
+        """How many ports the ranges name."""
+        return sum(map(len, self.ports))
+
+    @property
+    def hold_ms(self) -> int:
+        """`hold_s` in milliseconds, rounded up."""
+        return math.ceil(self.hold_s * 1000)
+
+    @property
+    def ranges(self) -> str:
+        """The ports as text, `"30000-30999,41500"`."""
+        return ranges_text(self.ports)
+
+    @classmethod
+    def from_env(cls, prefix: str, *, name: str | None = None) -> PoolSpec:
+        """Read `PREFIX_PORTS` (required), `PREFIX_NAME`, `PREFIX_HOLD_S`, `PREFIX_FLOOR_S`, `PREFIX_ORDER`.
+
+        The name defaults to the prefix in lower case. Raises `InvalidValue` naming the variable.
+        """
+        found = {key: os.environ.get(f"{prefix}_{key.upper()}", "") for key in ("name", "ports", "hold_s", "floor_s", "order")}
+        if not found["ports"]:
+            raise InvalidValue(f"{prefix}_PORTS is not set: set it to ranges such as 30000-30999", name=f"{prefix}_PORTS", value=None)
+        options: dict[str, object] = {key: _env_seconds(f"{prefix}_{key.upper()}", found[key]) for key in ("hold_s", "floor_s") if found[key]}
+        if found["order"]:
+            options["order"] = found["order"]
+        try:
+            return cls(name or found["name"] or prefix.lower(), ports=found["ports"], **options)  # type: ignore[arg-type]
+        except InvalidValue as error:
+            raise InvalidValue(f"from {prefix}_*: {error}", name=f"{prefix}_{error.name.upper()}", value=error.value) from error
+
+
+def _env_seconds(variable: str, text: str) -> float:
+    try:
+        return check_seconds(variable, float(text))
+    except ValueError:
+        raise InvalidValue(f"{variable}={text!r} is not a number of seconds from 0 on", name=variable, value=text) from None
