@@ -1,6 +1,6 @@
 """Ports for replicas behind a proxy: handed out, held back, blocked, and remembered across crashes.
 
-The layers, each importing only from those below it:
+The floors, each importing only from those below it:
 
     surfaces   cli, demo, testing
     async      manager (open_manager, PortManager)
@@ -9,3 +9,113 @@ The layers, each importing only from those below it:
     machine    TRANSITIONS, decide, apply, Ledger, replay
     words      states, events, commands, specs, values, errors, protocols
 """
+
+from portfsm._decide import decide
+from portfsm._ledger import Ledger, apply
+from portfsm._replay import replay
+from portfsm._table import TRANSITIONS
+from portfsm.clocks import SystemClock
+from portfsm.commands import (
+    Adopt,
+    Allocate,
+    Block,
+    Close,
+    Command,
+    DefinePool,
+    Free,
+    Hold,
+    Open,
+    Release,
+    ReleaseOwner,
+    Sweep,
+    Unblock,
+    Withdraw,
+)
+from portfsm.errors import (
+    CommandRejected,
+    Fenced,
+    IllegalTransition,
+    InternalError,
+    InvalidValue,
+    JournalCorrupt,
+    JournalError,
+    JournalFull,
+    JournalLocked,
+    JournalTooNew,
+    JournalUnreadable,
+    ManagerClosed,
+    OutcomeUnknown,
+    OwnerConflict,
+    PoolExhausted,
+    PortfsmError,
+    PortOutOfRange,
+    PortUnavailable,
+    StaleLease,
+    UnknownPool,
+)
+from portfsm.events import Event
+from portfsm.journals import FileJournal, MemoryJournal, read_journal
+from portfsm.manager import PortManager, open_manager
+from portfsm.protocols import CachingJournal, Clock, Journal
+from portfsm.specs import PoolSpec
+from portfsm.states import EventKind, PortState
+from portfsm.values import Head, Lease, PoolStatistics, PortView
+
+__all__ = [
+    "TRANSITIONS",
+    "Adopt",
+    "Allocate",
+    "Block",
+    "CachingJournal",
+    "Clock",
+    "Close",
+    "Command",
+    "CommandRejected",
+    "DefinePool",
+    "Event",
+    "EventKind",
+    "Fenced",
+    "FileJournal",
+    "Free",
+    "Head",
+    "Hold",
+    "IllegalTransition",
+    "InternalError",
+    "InvalidValue",
+    "Journal",
+    "JournalCorrupt",
+    "JournalError",
+    "JournalFull",
+    "JournalLocked",
+    "JournalTooNew",
+    "JournalUnreadable",
+    "Lease",
+    "Ledger",
+    "ManagerClosed",
+    "MemoryJournal",
+    "Open",
+    "OutcomeUnknown",
+    "OwnerConflict",
+    "PoolExhausted",
+    "PoolSpec",
+    "PoolStatistics",
+    "PortManager",
+    "PortOutOfRange",
+    "PortState",
+    "PortUnavailable",
+    "PortView",
+    "PortfsmError",
+    "Release",
+    "ReleaseOwner",
+    "StaleLease",
+    "Sweep",
+    "SystemClock",
+    "Unblock",
+    "UnknownPool",
+    "Withdraw",
+    "apply",
+    "decide",
+    "open_manager",
+    "read_journal",
+    "replay",
+]

@@ -133,17 +133,21 @@ class Encoder:
     def encode(self, events: Sequence[Event]) -> bytes:
         """The lines of one batch: what one write and one sync will make durable."""
         count = len(events)
-        carry = self.carry
-        crc = crc_of(carry)
+        crc = crc32(self.carry, crc_of(self.carry))
+        suffix = b""
         parts: list[bytes] = []
-        for number, event in enumerate(events, 1):
-            body = _encode(event)[:-1]
+        number = 0
+        for event in events:
+            number += 1
             if count > 1:
-                body += b',"b":[%d,%d]' % (number, count)
-            crc = crc32(body, crc32(carry, crc))
-            carry = SUFFIX % crc
-            parts += (body, carry)
-        self.carry = carry
+                body = b'%s%s,"b":[%d,%d]' % (suffix, _encode(event)[:-1], number, count)
+            else:
+                body = _encode(event)[:-1]
+            crc = crc32(body, crc)
+            suffix = SUFFIX % crc
+            parts.append(body)
+        self.carry = suffix
+        parts.append(suffix)
         return b"".join(parts)
 
     def encode_line(self, mark: Header | Seal | ClockMark) -> bytes:

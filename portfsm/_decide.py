@@ -15,15 +15,7 @@ from portfsm import commands
 from portfsm._dump import spec_data
 from portfsm._index import index_of
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED
-from portfsm._rejections import (
-    exhausted,
-    foreign_lease,
-    illegal,
-    out_of_range,
-    owner_conflict,
-    stale,
-    unavailable,
-)
+from portfsm._rejections import exhausted, foreign_lease, illegal, out_of_range, owner_conflict, stale, stale_epoch, unavailable
 from portfsm.events import Event
 from portfsm.states import EventKind
 
@@ -71,8 +63,9 @@ class Draft(list[Event]):
 
     def end(self, pool: Pool, offset: int, cause: str) -> None:
         """End the lease of an ALLOCATED port; with nothing to wait for, free it in the same batch."""
-        # Nobody ever knew of a cancelled lease, so only an earlier holder's hold can still matter.
-        until = self.ts + pool.hold_ns if cause != "cancelled" else max(self.ts, pool.until[offset])
+        # Nobody ever knew of a cancelled lease, so only an earlier holder's hold can still matter; and that one always does.
+        until = self.ts + pool.hold_ns if cause != "cancelled" else self.ts
+        until = max(until, pool.until[offset])
         hold_ms = -((self.ts - until) // 1_000_000)
         self.seq = seq = self.seq + 1
         port, owner, service, token = pool.base + offset, pool.owner[offset], pool.service[offset], pool.token[offset]
@@ -85,10 +78,12 @@ class Draft(list[Event]):
         self.seq = seq = self.seq + 1
         self.append(Event(seq, self.ts, _FREED, pool.node, pool.name, pool.base + offset, cause="elapsed"))
 
-    def unblock(self, pool: Pool, offset: int, cause: str, reason: str = "") -> None:
+    def unblock(self, pool: Pool, offset: int, cause: str, reason: str = "", *, free: bool = True) -> None:
         """End a block: a full hold follows, and in a pool without holds the port is free in the same batch."""
-        self.on(pool, offset, EventKind.UNBLOCKED, hold_ms=pool.spec.hold_ms, until=self.ts + pool.hold_ns, cause=cause, reason=reason)
-        if not pool.hold_ns:
+        until = max(self.ts + pool.hold_ns, pool.note(offset).held_until)
+        hold_ms = -((self.ts - until) // 1_000_000)
+        self.on(pool, offset, EventKind.UNBLOCKED, hold_ms=hold_ms, until=until, cause=cause, reason=reason)
+        if until <= self.ts and free:
             self.free(pool, offset)
 
     def notice(self, pool: Pool, offset: int) -> None:
@@ -109,7 +104,7 @@ def decide(ledger: Ledger, command: commands.Command, *, now_ns: int) -> tuple[E
         raise TypeError(f"not a command: {command!r}; make one from portfsm.commands")
     draft = Draft()
     draft.seq = ledger.seq
-    draft.ts = now_ns if now_ns > ledger.ts else ledger.ts
+    draft.ts = now_ns if now_ns > ledger.ts else ledger.ts or 1
     plan(command, ledger, draft)
     return tuple(draft)
 
@@ -149,9 +144,11 @@ def _is_reuse(pool: Pool, offset: int, command: commands.Allocate) -> bool:
     return pool.state[offset] == QUARANTINED and (mine or (command.service != "" and pool.service[offset] == command.service))
 
 
-def _opens(pool: Pool, offset: int) -> bool:
-    """Whether noticing this due port makes it FREE: a hold's end does, a block's only where no hold follows."""
-    return pool.state[offset] == QUARANTINED or not pool.hold_ns
+def _opens(pool: Pool, offset: int, now_ns: int) -> bool:
+    """Whether noticing this due port makes it FREE to give: a hold's end does, a block's only where no hold follows."""
+    if offset in pool.outside:
+        return False
+    return pool.state[offset] == QUARANTINED or not (pool.hold_ns or pool.note(offset).held_until > now_ns)
 
 
 def _choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int], draft: Draft) -> int:
@@ -159,9 +156,12 @@ def _choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int]
         return _by_number(pool, command, due, draft)
     if index.by_owner or index.by_service:
         last = index.held_last(pool, command.owner, command.service)
-        if last >= 0 and last not in pool.outside:
+        if last >= 0:
             return last
-    freed = [offset for offset in due if _opens(pool, offset) and offset not in pool.outside] if due else due
+    freed = [offset for offset in due if _opens(pool, offset, draft.ts)] if due else due
+    if due and not freed and len(due) >= DRAIN_LIMIT:
+        freed = [offset for offset in index.due_by(pool, draft.ts, len(index.due)) if _opens(pool, offset, draft.ts)][:1]
+        due += freed
     order = pool.spec.order
     if order == "lowest":
         return _lowest(pool, index, freed)
@@ -179,7 +179,7 @@ def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Dr
         return port - pool.base
     if _is_reuse(pool, offset, command):
         return offset
-    if code != ALLOCATED and _opens(pool, offset) and 0 < pool.until[offset] <= draft.ts:
+    if code != ALLOCATED and 0 < pool.until[offset] <= draft.ts and _opens(pool, offset, draft.ts):
         if offset not in due:
             due.append(offset)
         return offset
@@ -201,7 +201,7 @@ def _longest_idle(pool: Pool, index: Index, freed: list[int]) -> int:
     unused = pool.free_after(len(pool.state))
     if unused >= 0 or rows >= 0 or not freed:
         return unused if unused >= 0 else rows
-    return min(freed)
+    return freed[0]
 
 
 def _random(pool: Pool, freed: list[int], salt: int) -> int:
@@ -262,7 +262,7 @@ def _release(command: commands.Release, ledger: Ledger, draft: Draft) -> None:
 def _leased(ledger: Ledger, lease: Lease) -> tuple[Pool, int]:
     pool = ledger.pools.get((lease.node, lease.pool)) or ledger.pool(lease.pool, lease.node)
     offset = lease.port - pool.base
-    if not 0 <= offset < len(pool.state) or pool.token[offset] < lease.token:
+    if not 0 <= offset < len(pool.state) or not 0 < lease.token <= pool.token[offset]:
         raise foreign_lease(lease)
     return pool, offset
 
@@ -274,7 +274,7 @@ def _withdraw(command: commands.Withdraw, ledger: Ledger, draft: Draft) -> None:
     if pool.token[offset] != lease.token and code in (FREE, OUTSIDE, ALLOCATED):
         raise stale(pool, offset, lease)
     if code == ALLOCATED and not pool.note(offset).withdrawn:
-        draft.on(pool, offset, EventKind.WITHDRAWN, owner=lease.owner, service=pool.service[offset], token=lease.token)
+        draft.on(pool, offset, EventKind.WITHDRAWN, owner=pool.owner[offset], service=pool.service[offset], token=lease.token)
 
 
 def _release_owner(command: commands.ReleaseOwner, ledger: Ledger, draft: Draft) -> None:
@@ -293,7 +293,7 @@ def _block_port(command: commands.Block, ledger: Ledger, draft: Draft) -> None:
     if pool.code(command.port) == BLOCKED:
         if not 0 < pool.until[offset] <= draft.ts:
             return
-        draft.unblock(pool, offset, "elapsed")
+        draft.unblock(pool, offset, "elapsed", free=False)
     _block(pool, offset, draft, reason=command.reason, for_s=command.for_s, cause=command.cause)
 
 
@@ -357,11 +357,13 @@ def _open(command: commands.Open, ledger: Ledger, draft: Draft) -> None:
     of the holds to be restarted again.
     """
     held = [(pool, offset) for pool in ledger.select() for offset in pool.offsets(states=bytes((QUARANTINED,)))]
-    if not ledger.opened or command.boot == ledger.opened["boot"]:
+    if not (command.restart_holds and ledger.opened) or command.boot == ledger.opened["boot"]:
         held = []
     early = max(0, len(held) - _BATCH // 2)
     for pool, offset in held[:early]:
         _restart(pool, offset, draft)
+    if command.epoch <= ledger.epoch:
+        raise stale_epoch(command.epoch, ledger.epoch)
     data = {"epoch": command.epoch, "holder": command.holder, "boot": command.boot, "boot_ns": command.boot_ns, "wall_ns": command.wall_ns}
     draft.add(EventKind.OPENED, reason=command.recovered, data=data)
     for pool, offset in held[early:]:

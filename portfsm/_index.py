@@ -35,7 +35,7 @@ class Index:
         """Heap of FREE rows by the time they became so, for `order="longest-idle"` alone."""
         self.by_owner: dict[str, list[int]] = {}
         self.by_service: dict[str, list[int]] = {}
-        """name -> heap of QUARANTINED offsets it held last, latest release first (negated times)."""
+        """name -> heap of QUARANTINED offsets inside the ranges that it held last, latest release first (negated times)."""
         self.hint = 0
         """No offset below this one is FREE."""
         self.pushes = 0
@@ -55,7 +55,7 @@ class Index:
         if until:
             heappush(self.due, until << 16 | offset)
             self.pushes += 1
-        if code == QUARANTINED:
+        if code == QUARANTINED and offset not in pool.outside:
             entry = -(pool.since[offset] << 16 | offset)
             if owner := pool.owner[offset]:
                 heappush(self.by_owner.setdefault(owner, []), entry)
@@ -132,16 +132,19 @@ class Index:
         heap = self.due
         if not heap or heap[0] >> 16 > now_ns:
             return []
-        found: set[int] = set()
-        stack = [0]
-        while stack and len(found) < limit:
-            place = stack.pop()
-            entry = heap[place]
-            if entry >> 16 <= now_ns:
-                if _is_due(pool, entry):
-                    found.add(entry)
-                stack += (child for child in (2 * place + 1, 2 * place + 2) if child < len(heap))
-        return [entry & _OFFSET for entry in sorted(found)]
+        found: list[int] = []
+        last = -1
+        front = [(heap[0], 0)]  # best first, so that the answer depends on the rows and not on the heap's shape
+        while front and len(found) < limit:
+            entry, place = heappop(front)
+            if entry >> 16 > now_ns:
+                break
+            if entry != last and _is_due(pool, entry):
+                found.append(entry & _OFFSET)
+                last = entry
+            for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+                heappush(front, (heap[child], child))
+        return found
 
     def next_due(self, pool: Pool) -> int | None:
         """The earliest end of a hold or block still running or unnoticed, UTC ns."""

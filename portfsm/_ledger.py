@@ -15,7 +15,7 @@ from portfsm._dump import dump
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED, STATES, Note, Pool
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
-from portfsm.specs import PoolSpec
+from portfsm.specs import PoolSpec, check_text
 from portfsm.states import PORT_KINDS, EventKind, PortState
 from portfsm.values import Lease, PoolStatistics, PortView
 
@@ -39,6 +39,8 @@ def _row(kind: EventKind) -> tuple[int, ...]:
 _AFTER = {kind: _row(kind) for kind in PORT_KINDS}
 _ALLOCATE, _RELEASE, _FREED = EventKind.ALLOCATED, EventKind.RELEASED, EventKind.FREED
 _BEGIN = (EventKind.ALLOCATED, EventKind.ADOPTED)
+_LAST_NS = 1 << 62
+"""The year 2116: beyond it a time is damage, and below it time and hold fit a column of 64 bits."""
 
 
 class Ledger:
@@ -59,12 +61,20 @@ class Ledger:
         self.pools: dict[tuple[str, str], Pool] = {}
         """(node, pool name) -> its rows, for those ever touched."""
 
+    def copy(self) -> Ledger:
+        """An equal ledger that shares no column, only the strings."""
+        other = Ledger()
+        other.seq, other.ts, other.epoch, other.opened = self.seq, self.ts, self.epoch, dict(self.opened)
+        other.specs, other.seeds, other.proxies = dict(self.specs), dict(self.seeds), dict(self.proxies)
+        other.pools = {place: pool.copy() for place, pool in self.pools.items()}
+        return other
+
     def fold(self, events: Iterable[Event]) -> None:
         """Take in `events` in order. At the first illegal one raise; those before it stay."""
         pools, after_of = self.pools, _AFTER
         for event in events:
             seq, ts, kind, port = event.seq, event.ts, event.kind, event.port
-            if seq != self.seq + 1 or ts < self.ts:
+            if seq != self.seq + 1 or not self.ts <= ts < _LAST_NS:
                 raise self._illegal(event, None, f"it follows seq {self.seq} at {self.ts}: events are gapless and time does not go back")
             pool = pools.get((event.node, event.pool))
             if pool is None or not port or kind not in after_of:
@@ -89,11 +99,12 @@ class Ledger:
                 pool.service[offset] = intern(service) if service else ""
                 pool.since[offset] = ts
             elif kind is _RELEASE:
-                if event.token != pool.token[offset] or event.owner != pool.owner[offset]:
-                    raise self._illegal(event, code, f"the port's lease is {pool.token[offset]} of {pool.owner[offset]!r}")
+                until = event.until
+                if event.token != pool.token[offset] or event.owner != pool.owner[offset] or not pool.until[offset] <= until < _LAST_NS:
+                    raise self._illegal(event, code, _end_fault(pool, offset))
                 if pool.notes:
                     pool.notes.pop(offset, None)
-                pool.until[offset] = event.until
+                pool.until[offset] = until
                 pool.since[offset] = ts
                 if event.cause != "released":
                     pool.notes[offset] = Note(event.cause, event.reason)
@@ -120,12 +131,16 @@ class Ledger:
         code = pool.code(event.port)
         if _AFTER[event.kind][code] < 0:
             raise self._illegal(event, code, "the table has no such cell")
-        if not event.owner and event.kind in _BEGIN:
-            raise self._illegal(event, code, "it names no owner")
+        if event.kind in _BEGIN and (event.token != event.seq or not event.owner):
+            raise self._illegal(event, code, f"it begins a lease, so it needs an owner and the token {event.seq}")
+        if not 1 <= event.port <= 65_535:  # noqa: PLR2004
+            raise self._illegal(event, code, "a port is a number from 1 to 65535")
         return pool.reach(event.port)
 
     def _begin(self, event: Event) -> Pool | None:
         """Take in an event that concerns no port, or make the pool that a port's first event needs."""
+        if event.ts <= 0:
+            raise self._illegal(event, None, "its time is not after 1970, and 0 means never")
         if event.kind not in _AFTER:
             self._take_in(event)
             self.seq, self.ts = event.seq, event.ts
@@ -134,7 +149,9 @@ class Ledger:
         if spec is None or not event.port:
             raise self._illegal(event, None, f"pool {event.pool!r} is not defined" if spec is None else "it names no port")
         pool = Pool(event.node, spec, self.seeds[event.pool])
-        self._first(pool, event)
+        offset = self._first(pool, event)
+        if (fault := _rare_fault(pool, offset, event)) is not None:
+            raise self._illegal(event, pool.state[offset], fault)
         self.pools[event.node, event.pool] = pool
         return pool
 
@@ -147,7 +164,7 @@ class Ledger:
                 case EventKind.POOL_DEFINED:
                     self._define(event.pool, data)
                 case EventKind.PROXY_JOINED:
-                    self.proxies[data["proxy"]] = event.seq
+                    self.proxies[check_text("proxy", data["proxy"], required=True)] = event.seq
                 case EventKind.PROXY_LEFT:
                     self.proxies.pop(data["proxy"], None)
                 case _:
@@ -156,10 +173,10 @@ class Ledger:
             raise self._illegal(event, None, f"its data do not fit: {error!r}") from error
 
     def _open(self, event: Event, data: dict[str, Any]) -> None:
+        opened = {"boot": data["boot"], "boot_ns": data["boot_ns"], "ts": event.ts}
         if data["epoch"] <= self.epoch:
             raise self._illegal(event, None, f"epoch {data['epoch']} follows epoch {self.epoch}: two writers")
-        self.epoch = data["epoch"]
-        self.opened = {"boot": data["boot"], "boot_ns": data["boot_ns"], "ts": event.ts}
+        self.epoch, self.opened = data["epoch"], opened
 
     def _define(self, name: str, data: dict[str, Any]) -> None:
         spec = PoolSpec(name, ports=data["ports"], hold_s=data["hold_s"], floor_s=data["floor_s"], order=data["order"])
@@ -219,7 +236,8 @@ class Ledger:
         wanted = bytes((ALLOCATED, QUARANTINED, BLOCKED)) if state is None else bytes((_CODES[state],))
         for record in self.select(pool, node):
             for offset in record.offsets(states=wanted):
-                yield record.view(record.base + offset)
+                if record.since[offset]:
+                    yield record.view(record.base + offset)
 
     def find(self, owner: str) -> tuple[Lease, ...]:
         """The leases `owner` holds, by node and pool."""
@@ -248,6 +266,10 @@ class Ledger:
         return hasher.hexdigest()
 
 
+def _end_fault(pool: Pool, offset: int) -> str:
+    return f"the port's lease is {pool.token[offset]} of {pool.owner[offset]!r}, with a hold from before until {pool.until[offset]}"
+
+
 def _lease_fault(pool: Pool, offset: int, event: Event) -> str:
     if event.token != event.seq or not event.owner:
         return f"it begins a lease, so it needs an owner and the token {event.seq}"
@@ -255,6 +277,8 @@ def _lease_fault(pool: Pool, offset: int, event: Event) -> str:
 
 
 def _rare_fault(pool: Pool, offset: int, event: Event) -> str | None:
+    if not (isinstance(event.kind, EventKind) and 0 <= event.until < _LAST_NS):
+        return "its kind is a bare string, or its end lies outside of time"
     match event.kind:
         case EventKind.ADOPTED if event.token != event.seq or not event.owner:
             return _lease_fault(pool, offset, event)
@@ -262,12 +286,16 @@ def _rare_fault(pool: Pool, offset: int, event: Event) -> str | None:
             return "the lease is another, or was withdrawn before"
         case EventKind.HELD if event.until < pool.until[offset]:
             return f"the hold runs until {pool.until[offset]} and is never shortened"
+        case EventKind.UNBLOCKED if event.until < pool.note(offset).held_until:
+            return f"a hold from before the block runs until {pool.note(offset).held_until} and is never shortened"
+        case EventKind.BLOCKED if event.token and event.token != pool.token[offset]:
+            return f"the port's last lease is {pool.token[offset]}"
         case _:
             return None
 
 
 def _write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
-    kind = event.kind
+    kind, held_until = event.kind, 0
     if kind is EventKind.WITHDRAWN:
         pool.notes[offset] = pool.note(offset)._replace(withdrawn=True)
         return
@@ -276,17 +304,19 @@ def _write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
         pool.owner[offset] = event.owner
         pool.service[offset] = intern(event.service)
         if code == BLOCKED:
-            pool.until[offset] = 0
+            pool.until[offset] = pool.note(offset).held_until
         if code == OUTSIDE:
             pool.outside.add(offset)
     else:
+        if kind is EventKind.BLOCKED and pool.until[offset] > event.ts:
+            held_until = pool.until[offset]
         pool.until[offset] = event.until
     if kind is not EventKind.HELD or code == FREE:
         pool.since[offset] = event.ts
     pool.notes.pop(offset, None)
     cause = "unblocked" if kind is EventKind.UNBLOCKED else event.cause
-    if cause or event.reason:
-        pool.notes[offset] = Note(cause, event.reason, event.hold_ms)
+    if cause or event.reason or held_until:
+        pool.notes[offset] = Note(cause, event.reason, event.hold_ms, held_until=held_until)
 
 
 def apply(ledger: Ledger, event: Event) -> None:

@@ -42,6 +42,8 @@ class Note(NamedTuple):
     """Length of a hold that was asked for, not taken from the pool's policy."""
     withdrawn: bool = False
     """The proxies were told to stop routing here."""
+    held_until: int = 0
+    """End of the hold that was running when the port was blocked: the hold after the block ends no earlier."""
 
 
 NO_NOTE = Note("", "")
@@ -71,6 +73,15 @@ class Pool:
         self.outside: set[int] = set()
         """Offsets held (not FREE) though outside the present ranges: they retire when freed."""
         self.index: Index | None = None
+
+    def copy(self) -> Pool:
+        """An equal record that shares no column; its index is built when needed."""
+        other = Pool(self.node, self.spec, self.seed)
+        other.base, other.state = self.base, self.state[:]
+        other.since, other.until, other.token = self.since[:], self.until[:], self.token[:]
+        other.owner, other.service = self.owner[:], self.service[:]
+        other.notes, other.outside = dict(self.notes), set(self.outside)
+        return other
 
     def in_range(self, port: int) -> bool:
         """Whether `port` lies in the present ranges."""

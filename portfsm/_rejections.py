@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from portfsm.states import EventKind
     from portfsm.values import Lease
 
-__all__ = ["exhausted", "foreign_lease", "illegal", "out_of_range", "owner_conflict", "place", "stale", "unavailable", "utc"]
+__all__ = ["exhausted", "foreign_lease", "illegal", "out_of_range", "owner_conflict", "place", "stale", "stale_epoch", "unavailable", "utc"]
 
 _WINDOW_NS = 1_000_000_000
 """A release rate is taken over at least this long, so that one release in a microsecond is no rate."""
@@ -43,21 +43,21 @@ def exhausted(pool: Pool, now_ns: int) -> PoolExhausted:
     """No port left: how many are where, when the next comes back, how many more the pool would need."""
     counts = pool.statistics()
     by_state = {state.value: getattr(counts, state.value.lower()) for state in PortState}
-    ends = [pool.until[offset] for offset in pool.offsets(states=bytes((QUARANTINED,)))]
-    next_free_at = min(ends, default=None)
-    short_by = _short_by(pool, now_ns, counts.allocated + counts.blocked, counts.size)
-    advice = f"the next hold ends at {utc(next_free_at)}; pass wait_s= to wait for it" if next_free_at else "release some"
+    held = [offset for offset in pool.offsets(states=bytes((QUARANTINED,))) if offset not in pool.outside]
+    next_free_at = min((pool.until[offset] for offset in held), default=None)
+    short_by = _short_by(pool, now_ns, [pool.since[offset] for offset in held], counts.allocated + counts.blocked)
+    advice = f"the next hold ends at {utc(next_free_at)}, pass wait_s= to wait for it" if next_free_at else "release some, or unblock some"
     return PoolExhausted(
         f"pool {pool.name!r} has no free port" + (f" on node {pool.node!r}" if pool.node else "")
         + f": {counts.allocated} allocated, {counts.quarantined} quarantined, {counts.blocked} blocked of {counts.size}"
-        + f"; {advice}. At this rate of releases it needs {short_by} more.",
+        + f"; at this rate of releases it needs {short_by} more: {advice}",
         node=pool.node, pool=pool.name, counts=by_state, next_free_at=next_free_at, short_by=short_by,
     )  # fmt: skip
 
 
-def _short_by(pool: Pool, now_ns: int, taken: int, size: int) -> int:
+def _short_by(pool: Pool, now_ns: int, starts: list[int], taken: int) -> int:
     """Little's law: releases per second times the hold is how many ports are quarantined in the long run."""
-    starts = [pool.since[offset] for offset in pool.offsets(states=bytes((QUARANTINED,)))]
+    size = pool.spec.size
     if not starts:
         return max(1, taken + 1 - size)
     window_ns = max(now_ns - min(starts), _WINDOW_NS)
@@ -115,6 +115,11 @@ def foreign_lease(lease: Lease) -> InvalidValue:
         f"this log has no lease {lease.token} on port {lease.port} of pool {lease.pool!r}: was it taken from another log?",
         name="lease", value=lease,
     )  # fmt: skip
+
+
+def stale_epoch(epoch: int, current: int) -> InvalidValue:
+    """A writer that is not newer than the last one."""
+    return InvalidValue(f"epoch {epoch} does not follow {current}: each opening takes a larger one", name="epoch", value=epoch)
 
 
 def illegal(pool: Pool, port: int, kind: EventKind) -> IllegalTransition:

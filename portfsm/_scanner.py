@@ -53,6 +53,14 @@ def _last_position(lines: bytes) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (1, 1)
 
 
+def _start_of_last(lines: bytes, count: int) -> int:
+    """Where the last `count` lines begin; 0 when there are no more than these."""
+    place = len(lines)
+    for _ in range(count):
+        place = lines.rfind(b"\n", 0, max(place - 1, 0)) + 1
+    return place
+
+
 class Scanner:
     """Bytes of one segment to events, in chunks of any size; every byte is proven before it is believed.
 
@@ -106,15 +114,6 @@ class Scanner:
         rest, self._rest = self._rest, b""
         return self._prove_each(rest) if rest and not self.stopped else []
 
-    def rewind(self) -> None:
-        """Forget everything behind `good`, as if the bytes there had never been fed."""
-        self._at = self.good
-        self._rest = b""
-        self._pending = []
-        self._unproven = False
-        self.newline_missing = False
-        self.wrong = None
-
     # ---- fast: whole chunks of plain events -------------------------------------------------------------
 
     def _take_lines(self, lines: bytes) -> list[Event]:
@@ -160,9 +159,7 @@ class Scanner:
         before = self._at
         self._advance(lines, events[-1].seq + 1)
         if begun <= len(events):
-            place = len(lines)
-            for _ in range(begun):
-                place = lines.rfind(b"\n", 0, place - 1) + 1
+            place = _start_of_last(lines, begun)
             carry = lines[place - SUFFIX_SIZE : place] if place else before.carry
             self.good = Position(before.offset + place, carry, events[-begun].seq)
         self._pending = together[-begun:]
@@ -170,19 +167,20 @@ class Scanner:
         return self._wanted(together[:-begun])
 
     def _skip(self, lines: bytes) -> bool:
-        """Pass lines nobody asked for without decoding them; their numbers are still checked at both ends."""
-        last_start = lines.rfind(b"\n", 0, -1) + 1
-        first, last = _SEQ.match(lines), _SEQ.match(lines, last_start)
-        if first is None or last is None or self._pending:
+        """Pass lines nobody asked for without decoding them; their numbers are still checked at both ends.
+
+        The beginning of a batch at their end is put back, to be seen again together with its rest.
+        """
+        begun, size = _last_position(lines)
+        stop = len(lines) if begun == size else _start_of_last(lines, begun)
+        first, last = _SEQ.match(lines), _SEQ.match(lines, lines.rfind(b"\n", 0, max(stop - 1, 0)) + 1)
+        if self._pending or not stop or first is None or last is None:
             return False
         begin, end = int(first[1]), int(last[1])
-        if end > self._after or begin != self._at.next_seq or end - begin + 1 != lines.count(b"\n"):
+        if end > self._after or begin != self._at.next_seq or end - begin + 1 != lines.count(b"\n", 0, stop):
             return False
-        begun, size = _last_position(lines)
-        if begun != size:
-            return False
-        self._advance(lines, end + 1)
-        self.good = self._at
+        self.good = self._at = Position(self._at.offset + stop, lines[stop - SUFFIX_SIZE : stop], end + 1)
+        self._rest = lines[stop:] + self._rest
         return True
 
     def _advance(self, lines: bytes, next_seq: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from portfsm.errors import InvalidValue
 from portfsm.specs import PoolSpec, check_port, check_seconds, check_text
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ REASON_LIMIT = 1024
 """Free text for people may be longer than a name, in UTF-8 bytes."""
 
 
-def _check_reason(value: str, *, required: bool) -> None:
-    check_text("reason", value, required=required, limit=REASON_LIMIT)
+def _check_reason(value: str, *, required: bool, name: str = "reason") -> None:
+    check_text(name, value, required=required, limit=REASON_LIMIT)
 
 
 @attrs.frozen
@@ -71,9 +72,11 @@ class Release:
 
     def __attrs_post_init__(self) -> None:
         if self.block is not None:
-            _check_reason(self.block, required=True)
+            _check_reason(self.block, required=True, name="block")
         if self.for_s is not None:
             check_seconds("for_s", self.for_s)
+            if self.block is None:
+                raise InvalidValue("for_s is how long a block lasts: pass block= too, or leave it out", name="for_s", value=self.for_s)
 
 
 @attrs.frozen
@@ -204,7 +207,9 @@ class Open:
     boot: str
     boot_ns: int
     wall_ns: int
-    recovered: str = ""
+    recovered: str = attrs.field(kw_only=True, default="")
+    restart_holds: bool = attrs.field(kw_only=True, default=True)
+    """After a restart of the machine every hold starts over in full; otherwise what is left of it by the clock counts."""
 
 
 @attrs.frozen

@@ -10,7 +10,8 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import attrs
@@ -26,7 +27,7 @@ MAX_HOLD_S = 10 * 365.25 * 86_400
 """Ten years: beyond that a hold is a slip of the unit, and nanoseconds stay far from 64 bits."""
 
 _POOL_NAME = re.compile(r"[a-z0-9._-]{1,64}")
-_PART = re.compile(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?")
+_PART = re.compile(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?")
 # Cc control, Cs lone surrogate, Zl/Zp line breaks that terminals obey; bidirectional marks are Cf and listed.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -46,7 +47,8 @@ def check_text(name: str, value: object, *, required: bool = False, limit: int =
     if size > limit:
         raise InvalidValue(f"{name} has {size} bytes and may have {limit}: {value[:40]!r}...; use a shorter one", name=name, value=value)
     if required and not value:
-        raise InvalidValue(f"{name} must not be empty: give each replica its own name", name=name, value=value)
+        advice = "give each replica its own name" if name == "owner" else "say what for"
+        raise InvalidValue(f"{name} must not be empty: {advice}", name=name, value=value)
     return value
 
 
@@ -65,9 +67,9 @@ def check_port(value: object, *, name: str = "port") -> int:
 
 def check_seconds(name: str, value: object) -> float:
     """Return `value` as float if it is a usable length of time in seconds, else raise `InvalidValue`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= MAX_HOLD_S:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_HOLD_S:
         raise InvalidValue(f"{name} must be a number of seconds from 0 to {MAX_HOLD_S:.0f}, not {value!r}", name=name, value=value)
-    return float(value)
+    return abs(float(value))  # -0.0 equals 0.0 but would not digest like it
 
 
 def check_pool_name(value: object) -> str:
@@ -81,9 +83,9 @@ def normalise_ports(ports: Ports) -> tuple[range, ...]:
     """Read `"a-b,c"` (inclusive), a range or numbers into sorted, merged ranges; an overlap is an error."""
     if isinstance(ports, str):
         pieces = [_parse_part(part, ports) for part in ports.split(",")]
-    elif isinstance(ports, range) and ports.step == 1:
-        pieces = [ports] if ports else []
-    elif isinstance(ports, Iterable):
+    elif isinstance(ports, range):
+        pieces = _as_ranges(ports)
+    elif isinstance(ports, Iterable) and not isinstance(ports, bytes | bytearray):
         pieces = [piece for item in ports for piece in _as_ranges(item)]
     else:
         raise InvalidValue(f'ports must be "a-b,c", a range or numbers, not {ports!r}', name="ports", value=ports)
@@ -94,6 +96,10 @@ def normalise_ports(ports: Ports) -> tuple[range, ...]:
 
 def _as_ranges(item: object) -> list[range]:
     if isinstance(item, range):
+        if not item:
+            return []
+        check_port(item[0], name="ports")
+        check_port(item[-1], name="ports")
         return [item] if item.step == 1 else [range(n, n + 1) for n in item]
     number = check_port(item, name="ports")
     return [range(number, number + 1)]
@@ -181,11 +187,30 @@ class PoolSpec:
         try:
             return cls(name or found["name"] or prefix.lower(), ports=found["ports"], **options)  # type: ignore[arg-type]
         except InvalidValue as error:
-            raise InvalidValue(f"from {prefix}_*: {error}", name=f"{prefix}_{error.name.upper()}", value=error.value) from error
+            variable = f"{prefix}_{'NAME' if error.name == 'pool' else error.name.upper()}"
+            raise InvalidValue(f"{variable}: {error}", name=variable, value=error.value) from error
 
 
 def _env_seconds(variable: str, text: str) -> float:
     try:
         return check_seconds(variable, float(text))
     except ValueError:
-        raise InvalidValue(f"{variable}={text!r} is not a number of seconds from 0 on", name=variable, value=text) from None
+        raise InvalidValue(f"{variable}={text!r} is not a number of seconds from 0 to {MAX_HOLD_S:.0f}", name=variable, value=text) from None
+
+
+def check_overlaps(specs: Sequence[PoolSpec]) -> None:
+    """Raise `InvalidValue` if two pools have a name or a port in common: a number would be given twice on one node."""
+    taken: list[tuple[range, str]] = []
+    names: set[str] = set()
+    for spec in specs:
+        if spec.name in names:
+            raise InvalidValue(f"pool {spec.name!r} is defined twice: give each pool one spec", name="pools", value=spec.name)
+        names.add(spec.name)
+        taken += [(piece, spec.name) for piece in spec.ports]
+    taken.sort(key=lambda item: item[0].start)
+    for (before, first), (piece, second) in pairwise(taken):
+        if piece.start < before.stop:
+            raise InvalidValue(
+                f"pools {first!r} and {second!r} both have port {piece.start}: a port may be in one pool only; change the ports of one",
+                name="pools", value=piece.start,
+            )  # fmt: skip

@@ -7,7 +7,7 @@ to show what the hold is for. Start reading at `controller`: it is the example o
     supervisor   starts and kills the others, shows progress, runs the checks    (the process the user starts)
     ├── controller   leases ports, moves replicas, publishes routes              a side: two of each
     ├── node         starts and stops replicas; they outlive the controller
-    │   └── replica × 20
+    │   └── twenty replicas
     ├── proxy        routes by a table that lags
     └── clients      ask, and look at who answers
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from portfsm import EventKind, replay
+from portfsm import EventKind, JournalCorrupt, replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,7 +92,7 @@ def one_holder(events: Iterable[Event]) -> Check:
 
 @attrs.define
 class Hold:
-    """What a port's last release promised: to which service it may go at once, and from when on to anyone."""
+    """What a port's last release promised: to which service it may go at once, and from when on (UTC ns) to anyone."""
 
     service: str
     until: int
@@ -100,44 +100,55 @@ class Hold:
     """It has gone back to the same service meanwhile."""
 
 
-def holds_kept(events: Iterable[Event], *, hold_s: float) -> Check:
-    """No port is freed, or given to another service, before its hold is over; not across the kill either.
+@attrs.define
+class Holds:
+    """The holds of one pool, reckoned from the releases and the pool's hold, not taken from the events' own `until`."""
 
-    The end is reckoned from the release and the pool's hold, not taken from the event's own `until`.
-    """
-    holds: dict[int, Hold] = {}
-    broken: list[str] = []
-    total = across = 0
-    for event in events:
-        hold = holds.get(event.port)
+    hold_ns: int
+    total: int = 0
+    at_kill: int = 0
+    broken: list[str] = attrs.field(factory=list)
+    running: dict[int, Hold] = attrs.field(factory=dict)
+
+    def take(self, event: Event) -> None:
+        """Account for one event."""
+        hold = self.running.get(event.port)
         if event.kind is EventKind.OPENED:
-            across += sum(event.ts < hold.until and not hold.leased for hold in holds.values())
+            self.at_kill += sum(event.ts < hold.until and not hold.leased for hold in self.running.values())
         elif event.kind is EventKind.RELEASED:
-            if event.cause == "cancelled":
-                holds.pop(event.port, None)  # nobody ever had that lease; a hold before it runs on, and `freed` is batched
-                if hold and event.ts < hold.until:
-                    holds[event.port] = attrs.evolve(hold, leased=False)
-                continue
-            total += 1
-            holds[event.port] = promised = Hold(event.service, event.ts + int(hold_s * NS))
-            if event.until < promised.until:
-                broken.append(f"{event.port} was released with a hold that ends {early(event.until, promised)}")
+            self._release(event, hold)
         elif hold and event.kind is EventKind.FREED:
-            if event.ts < hold.until:
-                broken.append(f"{event.port} was freed at seq {event.seq}, {early(event.ts, hold)}")
-            del holds[event.port]
+            self._expect_over(hold, event, "was freed")
+            del self.running[event.port]
         elif hold and event.kind in BEGINS:
-            if event.ts < hold.until and event.service != hold.service:
-                broken.append(f"{event.port} went from {hold.service} to {event.service} at seq {event.seq}, {early(event.ts, hold)}")
+            if event.service != hold.service:
+                self._expect_over(hold, event, f"went from {hold.service} to {event.service}")
             hold.leased = True
-    found = f"{total} holds of {hold_s:g} s, {across} of them running at the kill, {len(broken)} shortened"
-    found += f": {broken[0]}" if broken else ""
-    return Check("no hold shortened", bool(total) and not broken, found, {"holds": total, "at_kill": across, "shortened": len(broken)})
+
+    def _release(self, event: Event, before: Hold | None) -> None:
+        if event.cause == "cancelled":
+            # Nobody ever had that lease, so it needs no hold of its own; one from before it runs on.
+            self.running[event.port] = attrs.evolve(before, leased=False) if before else Hold(event.service, event.ts)
+            return
+        self.total += 1
+        self.running[event.port] = Hold(event.service, event.ts + self.hold_ns)
+        if event.until < event.ts + self.hold_ns:
+            self.broken.append(f"{event.port} was released at seq {event.seq} with a hold of {(event.until - event.ts) / NS:.3f} s")
+
+    def _expect_over(self, hold: Hold, event: Event, what: str) -> None:
+        if event.ts < hold.until:
+            self.broken.append(f"{event.port} {what} at seq {event.seq}, {(hold.until - event.ts) / NS:.3f} s early")
 
 
-def early(at: int, hold: Hold) -> str:
-    """By how much `at` comes before the hold's end."""
-    return f"{(hold.until - at) / NS:.3f} s early"
+def holds_kept(events: Iterable[Event], *, hold_s: float) -> Check:
+    """No port is freed, or given to another service, before its hold is over; not across the kill either."""
+    holds = Holds(int(hold_s * NS))
+    for event in events:
+        holds.take(event)
+    found = f"{holds.total} holds of {hold_s:g} s, {holds.at_kill} of them running at the kill, {len(holds.broken)} shortened"
+    found += f": {holds.broken[0]}" if holds.broken else ""
+    figures = {"holds": holds.total, "at_kill": holds.at_kill, "shortened": len(holds.broken)}
+    return Check("no hold shortened", bool(holds.total) and not holds.broken, found, figures)
 
 
 def stopwatch_agrees(acks: Iterable[Ack], *, hold_s: float) -> Check:
@@ -165,45 +176,42 @@ def block_kept(events: Iterable[Event], *, port: int) -> Check:
     """The port somebody else sits on was tried once, and not again after the restart."""
     kinds = [event.kind for event in events if event.port == port]
     tries, blocks = kinds.count(EventKind.ALLOCATED), kinds.count(EventKind.BLOCKED)
-    found = f"somebody else sits on {port}: tried {tries} times, blocked {blocks} times"
+    found = f"somebody else sits on {port}: times tried {tries}, blocked {blocks}"
     return Check("no block forgotten", tries == blocks == 1 and kinds[-1] is EventKind.BLOCKED, found, {"tries": tries, "blocks": blocks})
 
 
 def replay_agrees(events: Iterable[Event], *, seq: int, digest: str) -> Check:
     """Folding the log gives the state that the second controller had in memory when it closed."""
-    replayed = replay(events, until=seq).digest()
+    try:
+        replayed = replay(events, until=seq).digest()
+    except JournalCorrupt as error:
+        return Check("replay gives the same state", passed=False, found=str(error))
     found = f"at seq {seq}: {digest[:12]} in the controller's memory, {replayed[:12]} from the log"
     return Check("replay gives the same state", bool(digest) and replayed == digest, found)
 
 
-def came_back(opened: Sequence[dict[str, Any]], *, away_s: float) -> Check:
-    """The controller was killed, opened the same log again and found its replicas."""
+def came_back(opened: Sequence[dict[str, Any]], *, start_s: float) -> Check:
+    """A controller was killed, and the next one learnt from the log who lives and whose ports to take back."""
     if len(opened) < 2:
-        return Check("killed and back", False, "the controller did not come back")
+        return Check("killed and back", passed=False, found="no controller came back")
     back = opened[-1]
     found = (
-        f"kill -9, back after {away_s:.2f} s: {back['seq']} events replayed in {back['replay_s'] * 1000:.0f} ms, "
+        f"in charge {start_s:.2f} s after its start: {back['seq']} events read back in {back['opening_s'] * 1000:.0f} ms, "
         f"{back['kept']} replicas found alive, {back['lost']} leases of dead ones released"
     )
-    figures = {
-        "away_s": round(away_s, 3),
-        "events": back["seq"],
-        "replay_s": round(back["replay_s"], 4),
-        "kept": back["kept"],
-        "lost": back["lost"],
-    }
-    return Check("killed and back", back["kept"] > 0, found, figures)
+    measured = {key: back[key] for key in ("seq", "opening_s", "kept", "lost")}
+    return Check("killed and back", back["kept"] > 0 and back["lost"] > 0, found, {"start_s": round(start_s, 3), **measured})
 
 
 def none_wrong(counts: Counts) -> Check:
     """With the hold, no client was answered by another service than the one it asked."""
-    return Check("no wrong answer with the hold", counts.right > 0 and counts.wrong == 0, answers(counts), figures(counts))
+    return Check("no wrong answer with the hold", counts.right > 0 and counts.wrong == 0, answers(counts), as_figures(counts))
 
 
 def some_wrong(counts: Counts) -> Check:
     """Without it, some were: else this run has not shown what the hold is for."""
     passed = counts.right > 0 and counts.wrong > 0
-    return Check("wrong answers without it", passed, answers(counts) if passed else f"not shown: {answers(counts)}", figures(counts))
+    return Check("wrong answers without it", passed, answers(counts) if passed else f"not shown: {answers(counts)}", as_figures(counts))
 
 
 def answers(counts: Counts) -> str:
@@ -212,7 +220,7 @@ def answers(counts: Counts) -> str:
     return f"{found} (first: {counts.example})" if counts.example else found
 
 
-def figures(counts: Counts) -> dict[str, float]:
+def as_figures(counts: Counts) -> dict[str, float]:
     """The counts as figures."""
     return {"right": counts.right, "wrong": counts.wrong, "failed": counts.failed}
 

@@ -19,22 +19,21 @@ import os
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
 import msgspec
-from anyio.streams.buffered import BufferedByteReceiveStream
 
 import portfsm
 from portfsm import PoolSpec, PortState
+from portfsm.demo.line import open_line
 from portfsm.demo.plan import POOL, SERVICES, Plan
 from portfsm.demo.processes import run_until_dismissed, say
 
 if TYPE_CHECKING:
-    from anyio.abc import SocketStream
-
     from portfsm import Lease, PortManager
+    from portfsm.demo.line import Line
 
 WAVE = 5
 """After so many moves demand goes on to the next service."""
@@ -56,19 +55,26 @@ class Controller:
     begun: int = 0
     moved: int = 0
 
+    async def run(self) -> None:
+        """Fill up, then keep everything moving."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(report_for_ever, self)
+            await self.fill()
+            say({"said": "serving"})
+            for _ in range(self.plan.movers):
+                group.start_soon(self.move_for_ever)
+
     async def recover(self) -> tuple[int, int]:
         """Make log and world agree; return how many replicas were found alive and how many leases had lost theirs."""
         alive = {replica["owner"] for replica in (await self.node.ask({"do": "list"}))["replicas"]}
-        lost = 0
-        recorded = [lease for view in self.manager.ports(POOL, state=PortState.ALLOCATED) for lease in self.manager.find(view.owner)]
-        for lease in sorted(recorded, key=lambda lease: lease.token):
-            if lease.owner in alive:
-                self.replicas[lease.owner] = lease
-            else:
-                await self.release(lease)
-                lost += 1
+        held = [view.owner for view in self.manager.ports(POOL, state=PortState.ALLOCATED)]
+        leases = sorted((lease for owner in held for lease in self.manager.find(owner)), key=lambda lease: lease.token)
+        self.replicas = {lease.owner: lease for lease in leases if lease.owner in alive}
         await self.publish()
-        return len(self.replicas), lost
+        lost = [lease for lease in leases if lease.owner not in alive]
+        for lease in lost:
+            await self.release(lease)
+        return len(self.replicas), len(lost)
 
     async def fill(self) -> None:
         """Start what is missing, each time of the service that has the fewest."""
@@ -114,7 +120,7 @@ class Controller:
         self.acks.note("released", lease)
 
     async def publish(self) -> None:
-        """Send the proxies the present routing table, stamped with the log position it was made from."""
+        """Send the proxies the present routing table, stamped with a log position that no crash can take back."""
         table: dict[str, list[int]] = {service: [] for service in SERVICES}
         for lease in self.replicas.values():
             table[lease.service].append(lease.port)
@@ -129,22 +135,6 @@ class Controller:
     def sizes(self) -> Counter[str]:
         """How many replicas each service has."""
         return Counter(lease.service for lease in self.replicas.values())
-
-
-class Line:
-    """Asks another process over TCP, one JSON line at a time; callers take turns."""
-
-    def __init__(self, stream: SocketStream) -> None:
-        self._stream = stream
-        self._answers = BufferedByteReceiveStream(stream)
-        self._turn = anyio.Lock()
-
-    async def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Send the question, wait for its answer."""
-        async with self._turn:
-            await self._stream.send(msgspec.json.encode(question) + b"\n")
-            answer: dict[str, Any] = msgspec.json.decode(await self._answers.receive_until(b"\n", 1 << 20))
-            return answer
 
 
 class Acks:
@@ -163,26 +153,14 @@ class Acks:
 async def run_controller(plan: Plan) -> None:
     """Open the log, take over what is there, and churn until dismissed."""
     began = time.monotonic()
-    async with (
-        await anyio.connect_tcp("127.0.0.1", plan.node) as node,
-        await anyio.connect_tcp("127.0.0.1", plan.proxy) as proxy,
-        portfsm.open_manager(plan.log, pools=[PoolSpec(POOL, ports=plan.ports, hold_s=plan.hold_s)]) as manager,
-    ):
-        replayed_s = time.monotonic() - began
-        controller = Controller(plan, manager, Line(node), Line(proxy), Acks(plan.acks))
-        kept, lost = await controller.recover()
-        say({"said": "opened", "epoch": manager.epoch, "seq": manager.seq, "replay_s": replayed_s, "kept": kept, "lost": lost})
-
-        async def work() -> None:
-            async with anyio.create_task_group() as group:
-                group.start_soon(report_for_ever, controller)
-                await controller.fill()
-                say({"said": "serving"})
-                for _ in range(plan.movers):
-                    group.start_soon(controller.move_for_ever)
-
-        await run_until_dismissed(work, leash=plan.leash)
-        say({"said": "closing", "seq": manager.seq, "digest": manager.digest()})
+    async with portfsm.open_manager(plan.log, pools=[PoolSpec(POOL, ports=plan.ports, hold_s=plan.hold_s)]) as manager:
+        opening_s = time.monotonic() - began
+        async with open_line(plan.node) as node, open_line(plan.proxy) as proxy:
+            controller = Controller(plan, manager, node, proxy, Acks(plan.acks))
+            kept, lost = await controller.recover()
+            say({"said": "opened", "seq": manager.seq, "opening_s": opening_s, "kept": kept, "lost": lost})
+            await run_until_dismissed(controller.run, leash=plan.leash)
+            say({"said": "closing", "seq": manager.seq, "digest": manager.digest()})
 
 
 async def report_for_ever(controller: Controller) -> None:

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["POOL", "SERVICES", "Plan", "find_ports"]
-
 POOL = "http"
 SERVICES = ("cart", "checkout", "pricing", "search", "users")
 POOL_SIZE = 36
 MAX_LAG_S = 0.8
 HOLD_PER_LAG = 3.0
+
+
+class DemoBroken(Exception):
+    """The demo could not be carried out. It says nothing about the library."""
 
 
 @attrs.frozen
@@ -74,7 +76,7 @@ def find_ports(count: int = POOL_SIZE, *, avoid: range = range(0)) -> range:
         ports = range(start, start + count)
         if all(map(is_unused, ports)):
             return ports
-    raise OSError(f"no {count} unused ports in a row outside {ephemeral.start}-{ephemeral.stop - 1}: end some servers and try again")
+    raise DemoBroken(f"no {count} unused ports in a row outside {ephemeral.start}-{ephemeral.stop - 1}: end some servers and try again")
 
 
 def overlaps(ports: range, *others: range) -> bool:

@@ -24,6 +24,8 @@ import attrs
 import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from portfsm.demo.plan import DemoBroken
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
@@ -35,7 +37,7 @@ GRACE_S = 3.0
 """How long a dismissed process may take to exit before it is killed."""
 
 
-class ProcessDied(Exception):
+class ProcessDied(DemoBroken):
     """A process of the demo ended that should not have: `name`, its exit `status`, the last words of its stderr."""
 
     def __init__(self, name: str, status: int | None, last_words: str) -> None:

@@ -1,7 +1,7 @@
 """A small reverse proxy that hears of changes late, as real ones do.
 
-It routes by the Host header, which names a service, to one of the service's ports, and tries another one
-when a replica refuses or hangs up. Its table is a copy: each one the controller publishes comes into force `lag_s` seconds after
+It routes by the Host header, which names a service, to one of the service's ports, and when a replica refuses
+or hangs up, to the others in turn. Its table is a copy: each one the controller publishes comes into force `lag_s` seconds after
 it arrived. In between it goes on routing to ports that have been released, and whoever listens there answers.
 
 It is a process of its own, so it survives the controller, as a fleet of HAProxy or Envoy does.
@@ -26,7 +26,6 @@ from portfsm.demo.processes import run_until_dismissed
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-ATTEMPTS = 3
 PATIENCE_S = 2.0
 HEAD_LIMIT = 65_536
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
@@ -72,12 +71,9 @@ async def route(routes: Routes, head: bytes) -> bytes:
     """The answer of one of the service's replicas, or 502."""
     service = host_of(head)
     tried: list[int] = []
-    while len(tried) < ATTEMPTS:
-        # Chosen and connected in one step, without a checkpoint between: how late this proxy is, is its lag and
-        # nothing else, however loaded the machine.
-        port = routes.choose(service, now=time.monotonic(), besides=tried)
-        if port is None:
-            break
+    # Chosen and connected in one step, without a checkpoint between: so how late this proxy is, is its lag and
+    # nothing else, however loaded the machine.
+    while port := routes.choose(service, now=time.monotonic(), besides=tried):
         tried.append(port)
         if answer := await ask(port, head):
             return answer

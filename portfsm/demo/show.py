@@ -5,6 +5,7 @@ The supervisor tells a `Show` of moments, notes and the result, and does not kno
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -54,6 +55,9 @@ class Result:
 class Show(Protocol):
     """Somewhere to tell it."""
 
+    closed: bool
+    """Nobody is listening any more: the reader of the pipe has left."""
+
     def note(self, text: str) -> None:
         """Something happened."""
         ...
@@ -85,6 +89,7 @@ class JsonShow:
 
     def __init__(self, console: Console) -> None:
         self._file = console.file
+        self.closed = False
 
     def note(self, text: str) -> None:
         """`{"kind": "note", "text": ...}`."""
@@ -104,8 +109,13 @@ class JsonShow:
         )
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(msgspec.json.encode(line).decode() + "\n")
-        self._file.flush()
+        try:
+            self._file.write(msgspec.json.encode(line).decode() + "\n")
+            self._file.flush()
+        except BrokenPipeError:
+            self.closed = True
+            # Or the interpreter would try once more to write what is left, when it exits, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
 
 
 class PlainShow:
@@ -114,6 +124,7 @@ class PlainShow:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._due_s = 0.0
+        self.closed = False
 
     def note(self, text: str) -> None:
         """A line."""
@@ -132,10 +143,13 @@ class PlainShow:
             self._print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.found}")
         self._print(verdict(result))
         for command, shows in result.next_commands:
-            self._print(f"  {command}  # {shows}")
+            self._print(f"  {command:{widest(result)}}  {shows}")
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        try:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        except SystemExit:  # how rich takes a broken pipe
+            self.closed = True
 
 
 def in_words(side: Gauges) -> str:
@@ -149,6 +163,7 @@ class LiveShow:
 
     def __init__(self, live: Live) -> None:
         self._live = live
+        self.closed = False
 
     def note(self, text: str) -> None:
         """A line above the table."""
@@ -168,7 +183,7 @@ class LiveShow:
         print_(check_table(result.checks))
         print_(Text(verdict(result), style="bold green" if result.passed else "bold red"), highlight=False)
         for command, shows in result.next_commands:
-            print_(Text.assemble("  ", (command, "cyan"), (f"  {shows}", "dim")), soft_wrap=True, highlight=False)
+            print_(Text.assemble("  ", (f"{command:{widest(result)}}", "cyan"), (f"  {shows}", "dim")), soft_wrap=True, highlight=False)
 
 
 ROWS: Sequence[tuple[str, Callable[[Gauges], Text]]] = (
@@ -210,3 +225,8 @@ def verdict(result: Result) -> str:
     if failed:
         return f"{len(failed)} of {len(result.checks)} checks failed: {', '.join(failed)}. The log: {result.log}"
     return f"All {len(result.checks)} checks passed in {result.took_s:.0f} s. Look at the log it left:"
+
+
+def widest(result: Result) -> int:
+    """The width of the longest command."""
+    return max(len(command) for command, _ in result.next_commands)

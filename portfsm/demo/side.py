@@ -6,11 +6,11 @@ one port of it a stranger already listens, as happens on real machines.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,13 +19,18 @@ import msgspec
 
 from portfsm.demo import node
 from portfsm.demo.clients import Counts
+from portfsm.demo.line import open_line
 from portfsm.demo.plan import SERVICES, Plan, find_ports
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from portfsm.demo.processes import Crew, Member
 
 STRANGERS_PLACE = 2
 """Which of the pool's ports is taken by somebody else: the third, so that the controller soon runs into it."""
+CASUALTIES = 2
+"""How many replicas of a side die while nobody is in control."""
 
 
 @attrs.define
@@ -46,7 +51,7 @@ class Gauges:
 
 @attrs.define(eq=False)
 class Side:
-    """Made by `set_up`; then `begin`, `kill_and_restart` and `end`, once each."""
+    """Made by `set_up`; then `begin`, `kill` and `start_controller`, `end`."""
 
     plan: Plan
     crew: Crew
@@ -58,8 +63,8 @@ class Side:
     gauges: Gauges
     opened: list[dict[str, Any]] = attrs.field(factory=list)
     """What each controller said when it had opened the log."""
-    away_s: float = 0.0
-    """From the kill until the next controller had taken over."""
+    start_s: float = 0.0
+    """From the last start of a controller until it had taken over."""
     last_words: dict[str, Any] = attrs.field(factory=dict)
     """What the last controller said before it closed: seq and digest."""
     controller: Member | None = None
@@ -70,22 +75,32 @@ class Side:
 
     async def begin(self) -> None:
         """Start the controller, wait until all replicas serve and the proxy knows, let the clients loose."""
-        await self._start_controller()
+        await self.start_controller()
         await self.serving.wait()
         await anyio.sleep(self.plan.lag_s)
         command = [sys.executable, "-m", "portfsm.demo.clients", str(self.front), str(self.plan.leash), *SERVICES]
         self.clients = await self.crew.start("clients", command, stderr=self.plan.stderr, on_line=self._hear_clients)
 
-    async def kill_and_restart(self) -> None:
-        """kill -9 the controller in the midst of its work, and start another one on the same log."""
+    async def kill(self) -> None:
+        """kill -9 the controller in the midst of its work; while it is gone, some replicas die too."""
         assert self.controller
-        killed = time.monotonic()
         await self.controller.end(signal.SIGKILL)
+        async with open_line(self.plan.node) as line:
+            replicas = (await line.ask({"do": "list"}))["replicas"]
+        for replica in replicas[:CASUALTIES]:
+            os.kill(replica["pid"], signal.SIGKILL)
         self.gauges.controller = "killed (-9)"
         self.moved_before = self.gauges.moved
-        await self._start_controller()
-        self.away_s = time.monotonic() - killed
-        self.gauges.controller = f"back in {self.away_s:.2f} s"
+
+    async def start_controller(self) -> None:
+        """Start a controller and wait until it has opened the log and taken over what it found."""
+        began = time.monotonic()
+        self.taken_over, self.serving = anyio.Event(), anyio.Event()
+        command = [sys.executable, "-m", "portfsm.demo.controller", msgspec.json.encode(self.plan).decode()]
+        self.controller = await self.crew.start("controller", command, stderr=self.plan.stderr, on_line=self._hear_controller)
+        await self.taken_over.wait()
+        self.start_s = time.monotonic() - began
+        self.gauges.controller = f"up in {self.start_s:.2f} s"
 
     async def end(self) -> None:
         """Stop the clients, then the controller; replicas and their leases stay as they are."""
@@ -95,17 +110,10 @@ class Side:
         await self.controller.end(signal.SIGTERM)
         self.stranger.close()
 
-    async def _start_controller(self) -> None:
-        self.taken_over, self.serving = anyio.Event(), anyio.Event()
-        command = [sys.executable, "-m", "portfsm.demo.controller", msgspec.json.encode(self.plan).decode()]
-        self.controller = await self.crew.start("controller", command, stderr=self.plan.stderr, on_line=self._hear_controller)
-        await self.taken_over.wait()
-
     def _hear_controller(self, line: dict[str, Any]) -> None:
         match line:
             case {"said": "opened"}:
                 self.opened.append(line)
-                self.gauges.controller = "up"
                 self.taken_over.set()
             case {"said": "serving"}:
                 self.serving.set()

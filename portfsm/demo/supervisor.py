@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
-from portfsm import InvalidValue, read_journal
+from portfsm import InvalidValue, JournalError, read_journal
 from portfsm.demo import checks
-from portfsm.demo.plan import HOLD_PER_LAG, lag_for
-from portfsm.demo.processes import ProcessDied, open_crew
+from portfsm.demo.plan import HOLD_PER_LAG, DemoBroken, lag_for
+from portfsm.demo.processes import open_crew
 from portfsm.demo.show import Moment, Result, Show, open_show
-from portfsm.demo.side import Side, set_up
+from portfsm.demo.side import CASUALTIES, Side, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 HELD, BARE = "with-hold", "without-hold"
 MIN_SECONDS, MAX_SECONDS = 3.0, 3600.0
 DRAW_EVERY_S = 0.2
+REST_S = 0.5
+"""How long nobody is in control: about what a process manager takes to notice and start anew."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,19 +46,20 @@ class Supervisor:
     signal: signal.Signals | None = None
     """What ended it early, if anything did."""
     sides: tuple[Side, ...] = ()
+    _scope: anyio.CancelScope | None = None
 
     async def run(self) -> None:
         """Everything that needs processes. When it returns, or raises, none of them is left."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._cancel_at_signal, group.cancel_scope)
+            self._scope = group.cancel_scope
+            group.start_soon(self._stop_at_signal)
             async with open_crew() as crew:
                 lag_s = lag_for(self.seconds)
                 held, ports = await set_up(crew, name=HELD, directory=self.place, hold_s=HOLD_PER_LAG * lag_s, lag_s=lag_s)
                 bare, _ = await set_up(crew, name=BARE, directory=self.place, hold_s=0.0, lag_s=lag_s, avoid=ports)
                 self.sides = (held, bare)
-                self.show.note(
-                    f"{held.plan.replicas} replicas a side behind a proxy that hears of changes {lag_s:.1f} s late; logs in {self.place}"
-                )
+                self.show.note(f"the logs go to {self.place}")
+                self.show.note(f"{held.plan.replicas} replicas a side, behind proxies that hear of changes {lag_s:.1f} s late")
                 await self._play()
             group.cancel_scope.cancel()
 
@@ -64,35 +67,48 @@ class Supervisor:
         async with anyio.create_task_group() as group:
             for side in self.sides:
                 group.start_soon(side.begin)
+        began = anyio.current_time()
         async with anyio.create_task_group() as group:
-            group.start_soon(self._draw_for_ever, anyio.current_time())
-            with anyio.CancelScope(deadline=anyio.current_time() + self.seconds):
+            group.start_soon(self._draw_for_ever, began)
+            with anyio.CancelScope(deadline=began + self.seconds):
                 await anyio.sleep(self.seconds / 2)
-                await self._kill()
+                await self._kill_and_restart()
                 await anyio.sleep_forever()
             group.cancel_scope.cancel()
         async with anyio.create_task_group() as group:
             for side in self.sides:
                 group.start_soon(side.end)
+        self._draw(self.seconds)
 
-    async def _kill(self) -> None:
-        self.show.note("kill -9: both controllers, in the midst of their work")
+    async def _kill_and_restart(self) -> None:
+        for side in self.sides:
+            await side.kill()
+        self.show.note(f"kill -9: both controllers in the midst of their work, and {CASUALTIES} replicas of each; the others go on")
+        await anyio.sleep(REST_S)
         async with anyio.create_task_group() as group:
             for side in self.sides:
-                group.start_soon(side.kill_and_restart)
-        backs = ", ".join(f"{side.plan.name} after {side.away_s:.2f} s with {side.opened[-1]['kept']} replicas" for side in self.sides)
-        self.show.note(f"both are back on their logs: {backs}")
+                group.start_soon(side.start_controller)
+        self.show.note("both are back, with nothing but their logs to go by")
 
     async def _draw_for_ever(self, began: float) -> None:
         while True:
-            self.show.moment(Moment(anyio.current_time() - began, self.seconds, [side.gauges for side in self.sides]))
+            self._draw(anyio.current_time() - began)
             await anyio.sleep(DRAW_EVERY_S)
 
-    async def _cancel_at_signal(self, scope: anyio.CancelScope) -> None:
+    def _draw(self, at_s: float) -> None:
+        self.show.moment(Moment(at_s, self.seconds, [side.gauges for side in self.sides]))
+        if self.show.closed:
+            self._stop(signal.SIGPIPE)  # `... | head` has seen enough
+
+    async def _stop_at_signal(self) -> None:
         with anyio.open_signal_receiver(*SIGNALS) as signals:
             async for number in signals:
-                self.signal = self.signal or number
-                scope.cancel()
+                self._stop(number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        self.signal = self.signal or number
+        if self._scope:
+            self._scope.cancel()
 
 
 def run(*, directory: Path | None, seconds: float, json: bool, console: Console) -> int:
@@ -107,10 +123,10 @@ def run(*, directory: Path | None, seconds: float, json: bool, console: Console)
     began = time.monotonic()
     with open_show(console, json=json) as show:
         supervisor = Supervisor(place, seconds, show)
-        broken: list[ProcessDied] = []
+        broken: list[DemoBroken] = []
         try:
             anyio.run(supervisor.run)
-        except* ProcessDied as group:
+        except* DemoBroken as group:
             broken += leaves(group)
         if supervisor.signal:
             show.note(f"{supervisor.signal.name}: every process has ended, the logs so far are in {place}")
@@ -140,9 +156,9 @@ def prepare(directory: Path | None) -> Path:
     return directory
 
 
-def leaves(group: BaseExceptionGroup[ProcessDied]) -> list[ProcessDied]:
+def leaves(group: BaseExceptionGroup[DemoBroken]) -> list[DemoBroken]:
     """The errors in a tree of groups."""
-    found: list[ProcessDied] = []
+    found: list[DemoBroken] = []
     for error in group.exceptions:
         found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
@@ -151,9 +167,13 @@ def leaves(group: BaseExceptionGroup[ProcessDied]) -> list[ProcessDied]:
 def conclude(held: Side, bare: Side, *, began: float) -> Result:
     """Read the logs and hold everybody to what they said."""
     plan = held.plan
-    events, acks = list(read_journal(plan.log)), checks.read_acks(plan.acks)
+    try:
+        events = list(read_journal(plan.log))
+    except JournalError as error:
+        return Result([checks.Check("the log reads back", passed=False, found=str(error))], plan.log, time.monotonic() - began, [])
+    acks = checks.read_acks(plan.acks)
     proofs = (
-        checks.came_back(held.opened, away_s=held.away_s),
+        checks.came_back(held.opened, start_s=held.start_s),
         checks.acknowledged_kept(events, acks),
         checks.one_holder(events),
         checks.holds_kept(events, hold_s=plan.hold_s),
@@ -171,9 +191,9 @@ def next_commands(log: Path, port: int, blocked: int) -> Sequence[tuple[str, str
     """What to try on the log, with a port worth looking at."""
     place = shlex.quote(str(log))
     return (
-        (f"portfsm status {place}", "the pool and every port that is not free"),
-        (f"portfsm log {place} -n 20", "the last events, the record everything follows from"),
-        (f"portfsm history {place} {port}", "one port's life; its hold outlived the controller"),
-        (f"portfsm explain {place} {blocked}", "why this port is not given to anyone"),
-        (f"portfsm verify {place}", "every checksum and every transition, once more"),
+        (f"portfsm status {place}", "how the pool stands"),
+        (f"portfsm log {place} -n 20", "the last events"),
+        (f"portfsm history {place} {port}", "one port's life"),
+        (f"portfsm explain {place} {blocked}", "why it is not given"),
+        (f"portfsm verify {place}", "check every line"),
     )

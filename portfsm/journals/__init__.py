@@ -2,6 +2,63 @@
 
 from __future__ import annotations
 
-from portfsm.journals.memory import MemoryJournal
+import os
+from typing import TYPE_CHECKING
 
-__all__ = ["MemoryJournal"]
+from portfsm.errors import InvalidValue
+from portfsm.journals._reader import open_directory, read_directory
+from portfsm.journals.file import FileJournal
+from portfsm.journals.memory import MemoryJournal
+from portfsm.protocols import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from portfsm.events import Event
+    from portfsm.protocols import Clock
+
+__all__ = ["FileJournal", "MemoryJournal", "open_journal", "read_journal"]
+
+Target = str | os.PathLike[str] | Journal
+_NOT_YET = ("postgresql:", "postgres:", "etcd:")
+
+
+def open_journal(target: Target, *, clock: Clock | None = None) -> Journal:
+    """The journal that `target` names, not yet open: a directory, `"memory:"`, or a journal, which is returned as it is.
+
+    Raises `InvalidValue`.
+    """
+    if isinstance(target, Journal):
+        return target
+    path = _path(target)
+    return MemoryJournal() if path == "memory:" else FileJournal(path, clock=clock)
+
+
+def read_journal(target: Target, *, after: int = 0) -> Iterator[Event]:
+    """The events of a log with `seq > after`, verified while they are read. Takes no lock and changes nothing.
+
+    Ends quietly at a torn tail, and at what a live writer is writing just now. Raises `JournalCorrupt` at any other
+    damage, `JournalUnreadable` when `target` holds no log, `JournalTooNew`, `InvalidValue`.
+    """
+    if isinstance(target, FileJournal):
+        return read_directory(open_directory(target.path), after)
+    if isinstance(target, Journal):
+        return target.read(after)
+    path = _path(target)
+    if path == "memory:":
+        raise InvalidValue("memory: names a new, empty journal each time: pass the MemoryJournal itself", name="target", value=path)
+    return read_directory(open_directory(path), after)
+
+
+def _path(target: object) -> str:
+    if not isinstance(target, str | os.PathLike):
+        raise InvalidValue(f"a log is a directory, a URL or a Journal, not {target!r}", name="target", value=target)
+    path = os.fspath(target)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidValue(f"a log needs the path of a directory, not {path!r}", name="target", value=path)
+    if path.startswith(_NOT_YET):
+        scheme = path.partition(":")[0]
+        raise InvalidValue(f"{scheme} journals are not available in this version: give a directory", name="target", value=scheme)
+    if "://" in path:
+        raise InvalidValue(f"{path.partition('://')[0]}:// is no kind of journal: give a directory", name="target", value=path)
+    return path

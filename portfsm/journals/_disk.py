@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from typing import TYPE_CHECKING, Protocol
 
 from portfsm.errors import JournalUnreadable
@@ -16,16 +17,17 @@ from portfsm.errors import JournalUnreadable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from typing_extensions import Buffer
-
 __all__ = ["Directory", "Disk", "RealDisk", "is_full", "unreadable", "write_all"]
 
 READ = os.O_RDONLY | os.O_NOFOLLOW
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+TEMPORARY = ".tmp"
+"""Ends the name of a file that is not finished; whatever carries it after a crash is rubbish."""
 CHUNK_BYTES = 64 << 10
 """Larger chunks replay slower: the decoded events outgrow the processor's cache."""
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 _INTERRUPTIONS = 16
 _NETWORK = frozenset(
     "nfs nfs4 cifs smb smb2 smb3 smbfs ncpfs 9p afs ceph coda lustre glusterfs beegfs gpfs orangefs pvfs2 davfs".split()
@@ -51,10 +53,10 @@ class Stat(Protocol):
 class Disk(Protocol):
     """File operations, as in `os`. `stat` does not follow a symbolic link."""
 
-    def open(self, path: str, flags: int, mode: int = 0o600) -> int: ...
+    def open(self, path: str, flags: int, mode: int = ...) -> int: ...
     def close(self, fd: int) -> None: ...
     def pread(self, fd: int, size: int, offset: int) -> bytes: ...
-    def pwrite(self, fd: int, data: Buffer, offset: int) -> int: ...
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int: ...
     def ftruncate(self, fd: int, size: int) -> None: ...
     def allocate(self, fd: int, size: int) -> None: ...
     def fsync(self, fd: int) -> None: ...
@@ -86,8 +88,13 @@ class RealDisk:
     unlink = staticmethod(os.unlink)
 
     def allocate(self, fd: int, size: int) -> None:
-        """Take `size` bytes of real blocks."""
-        os.posix_fallocate(fd, 0, size)
+        """Take `size` bytes of real blocks, by writing them where the file system knows no other way."""
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
+                raise
+            write_all(self, fd, bytes(size), 0)
 
     def flock(self, fd: int) -> None:
         """Lock exclusively or raise `BlockingIOError`."""
@@ -119,7 +126,7 @@ def network_type(mountinfo: Iterable[str], path: str) -> str:
     best, found = "", ""
     for line in mountinfo:
         left, _, right = line.partition(" - ")
-        point = left.split(" ")[4].encode().decode("unicode_escape")  # spaces are written \040
+        point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), left.split(" ")[4])  # a space is written \040
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):  # the later of equal ones covers the earlier
             best, found = point, right.split(" ")[0]
@@ -151,7 +158,7 @@ _REMEDIES = {
 }
 
 
-def write_all(disk: Disk, fd: int, data: Buffer, offset: int) -> None:
+def write_all(disk: Disk, fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write every byte, through short writes and interruptions; raise `OSError` when it does not go on."""
     view = memoryview(data)
     interruptions = 0
@@ -175,6 +182,8 @@ class Directory:
     def __init__(self, disk: Disk, path: str) -> None:
         self.disk = disk
         self.path = path
+        self.sync_failed = False
+        """A directory's sync failed once: the kernel reports that only once, so nothing later proves anything."""
         self._fd: int | None = None
 
     def hold(self) -> None:
@@ -200,7 +209,9 @@ class Directory:
         """Make creations, renames and removals durable."""
         self.hold()
         assert self._fd is not None
+        self.sync_failed = True
         self.disk.fsync(self._fd)
+        self.sync_failed = False
 
     def size(self, name: str) -> int:
         """Length of a file in bytes."""
@@ -220,8 +231,7 @@ class Directory:
 
     def publish(self, name: str, pieces: Iterable[bytes]) -> None:
         """Put a whole file in place: under another name first, synced, renamed, the directory synced. Raises `OSError`."""
-        os_error_free = False
-        temporary = f"{name}.tmp"
+        temporary = f"{name}{TEMPORARY}"
         fd = self.create(temporary)
         try:
             offset = 0
@@ -229,21 +239,21 @@ class Directory:
                 write_all(self.disk, fd, piece, offset)
                 offset += len(piece)
             self.disk.fsync(fd)
-            os_error_free = True
+        except OSError:
+            self.remove(temporary)  # on a full disk it would keep the room others need
+            raise
         finally:
             self.disk.close(fd)
-            if not os_error_free:
-                self.remove(temporary)
         self.disk.rename(self.at(temporary), self.at(name))
         self.sync()
 
     def create(self, name: str) -> int:
         """A new empty file, in place of any of that name."""
         try:
-            return self.disk.open(self.at(name), CREATE)
+            return self.disk.open(self.at(name), CREATE, 0o600)
         except FileExistsError:
             self.disk.unlink(self.at(name))
-            return self.disk.open(self.at(name), CREATE)
+            return self.disk.open(self.at(name), CREATE, 0o600)
 
     def remove(self, name: str) -> bool:
         """Remove a file if it is there and can be; tells whether."""

@@ -1,0 +1,103 @@
+"""After a crash: make the last segment one that can be believed, before the first new event stands on it.
+
+What a crashed writer wrote may be in the kernel's cache and not on the disk, and a failed sync may have marked it
+clean, so that no later sync would write it. Therefore the good bytes are written anew, into a fresh file, synced, and
+put in the place of the old one. What is cut off is kept in `torn/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from portfsm._codec import Encoder, Seal
+from portfsm.journals._disk import TEMPORARY, Directory, is_full, write_all
+from portfsm.journals._segments import corrupt
+from portfsm.journals._snapshots import remove_newer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from portfsm.journals._reserve import Reserve
+    from portfsm.journals._segments import Ending, Segment
+
+__all__ = ["TORN", "keep_torn", "mend", "sentence", "tidy"]
+
+TORN = "torn"
+
+
+def sentence(segment: Segment, ending: Ending) -> str:
+    """What mending does, for people."""
+    left_open = f"the last writer left {segment.name} unsealed after seq {ending.last_seq}"
+    if not ending.torn_bytes:
+        return f"{left_open}; nothing was cut"
+    return f"{left_open}; {ending.torn_bytes} bytes of a torn write were cut at byte {ending.good.offset} and are kept in {TORN}/"
+
+
+def mend(directory: Directory, segment: Segment, ending: Ending, reserve: Reserve, epoch: int) -> None:
+    """Seal what can be believed. Repeating it after another crash does no harm. Raises `OSError`."""
+    if ending.torn_bytes:
+        keep_torn(directory, segment.name, directory.bytes_of(segment.name, ending.good.offset, ending.size), f"{ending.good.offset}-{epoch}")
+    if ending.last_seq > segment.header.base:
+        _seal(directory, segment, ending, reserve)
+
+
+def tidy(directory: Directory, last_seq: int) -> None:
+    """Remove files that a crash left half made, and snapshots of what was cut off. Raises `OSError`."""
+    for name in directory.names():
+        if name.endswith(TEMPORARY):
+            directory.remove(name)
+    remove_newer(directory, last_seq)
+
+
+def keep_torn(directory: Directory, name: str, data: bytes, label: str) -> str:
+    """Keep bytes that are about to be cut off. Returns where."""
+    torn = Directory(directory.disk, directory.at(TORN))
+    if TORN not in directory.names():
+        directory.disk.mkdir(torn.path)
+    try:
+        torn.publish(f"{name}.{label}", [data])
+    finally:
+        torn.let_go()
+    return f"{TORN}/{name}.{label}"
+
+
+def _seal(directory: Directory, segment: Segment, ending: Ending, reserve: Reserve) -> None:
+    try:
+        directory.publish(segment.name, _sealed(directory, segment, ending))
+    except OSError as error:
+        if not is_full(error):
+            raise
+        reserve.give()
+        _seal_in_place(directory, segment, ending)
+
+
+def _seal_in_place(directory: Directory, segment: Segment, ending: Ending) -> None:
+    """No room for a second copy: write the same bytes over themselves, which makes the kernel write them out again."""
+    disk = directory.disk
+    fd = disk.open(directory.at(segment.name), os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        offset = 0
+        for piece in _sealed(directory, segment, ending):
+            write_all(disk, fd, piece, offset)
+            offset += len(piece)
+        disk.ftruncate(fd, offset)
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
+def _sealed(directory: Directory, segment: Segment, ending: Ending) -> Iterator[bytes]:
+    """The good bytes, then the seal; checked on the way against what was believed when the log was opened."""
+    digest = hashlib.sha256()
+    for chunk in directory.chunks(segment.name, 0, ending.good.offset):
+        digest.update(chunk)
+        yield chunk
+    if ending.newline_missing:
+        digest.update(b"\n")
+        yield b"\n"
+    if digest.hexdigest() != ending.sha256:
+        raise corrupt(directory.path, segment.name, ending.good.offset, None, "it reads differently than when it was opened")
+    seal = Seal(ending.last_seq - segment.header.base, ending.last_seq, ending.sha256)
+    yield Encoder(ending.good.carry).encode_line(seal)

@@ -1,0 +1,209 @@
+"""The segments of a log: which there are, whether they follow on each other, and what the last one ends in.
+
+A segment is a file `%020d.jsonl`, named by the `seq` of its first event. Its header links it to the one before
+(number, base, epoch, SHA-256 in the seal), so a lost, foreign or edited file shows without reading all bytes.
+
+Rule: reads only. Nothing here changes a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+import msgspec
+
+from portfsm._codec import Header, Seal, decode_mark
+from portfsm._recovery import TAIL_SLACK, Facts, Place, Rule, Tail, Verdict, begun_later, decide, sealed_in
+from portfsm._scanner import Position, Scanner
+from portfsm.errors import JournalCorrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from portfsm.events import Event
+    from portfsm.journals._disk import Directory
+
+__all__ = ["Ending", "Segment", "corrupt", "ending_of", "links", "name_of", "names_in", "read_segment", "survey"]
+
+_NAME = re.compile(r"[0-9]{20}\.jsonl")
+_EDGE_BYTES = 64 << 10
+"""A header or a seal is far shorter."""
+_NONE_WANTED = 1 << 63
+
+
+def name_of(first_seq: int) -> str:
+    """The file name of the segment whose first event has this `seq`."""
+    return f"{first_seq:020d}.jsonl"
+
+
+def names_in(directory: Directory) -> list[str]:
+    """The names of all segments, in order."""
+    return [name for name in directory.names() if _NAME.fullmatch(name)]
+
+
+@attrs.frozen
+class Segment:
+    """One segment by its two ends. `seal` is None while it is written to, or was left so."""
+
+    name: str
+    header: Header
+    seal: Seal | None
+    size: int
+
+
+@attrs.frozen
+class Ending:
+    """How far a segment can be believed, and what to do about the rest."""
+
+    good: Position
+    newline_missing: bool
+    size: int
+    rule: Rule
+    sha256: str
+    """Of the bytes up to `good`, the missing line end included: the head's digest there."""
+
+    @property
+    def torn_bytes(self) -> int:
+        """How many bytes are to be cut off."""
+        return self.size - self.good.offset
+
+    @property
+    def last_seq(self) -> int:
+        """The last event that can be believed."""
+        return self.good.next_seq - 1
+
+
+def corrupt(path: str, segment: str, offset: int, seq: int | None, why: str) -> JournalCorrupt:
+    """The refusal to open, with the place and what to do."""
+    at = "" if seq is None else f" (seq {seq})"
+    message = (
+        f"{path}: {segment} is damaged at byte {offset}{at}: {why}. Nothing was changed. "
+        f"`portfsm verify {path}` shows all damage, `portfsm repair {path}` what can be saved; or restore a copy"
+    )
+    return JournalCorrupt(message, path=path, segment=segment, offset=offset, seq=seq)
+
+
+def survey(directory: Directory) -> list[Segment]:
+    """All segments, their links checked, by reading both ends of each. Raises `JournalCorrupt`, `JournalTooNew`, `OSError`."""
+    segments = [_read_ends(directory, name) for name in names_in(directory)]
+    before: Segment | None = None
+    for segment in segments:
+        if before is not None and before.seal is None:
+            ending_of(directory, before, Place.EARLIER)  # finds the exact place, and refuses
+        why = links(before, segment)
+        if why:
+            raise corrupt(directory.path, segment.name, 0, segment.header.base + 1, why)
+        before = segment
+    return segments
+
+
+def links(before: Segment | None, segment: Segment) -> str:
+    """Why `segment` cannot follow `before`; empty when it can."""
+    header = segment.header
+    if segment.name != name_of(header.base + 1):
+        return f"its header says that it begins with seq {header.base + 1}, its name says otherwise"
+    if before is None:
+        return "" if (header.no, header.base, header.prev) == (1, 0, "") else f"it is segment {header.no}, and the ones before it are missing"
+    if header.log != before.header.log:
+        return f"it belongs to another log ({header.log})"
+    if before.seal is None:
+        return f"{before.name} before it has no readable seal"
+    if header.no != before.header.no + 1 or header.base != before.seal.last:
+        return f"it is segment {header.no} after seq {header.base}, {before.name} is segment {before.header.no} up to seq {before.seal.last}"
+    if header.prev != before.seal.sha256:
+        return f"its link does not match the seal of {before.name}: one of the two was edited or replaced"
+    if header.epoch < before.header.epoch:
+        return f"its epoch {header.epoch} is older than {before.header.epoch} before it"
+    return ""
+
+
+def _read_ends(directory: Directory, name: str) -> Segment:
+    size = directory.size(name)
+    start = directory.bytes_of(name, 0, min(size, _EDGE_BYTES))
+    scanner = Scanner(directory.at(name), after=_NONE_WANTED)
+    scanner.feed(start[: start.find(b"\n") + 1])
+    scanner.finish()
+    if scanner.header is None:
+        why = scanner.wrong.why if scanner.wrong else "it does not prove"
+        raise corrupt(directory.path, name, 0, None, f"it does not begin with a header ({why})")
+    return Segment(name, scanner.header, _seal_at_end(directory, name, size), size)
+
+
+def _seal_at_end(directory: Directory, name: str, size: int) -> Seal | None:
+    """The seal, if the last line reads as one. Whether it proves shows when the segment is read."""
+    end = directory.bytes_of(name, max(0, size - _EDGE_BYTES), size).removesuffix(b"\n")
+    line = end[end.rfind(b"\n") + 1 :]
+    if not line.startswith(b'{"kind":"seal"'):
+        return None
+    try:
+        mark = decode_mark(line, directory.at(name))
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return mark if isinstance(mark, Seal) else None
+
+
+def ending_of(directory: Directory, segment: Segment, place: Place) -> Ending:
+    """Prove every byte of a segment and say what it ends in. Raises `JournalCorrupt`, `OSError`."""
+    scanner = Scanner(directory.at(segment.name), after=_NONE_WANTED)
+    digest = hashlib.sha256()
+    size = 0
+    for chunk in directory.chunks(segment.name):
+        scanner.feed(chunk)
+        digest.update(chunk)
+        size += len(chunk)
+    scanner.finish()
+    rule = refuse_damage(directory, segment.name, scanner, size, place)
+    good = scanner.good
+    if good.offset != size:
+        digest = hashlib.sha256()
+        for chunk in directory.chunks(segment.name, 0, good.offset):
+            digest.update(chunk)
+    if scanner.newline_missing:
+        digest.update(b"\n")
+    return Ending(good, scanner.newline_missing, size, rule, digest.hexdigest())
+
+
+def read_segment(directory: Directory, segment: Segment, place: Place, *, after: int, upto: Ending | None = None) -> Iterator[list[Event]]:
+    """The events of a segment, in lists, every byte proven. `upto` is what the segment was found to end in before."""
+    scanner = Scanner(directory.at(segment.name), after=after)
+    size = 0
+    for chunk in directory.chunks(segment.name, 0, upto.size if upto else segment.size):
+        size += len(chunk)
+        events = scanner.feed(chunk)
+        if events:
+            yield events
+    yield scanner.finish()
+    refuse_damage(directory, segment.name, scanner, size, place)
+    if upto is not None and scanner.good != upto.good:
+        raise corrupt(directory.path, segment.name, scanner.good.offset, scanner.good.next_seq, "it reads differently than a moment ago")
+
+
+def refuse_damage(directory: Directory, name: str, scanner: Scanner, size: int, place: Place) -> Rule:
+    """The verdict on what lies behind the last good batch; raises `JournalCorrupt` when that is it."""
+    rule, later = judge(directory, name, scanner, size, place)
+    if rule.verdict is not Verdict.CORRUPT:
+        return rule
+    wrong = scanner.wrong
+    if wrong is not None:
+        raise corrupt(directory.path, name, wrong.offset, wrong.seq, f"{rule.why} ({wrong.why})")
+    evidence = f" (a batch from seq {later} follows)" if later else ""
+    raise corrupt(directory.path, name, scanner.good.offset, scanner.good.next_seq, rule.why + evidence)
+
+
+def judge(directory: Directory, name: str, scanner: Scanner, size: int, place: Place) -> tuple[Rule, int | None]:
+    """The row of the decision table for a scanned segment, and the `seq` of a later batch behind the damage."""
+    good = scanner.good.offset
+    header = scanner.header
+    if scanner.wrong is not None or header is None:
+        return decide(Facts(place, scanner.seal is not None, Tail.WRONG)), None
+    if good == size:
+        return decide(Facts(place, scanner.seal is not None, Tail.EMPTY)), None
+    oversize = size - good > header.batch + TAIL_SLACK
+    tail = directory.bytes_of(name, good, min(size, good + header.batch + TAIL_SLACK))
+    later = begun_later(tail, scanner.good.next_seq)
+    kind = Tail.INCOMPLETE if scanner.incomplete else Tail.UNPROVEN
+    sealed = scanner.seal is not None or sealed_in(tail)
+    return decide(Facts(place, sealed, kind, later=later is not None, oversize=oversize)), later

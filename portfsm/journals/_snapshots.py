@@ -1,0 +1,94 @@
+"""Copies of the state beside the log, so that opening need not replay everything.
+
+A snapshot is a cache: it is never believed when anything about it is odd, never mended, and losing it costs
+time alone. File `%020d.snap.jsonl`, named by its `seq`; the first line describes and proves the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from portfsm.journals._disk import Directory
+
+__all__ = ["load", "remove_newer", "save", "seqs_in"]
+
+SCHEMA = 1
+"""Snapshots of another schema are ignored, never converted."""
+_KEPT = 2
+_NAME = re.compile(r"([0-9]{20})\.snap\.jsonl")
+_CHUNK_BYTES = 1 << 20
+_log = structlog.get_logger()
+
+
+class _First(msgspec.Struct, tag_field="kind", tag="snapshot"):
+    schema: int
+    log: str
+    seq: int
+    lines: int
+    sha256: str
+    """Of all bytes after this line."""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_First).decode
+
+
+def name_of(seq: int) -> str:
+    """The file name of the snapshot as of `seq`."""
+    return f"{seq:020d}.snap.jsonl"
+
+
+def seqs_in(directory: Directory) -> list[int]:
+    """What snapshots there are, by `seq`, oldest first."""
+    return [int(match[1]) for match in map(_NAME.fullmatch, directory.names()) if match]
+
+
+def save(directory: Directory, log_id: str, seq: int, lines: Iterable[bytes]) -> None:
+    """Keep a snapshot and the one before it. Raises `OSError`."""
+    kept = list(lines)
+    body = b"".join(line + b"\n" for line in kept)
+    first = _First(SCHEMA, log_id, seq, len(kept), hashlib.sha256(body).hexdigest())
+    directory.publish(name_of(seq), [_encode(first) + b"\n", body])
+    for old in seqs_in(directory)[:-_KEPT]:
+        directory.remove(name_of(old))
+
+
+def load(directory: Directory, log_id: str, last_seq: int) -> tuple[int, list[bytes]] | None:
+    """The newest snapshot that is intact, of this log, and no newer than it; else None."""
+    for seq in reversed(seqs_in(directory)):
+        try:
+            lines = _read(directory, log_id, seq, last_seq)
+        except (ValueError, OSError) as error:
+            _log.warning("snapshot.ignored", path=directory.at(name_of(seq)), why=str(error), effect="an older one, or more of the log, is read")
+        else:
+            return seq, lines
+    return None
+
+
+def _read(directory: Directory, log_id: str, seq: int, last_seq: int) -> list[bytes]:
+    if seq > last_seq:
+        raise ValueError(f"it is newer than the log, which ends at {last_seq}")
+    raw = b"".join(directory.chunks(name_of(seq), size=_CHUNK_BYTES))
+    end = raw.find(b"\n") + 1
+    first = _decode(raw[:end])
+    if (first.schema, first.log, first.seq) != (SCHEMA, log_id, seq):
+        raise ValueError(f"it is of schema {first.schema}, log {first.log}, seq {first.seq}")
+    body = raw[end:]
+    if hashlib.sha256(body).hexdigest() != first.sha256:
+        raise ValueError("it is damaged")
+    return body.split(b"\n")[:-1]
+
+
+def remove_newer(directory: Directory, last_seq: int) -> None:
+    """Remove snapshots of a history that was cut off: once the log has grown past them they would look right."""
+    for seq in seqs_in(directory):
+        if seq > last_seq:
+            directory.disk.unlink(directory.at(name_of(seq)))

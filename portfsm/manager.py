@@ -1,0 +1,296 @@
+"""`open_manager` and `PortManager`: ports for an async program, on asyncio and trio alike.
+
+Every call that changes something returns when its events are durable, and raises before anything happened or
+not at all. Calls are idempotent: repeat one after a lost reply and nothing new is recorded. The synchronous
+views show what is durable and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from portfsm import commands
+from portfsm._engine import CLOSE_S, Engine
+from portfsm._explain import explain
+from portfsm._waiters import Waiter
+from portfsm._watch import watch
+from portfsm.clocks import SystemClock
+from portfsm.errors import InvalidValue, PoolExhausted, PortUnavailable
+from portfsm.journals import open_journal
+from portfsm.specs import check_overlaps, check_seconds, check_text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from portfsm.events import Event
+    from portfsm.protocols import Clock, Journal
+    from portfsm.specs import PoolSpec
+    from portfsm.states import PortState
+    from portfsm.values import Head, Lease, PoolStatistics, PortView
+
+__all__ = ["PortManager", "open_manager"]
+
+
+@asynccontextmanager
+async def open_manager(
+    journal: str | os.PathLike[str] | Journal,
+    *,
+    pools: Iterable[PoolSpec] = (),
+    clock: Clock | None = None,
+    after_reboot: Literal["restart", "remaining"] = "restart",
+    holder: str | None = None,
+) -> AsyncIterator[PortManager]:
+    """Open a log for writing, replay it, and manage its ports until the block is left.
+
+    `journal`: a directory (made if missing), `"memory:"`, or a `Journal`. `pools`: those to put in force; pools that
+    the log knows and this list does not stay as they were. `after_reboot`: whether every hold starts over in full after a
+    restart of the machine, or goes on with what the wall clock leaves of it. `holder`: tells people who has the
+    log open; host and process by default.
+
+    Raises `JournalLocked` while another writer has it, `JournalCorrupt` at damage (nothing is changed then),
+    `JournalUnreadable`, `JournalTooNew`, `InvalidValue` for pools that overlap.
+    """
+    if after_reboot not in ("restart", "remaining"):
+        raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
+    specs = tuple(pools)
+    check_overlaps(specs)
+    name = holder if holder is not None else f"{socket.gethostname()} pid {os.getpid()}"
+    clock = clock if clock is not None else SystemClock()
+    engine = Engine(open_journal(journal, clock=clock), clock)
+    await engine.start(specs, holder=check_text("holder", name), after_reboot=after_reboot, seeds=[os.urandom(16).hex() for _ in specs])
+    tasks = anyio.create_task_group()
+    await tasks.__aenter__()
+    tasks.start_soon(engine.run_timer)
+    try:
+        yield PortManager(engine)
+    finally:
+        # The group is left by hand: its own way would wrap what the caller's block raised in an ExceptionGroup.
+        try:
+            await engine.stop()
+        finally:
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(None, None, None)
+
+
+class PortManager:
+    """The ports of one log. Made by `open_manager`; all calls belong on the event loop it was made on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # ------------------------------------------------------------------ leases
+
+    async def allocate(
+        self, pool: str, *, owner: str, node: str = "", service: str = "", port: int | None = None, wait_s: float | None = 0.0
+    ) -> Lease:
+        """A lease on a port of `pool` for `owner`; the one it holds already, if it does.
+
+        Preferred: the owner's own quarantined port, then its service's, then the pool's order. `port` asks for one
+        number. `wait_s`: 0 fails at once, a number waits at most so many seconds, None for ever; those who wait are
+        served first come first served, and nobody overtakes them.
+
+        Raises `PoolExhausted`, `PortUnavailable`, `PortOutOfRange`, `OwnerConflict` (the owner holds a port for another
+        service, or another number), `UnknownPool`, `InvalidValue`, `JournalFull`, `ManagerClosed`, or what stopped the journal.
+        """
+        command = commands.Allocate(pool, owner=owner, node=node, service=service, port=port)
+        if wait_s is not None:
+            check_seconds("wait_s", wait_s)
+        await checkpoint_if_cancelled()
+        engine = self._engine
+        if engine.waiters.has((node, pool)):
+            lease = await self._queue(command, wait_s)
+        else:
+            try:
+                lease = engine.grant(command)
+            except (PoolExhausted, PortUnavailable):
+                if wait_s == 0:
+                    raise
+                lease = await self._queue(command, wait_s)
+        return await self._receive(lease)
+
+    async def _queue(self, command: commands.Allocate, wait_s: float | None) -> Lease:
+        engine = self._engine
+        engine.check_open()
+        deadline = None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9)
+        waiter = Waiter(command, deadline)
+        engine.waiters.add(waiter)
+        engine.serve([(command.node, command.pool)])
+        if wait_s == 0 and not waiter.woken.is_set():
+            engine.waiters.remove(waiter)
+            raise engine.refusal(command)
+        try:
+            await waiter.woken.wait()
+        except BaseException:
+            engine.waiters.remove(waiter)
+            if waiter.lease is not None:
+                engine.dropped(waiter.lease.token)
+            raise
+        if waiter.lease is None:
+            raise waiter.error or engine.refusal(command)
+        return waiter.lease
+
+    async def _receive(self, lease: Lease) -> Lease:
+        """Wait until the lease is durable; on the way out, tell the engine whether anybody has it."""
+        try:
+            await self._engine.settle(lease.token)
+        except BaseException:
+            self._engine.dropped(lease.token)
+            raise
+        self._engine.received(lease.token)
+        return lease
+
+    @asynccontextmanager
+    async def lease(
+        self, pool: str, *, owner: str, node: str = "", service: str = "", port: int | None = None, wait_s: float | None = 0.0
+    ) -> AsyncIterator[Lease]:
+        """`allocate` on entry, `release` on the way out, also when cancelled."""
+        lease = await self.allocate(pool, owner=owner, node=node, service=service, port=port, wait_s=wait_s)
+        try:
+            yield lease
+        finally:
+            with anyio.move_on_after(CLOSE_S, shield=True):
+                await self.release(lease)
+
+    async def release(self, lease: Lease, *, block: str | None = None, for_s: float | None = None) -> None:
+        """End `lease`; its port is held back for the pool's hold. Repeated: nothing happens.
+
+        With `block`, the reason why nobody can use the port, it goes to BLOCKED instead, for `for_s` seconds or until
+        unblocked. Raises `StaleLease` when the port has had another lease since; nothing is changed then.
+        """
+        await self._submit(commands.Release(lease, block=block, for_s=for_s))
+
+    async def withdraw(self, lease: Lease) -> None:
+        """Record that the proxies were told to stop routing to the lease's port, while its owner still drains."""
+        await self._submit(commands.Withdraw(lease))
+
+    async def release_owner(self, owner: str, *, node: str | None = None) -> tuple[Lease, ...]:
+        """Release everything `owner` holds, on every node or one, and return the leases that ended."""
+        command = commands.ReleaseOwner(owner, node=node)
+        await checkpoint_if_cancelled()
+        held = self._engine.leases_of(owner, node)
+        self._engine.submit(command)
+        await self._engine.settle()
+        return held
+
+    async def adopt(self, pool: str, port: int, *, owner: str, node: str = "", service: str = "") -> Lease:
+        """A lease for a port that a live owner proves it uses, whatever the log says of it.
+
+        A port quarantined for somebody else, blocked, or outside the range is adopted all the same and the event's
+        `reason` says so; outside the range it retires when released. Raises `OwnerConflict` when another owner
+        holds the port, or this one holds another port of the pool.
+        """
+        command = commands.Adopt(pool, port, owner=owner, node=node, service=service)
+        await checkpoint_if_cancelled()
+        self._engine.submit(command)
+        record = self._engine.ahead.pool(pool, node)
+        lease = record.lease(record.row(port))
+        await self._engine.settle()
+        return lease
+
+    # ------------------------------------------------------------------ the operator's hand
+
+    async def block(self, pool: str, port: int, *, node: str = "", reason: str, for_s: float | None = None) -> PortView:
+        """Take a port out of use, for `for_s` seconds or until unblocked. Ends the lease, if there is one.
+
+        A port blocked already keeps its first reason and end.
+        """
+        await self._submit(commands.Block(pool, port, node=node, reason=reason, for_s=for_s))
+        return self.port(pool, port, node=node)
+
+    async def unblock(self, pool: str, port: int, *, node: str = "", reason: str = "") -> PortView:
+        """End a block: a full hold begins. Nothing happens to a FREE or QUARANTINED port."""
+        await self._submit(commands.Unblock(pool, port, node=node, reason=reason))
+        return self.port(pool, port, node=node)
+
+    async def hold(self, pool: str, port: int, *, node: str = "", hold_s: float, reason: str = "") -> PortView:
+        """Quarantine a FREE port, or make a quarantine end `hold_s` seconds from now or later; never earlier."""
+        await self._submit(commands.Hold(pool, port, node=node, hold_s=hold_s, reason=reason))
+        return self.port(pool, port, node=node)
+
+    async def free(self, pool: str, port: int, *, node: str = "", reason: str) -> PortView:
+        """End a quarantine now, on an operator's word (recorded with `reason`)."""
+        await self._submit(commands.Free(pool, port, node=node, reason=reason))
+        return self.port(pool, port, node=node)
+
+    async def sweep(self) -> tuple[Event, ...]:
+        """Free every port whose hold is over, end every block whose time is up, and return the events."""
+        swept: list[Event] = []
+        while events := await self._submit(commands.Sweep()):
+            swept += events
+        return tuple(swept)
+
+    async def _submit(self, command: commands.Command) -> tuple[Event, ...]:
+        """Decide and record, then wait for the disk. A repeat waits for what it repeats."""
+        await checkpoint_if_cancelled()
+        engine = self._engine
+        events = engine.submit(command)
+        await engine.settle()
+        return events
+
+    # ------------------------------------------------------------------ views
+
+    def port(self, pool: str, port: int, *, node: str = "") -> PortView:
+        """One port as recorded. Raises `UnknownPool`, `PortOutOfRange`."""
+        return self._engine.published.port(pool, port, node=node)
+
+    def find(self, owner: str) -> tuple[Lease, ...]:
+        """The leases that `owner` holds, by node and pool."""
+        return self._engine.published.find(owner)
+
+    def ports(self, pool: str | None = None, *, node: str | None = None, state: PortState | None = None) -> tuple[PortView, ...]:
+        """Every port that is not FREE, by node, pool and number; with `state`, those in it that were ever used."""
+        return tuple(self._engine.published.ports(pool, node=node, state=state))
+
+    def statistics(self, pool: str | None = None, *, node: str | None = None) -> PoolStatistics:
+        """Counts per state, summed over the pools and nodes that match and were ever used."""
+        return self._engine.published.statistics(pool, node=node)
+
+    def digest(self) -> str:
+        """SHA-256 of the whole state, in hex."""
+        return self._engine.published.digest()
+
+    def explain(self, pool: str, port: int, *, node: str = "") -> str:
+        """Why a port is not free, since when, by whom, until when, and which call would free it."""
+        return explain(self._engine.published, pool, port, node=node, now_ns=self._engine.now())
+
+    @property
+    def pools(self) -> dict[str, PoolSpec]:
+        """The pools in force, by name."""
+        return dict(self._engine.published.specs)
+
+    @property
+    def seq(self) -> int:
+        """The last event that the views show: the generation to stamp into a proxy's configuration made from them."""
+        return self._engine.published.seq
+
+    @property
+    def durable_seq(self) -> int:
+        """The last event that would survive a crash now."""
+        return self._engine.writer.durable_seq
+
+    @property
+    def epoch(self) -> int:
+        """The number of this opening."""
+        return self._engine.published.epoch
+
+    @property
+    def head(self) -> Head:
+        """Names the whole durable history; kept elsewhere, it shows later that nothing was cut or changed.
+
+        Waits for a sync that is under way, as the journal is asked itself.
+        """
+        with self._engine.writer.lock:
+            return self._engine.journal.head()
+
+    def watch(self, *, after: int | None = None) -> AsyncIterator[Event]:
+        """Durable events as they come: those after seq `after`, or those after now. Ends when the manager is left.
+
+        A watcher that falls behind reads the log, so none is ever missed and none is kept for it in memory.
+        """
+        return watch(self._engine, after=after)
