@@ -56,7 +56,7 @@ class Draft(list[Event]):
         self.seq += 1
         self.append(Event(self.seq, self.ts, kind, pool.node, pool.name, pool.base + offset, **fields))
 
-    def begin(self, pool: Pool, offset: int, kind: EventKind, owner: str, service: str, reason: str = "") -> None:
+    def begin(self, pool: Pool, offset: int, kind: EventKind, owner: str, service: str, reason: str = "") -> None:  # noqa: PLR0917  (hot)
         """Begin a lease: its token is the event's own number."""
         self.seq = seq = self.seq + 1
         self.append(Event(seq, self.ts, kind, pool.node, pool.name, pool.base + offset, owner, service, seq, 0, 0, "", reason))
@@ -255,7 +255,7 @@ def _release(command: commands.Release, ledger: Ledger, draft: Draft) -> None:
     elif not last:
         if code in (FREE, OUTSIDE, ALLOCATED):
             raise stale(pool, offset, lease)
-    elif command.block is not None and code != BLOCKED and code != OUTSIDE:
+    elif command.block is not None and code not in (BLOCKED, OUTSIDE):
         _block(pool, offset, draft, reason=command.block, for_s=command.for_s, cause="holder")
 
 
@@ -374,7 +374,8 @@ def _restart(pool: Pool, offset: int, draft: Draft) -> None:
     taken_ms = pool.note(offset).hold_ms or -((pool.since[offset] - pool.until[offset]) // 1_000_000)
     hold_ms = max(pool.spec.hold_ms, taken_ms)
     until = max(draft.ts + hold_ms * 1_000_000, pool.until[offset])
-    draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause="reboot", reason="the machine restarted: the full hold starts over")
+    why = "the machine restarted: the full hold starts over"
+    draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause="reboot", reason=why)
 
 
 def _close(command: commands.Close, ledger: Ledger, draft: Draft) -> None:  # noqa: ARG001  (dispatched on its type)

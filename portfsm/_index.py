@@ -70,7 +70,7 @@ class Index:
         if code == ALLOCATED:
             self.holders[pool.owner[offset]] = offset
         elif code == FREE:
-            if offset < self.hint:
+            if offset < self.hint:  # noqa: PLR1730  (min() costs a call)
                 self.hint = offset
             if self.idle is not None:
                 heappush(self.idle, pool.since[offset] << 16 | offset)

@@ -52,7 +52,23 @@ NO_NOTE = Note("", "")
 class Pool:
     """One pool on one node. Offsets count from `base`, the lowest port that has or may have a row."""
 
-    __slots__ = ("base", "hold_ns", "index", "name", "node", "notes", "outside", "owner", "seed", "service", "since", "spec", "state", "token", "until")
+    __slots__ = (
+        "base",
+        "hold_ns",
+        "index",
+        "name",
+        "node",
+        "notes",
+        "outside",
+        "owner",
+        "seed",
+        "service",
+        "since",
+        "spec",
+        "state",
+        "token",
+        "until",
+    )
 
     def __init__(self, node: str, spec: PoolSpec, seed: str) -> None:
         self.node = node
@@ -175,7 +191,9 @@ class Pool:
 
     def lease(self, offset: int) -> Lease:
         """The lease that an ALLOCATED row is under."""
-        return Lease(self.name, self.node, self.base + offset, self.owner[offset], self.service[offset], self.token[offset], self.since[offset])
+        return Lease(
+            self.name, self.node, self.base + offset, self.owner[offset], self.service[offset], self.token[offset], self.since[offset]
+        )
 
     def view(self, port: int) -> PortView:
         """One port for people."""
@@ -197,4 +215,5 @@ class Pool:
         for offset in self.outside:
             held[self.state[offset] - ALLOCATED] -= 1
         size = self.spec.size
-        return PoolStatistics(size, size - sum(held), *held, retired=len(self.outside))
+        allocated, quarantined, blocked = held
+        return PoolStatistics(size, size - sum(held), allocated, quarantined, blocked, len(self.outside))

@@ -217,6 +217,4 @@ class Close:
     """The writer closes the log cleanly."""
 
 
-Command = (
-    Adopt | Allocate | Block | Close | DefinePool | Free | Hold | Open | Release | ReleaseOwner | Sweep | Unblock | Withdraw
-)
+Command = Adopt | Allocate | Block | Close | DefinePool | Free | Hold | Open | Release | ReleaseOwner | Sweep | Unblock | Withdraw

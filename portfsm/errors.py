@@ -8,6 +8,7 @@ Each error carries its facts as attributes (keyword-only) and a sentence that en
 This file imports nothing of the package but the states.
 """
 
+# ruff: noqa: N818  (the names say what happened: `raise PoolExhausted` needs no suffix)
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -161,7 +162,7 @@ class ManagerClosed(PortfsmError):
 class JournalError(PortfsmError):
     """The log or the place it is kept in; `path` names it."""
 
-    fields = ("path",)
+    fields: ClassVar[tuple[str, ...]] = ("path",)
     path: str
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from portfsm.states import EventKind
+from portfsm.states import EventKind  # noqa: TC001  (msgspec resolves the annotation when it decodes)
 
 __all__ = ["Event"]
 

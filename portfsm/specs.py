@@ -26,6 +26,7 @@ Ports = str | range | Iterable[int]
 MAX_HOLD_S = 10 * 365.25 * 86_400
 """Ten years: beyond that a hold is a slip of the unit, and nanoseconds stay far from 64 bits."""
 
+_LAST_PORT = 65_535
 _POOL_NAME = re.compile(r"[a-z0-9._-]{1,64}")
 _PART = re.compile(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?")
 # Cc control, Cs lone surrogate, Zl/Zp line breaks that terminals obey; bidirectional marks are Cf and listed.
@@ -60,7 +61,7 @@ def _check_characters(name: str, value: str) -> None:
 
 def check_port(value: object, *, name: str = "port") -> int:
     """Return `value` if it is a port number, 1 to 65535, else raise `InvalidValue`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_535:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LAST_PORT:
         raise InvalidValue(f"{name} must be a whole number from 1 to 65535, not {value!r}", name=name, value=value)
     return value
 
@@ -135,6 +136,14 @@ def ranges_text(ports: tuple[range, ...]) -> str:
     return ",".join(f"{r.start}-{r.stop - 1}" if len(r) > 1 else str(r.start) for r in ports)
 
 
+def _hold_s(value: float) -> float:
+    return check_seconds("hold_s", value)
+
+
+def _floor_s(value: float) -> float:
+    return check_seconds("floor_s", value)
+
+
 @attrs.frozen
 class PoolSpec:
     """A named set of ports with one policy; the same pool exists on each node, from its first use there.
@@ -147,15 +156,17 @@ class PoolSpec:
 
     name: str = attrs.field(converter=check_pool_name)
     ports: tuple[range, ...] = attrs.field(kw_only=True, converter=normalise_ports)
-    hold_s: float = attrs.field(kw_only=True, default=10.0, converter=lambda value: check_seconds("hold_s", value))
-    floor_s: float = attrs.field(kw_only=True, default=0.0, converter=lambda value: check_seconds("floor_s", value))
+    hold_s: float = attrs.field(kw_only=True, default=10.0, converter=_hold_s)
+    floor_s: float = attrs.field(kw_only=True, default=0.0, converter=_floor_s)
     order: Order = attrs.field(kw_only=True, default="lowest")
 
     def __attrs_post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise InvalidValue(f"order must be one of {', '.join(get_args(Order))}, not {self.order!r}", name="order", value=self.order)
         if self.floor_s > self.hold_s:
-            raise InvalidValue(f"floor_s {self.floor_s:g} is longer than hold_s {self.hold_s:g}: lengthen hold_s", name="floor_s", value=self.floor_s)
+            raise InvalidValue(
+                f"floor_s {self.floor_s:g} is longer than hold_s {self.hold_s:g}: lengthen hold_s", name="floor_s", value=self.floor_s
+            )
 
     @property
     def size(self) -> int:
@@ -181,7 +192,9 @@ class PoolSpec:
         found = {key: os.environ.get(f"{prefix}_{key.upper()}", "") for key in ("name", "ports", "hold_s", "floor_s", "order")}
         if not found["ports"]:
             raise InvalidValue(f"{prefix}_PORTS is not set: set it to ranges such as 30000-30999", name=f"{prefix}_PORTS", value=None)
-        options: dict[str, object] = {key: _env_seconds(f"{prefix}_{key.upper()}", found[key]) for key in ("hold_s", "floor_s") if found[key]}
+        options: dict[str, object] = {
+            key: _env_seconds(f"{prefix}_{key.upper()}", found[key]) for key in ("hold_s", "floor_s") if found[key]
+        }
         if found["order"]:
             options["order"] = found["order"]
         try:
@@ -195,7 +208,9 @@ def _env_seconds(variable: str, text: str) -> float:
     try:
         return check_seconds(variable, float(text))
     except ValueError:
-        raise InvalidValue(f"{variable}={text!r} is not a number of seconds from 0 to {MAX_HOLD_S:.0f}", name=variable, value=text) from None
+        raise InvalidValue(
+            f"{variable}={text!r} is not a number of seconds from 0 to {MAX_HOLD_S:.0f}", name=variable, value=text
+        ) from None
 
 
 def check_overlaps(specs: Sequence[PoolSpec]) -> None:

@@ -36,6 +36,6 @@ def run(*, directory: Path | None, seconds: float, json: bool, console: Console)
     some, or when `seconds` is of no use.
     """
     # Late, because the other processes of the demo import this package too and need neither rich nor the rest.
-    from portfsm.demo.supervisor import run as run_supervisor
+    from portfsm.demo.supervisor import run as run_supervisor  # noqa: PLC0415
 
     return run_supervisor(directory=directory, seconds=seconds, json=json, console=console)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 import sys
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
@@ -49,7 +51,7 @@ class Counts:
 
     def judge(self, service: str, path: str, status: int, body: bytes) -> None:
         """Count one answer to a request for `path` of `service`."""
-        if status != 200:
+        if status != HTTPStatus.OK:
             self.failed += 1
             return
         answer = msgspec.json.decode(body, type=Answer)
@@ -102,7 +104,7 @@ async def main(port: int, leash: int, services: Sequence[str]) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(report_for_ever, counts)
             for name in range(CLIENTS):
-                group.start_soon(lambda name=name: ask_for_ever(port, services, counts, name=name))
+                group.start_soon(partial(ask_for_ever, port, services, counts, name=name))
 
     await run_until_dismissed(work, leash=leash)
     say(counts)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 import msgspec
+import structlog
 
 import portfsm
 from portfsm import PoolSpec, PortState
@@ -124,7 +125,7 @@ class Controller:
         table: dict[str, list[int]] = {service: [] for service in SERVICES}
         for lease in self.replicas.values():
             table[lease.service].append(lease.port)
-        await self.proxy.ask({"generation": self.manager.durable_seq, "table": table})
+        await self.proxy.ask({"generation": self.manager.seq, "table": table})
 
     def spare(self, *, besides: str) -> str:
         """The oldest replica of the service that has the most, other than `besides`."""
@@ -172,4 +173,6 @@ async def report_for_ever(controller: Controller) -> None:
 
 
 if __name__ == "__main__":
+    # Every event the manager records is logged, too; stdout belongs to the supervisor.
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
     anyio.run(run_controller, msgspec.json.decode(sys.argv[1], type=Plan))

@@ -19,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class Node:
                 break
             if self._listener in ready:
                 self._change_controller()
-            elif self._controller in ready:
-                self._hear()
+            elif self._controller:
+                self._hear(self._controller)
         for owner in list(self._replicas):
             self.stop(owner)
 
@@ -58,17 +59,16 @@ class Node:
         self._controller, _ = self._listener.accept()
         self._unread = b""
 
-    def _hear(self) -> None:
-        assert self._controller
+    def _hear(self, controller: socket.socket) -> None:
         try:
-            heard = self._controller.recv(REQUEST_LIMIT)
+            heard = controller.recv(REQUEST_LIMIT)
             *lines, self._unread = (self._unread + heard).split(b"\n")
             for line in lines:
-                self._controller.sendall(json.dumps(self._obey(json.loads(line))).encode() + b"\n")
+                controller.sendall(json.dumps(self._obey(json.loads(line))).encode() + b"\n")
         except OSError:
             heard = b""  # killed while we answered: its successor will ask for the list
         if not heard:
-            self._controller.close()
+            controller.close()
             self._controller = None
 
     def _obey(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Node:
 
         pid = fork(replica)
         os.close(tell)
-        with open(told, encoding="ascii") as pipe:
+        with os.fdopen(told, encoding="ascii") as pipe:
             error = pipe.readline()
         if error != "0\n":
             os.waitpid(pid, 0)
@@ -129,7 +129,7 @@ def fork(work: Callable[[], None]) -> int:
         status = 0
     finally:
         if status:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            traceback.print_exc()
         os._exit(status)
 
 

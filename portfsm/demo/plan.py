@@ -19,7 +19,7 @@ MAX_LAG_S = 0.8
 HOLD_PER_LAG = 3.0
 
 
-class DemoBroken(Exception):
+class DemoError(Exception):
     """The demo could not be carried out. It says nothing about the library."""
 
 
@@ -62,7 +62,7 @@ class Plan:
 
 def lag_for(seconds: float) -> float:
     """How late the proxy is in a run of so many seconds: several holds must fit in."""
-    return min(MAX_LAG_S, seconds / 15)
+    return min(MAX_LAG_S, round(seconds / 15, 3))
 
 
 def find_ports(count: int = POOL_SIZE, *, avoid: range = range(0)) -> range:
@@ -76,7 +76,7 @@ def find_ports(count: int = POOL_SIZE, *, avoid: range = range(0)) -> range:
         ports = range(start, start + count)
         if all(map(is_unused, ports)):
             return ports
-    raise DemoBroken(f"no {count} unused ports in a row outside {ephemeral.start}-{ephemeral.stop - 1}: end some servers and try again")
+    raise DemoError(f"no {count} unused ports in a row outside {ephemeral.start}-{ephemeral.stop - 1}: end some servers and try again")
 
 
 def overlaps(ports: range, *others: range) -> bool:

@@ -24,20 +24,20 @@ import attrs
 import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from portfsm.demo.plan import DemoBroken
+from portfsm.demo.plan import DemoError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from anyio.abc import Process, TaskGroup
+    from anyio.abc import ByteReceiveStream, Process, TaskGroup
 
 LINE_LIMIT = 1 << 20
 GRACE_S = 3.0
 """How long a dismissed process may take to exit before it is killed."""
 
 
-class ProcessDied(DemoBroken):
+class ProcessEndedError(DemoError):
     """A process of the demo ended that should not have: `name`, its exit `status`, the last words of its stderr."""
 
     def __init__(self, name: str, status: int | None, last_words: str) -> None:
@@ -59,19 +59,24 @@ class Member:
     heard: anyio.Event = attrs.field(factory=anyio.Event)
     """Set when it has ended and `on_line` has had its last line."""
 
-    async def follow(self) -> None:
-        """Hand each line it prints to `on_line`. Raises `ProcessDied` when it ends unasked."""
-        assert self.process.stdout
-        lines = BufferedByteReceiveStream(self.process.stdout)
+    async def follow(self, stdout: ByteReceiveStream) -> None:
+        """Hand each line it prints to `on_line`. Raises `ProcessEndedError` when it ends unasked."""
+        lines = BufferedByteReceiveStream(stdout)
         with contextlib.suppress(anyio.IncompleteRead):
             while True:
                 line = await lines.receive_until(b"\n", LINE_LIMIT)
                 if self.on_line:
-                    self.on_line(msgspec.json.decode(line))
+                    self.on_line(self._read(line))
         status = await self.process.wait()
         self.heard.set()
         if not self.expected_to_end:
-            raise ProcessDied(self.name, status, last_line(self.stderr))
+            raise ProcessEndedError(self.name, status, last_line(self.stderr))
+
+    def _read(self, line: bytes) -> dict[str, Any]:
+        try:
+            return msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise DemoError(f"the {self.name} printed what is not JSON: {line.decode(errors='replace')!r}") from error
 
     async def end(self, number: signal.Signals) -> None:
         """Send the signal, wait for the exit and for the last line."""
@@ -115,7 +120,8 @@ class Crew:
             )
         member = Member(name, process, stderr, on_line)
         self._members.append(member)
-        self._group.start_soon(member.follow)
+        if process.stdout:
+            self._group.start_soon(member.follow, process.stdout)
         return member
 
     async def dismiss(self) -> None:

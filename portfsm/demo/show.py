@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import attrs
 import msgspec
@@ -114,8 +114,7 @@ class JsonShow:
             self._file.flush()
         except BrokenPipeError:
             self.closed = True
-            # Or the interpreter would try once more to write what is left, when it exits, and complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            silence(self._file)
 
 
 class PlainShow:
@@ -148,8 +147,16 @@ class PlainShow:
     def _print(self, text: str) -> None:
         try:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-        except SystemExit:  # how rich takes a broken pipe
+        except (BrokenPipeError, SystemExit):  # the latter is how rich takes the former, since 13.9
             self.closed = True
+            silence(self._console.file)
+
+
+def silence(file: IO[str]) -> None:
+    """Send what is left in the buffer nowhere, or the interpreter would try once more when it exits, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, file.fileno())
+    os.close(nowhere)
 
 
 def in_words(side: Gauges) -> str:

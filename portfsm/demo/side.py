@@ -67,8 +67,7 @@ class Side:
     """From the last start of a controller until it had taken over."""
     last_words: dict[str, Any] = attrs.field(factory=dict)
     """What the last controller said before it closed: seq and digest."""
-    controller: Member | None = None
-    clients: Member | None = None
+    members: dict[str, Member] = attrs.field(factory=dict)
     taken_over: anyio.Event = attrs.field(factory=anyio.Event)
     serving: anyio.Event = attrs.field(factory=anyio.Event)
     moved_before: int = 0
@@ -79,12 +78,11 @@ class Side:
         await self.serving.wait()
         await anyio.sleep(self.plan.lag_s)
         command = [sys.executable, "-m", "portfsm.demo.clients", str(self.front), str(self.plan.leash), *SERVICES]
-        self.clients = await self.crew.start("clients", command, stderr=self.plan.stderr, on_line=self._hear_clients)
+        self.members["clients"] = await self.crew.start("clients", command, stderr=self.plan.stderr, on_line=self._hear_clients)
 
     async def kill(self) -> None:
-        """kill -9 the controller in the midst of its work; while it is gone, some replicas die too."""
-        assert self.controller
-        await self.controller.end(signal.SIGKILL)
+        """Kill the controller in the midst of its work; while it is gone, some replicas die too."""
+        await self.members["controller"].end(signal.SIGKILL)
         async with open_line(self.plan.node) as line:
             replicas = (await line.ask({"do": "list"}))["replicas"]
         for replica in replicas[:CASUALTIES]:
@@ -97,17 +95,15 @@ class Side:
         began = time.monotonic()
         self.taken_over, self.serving = anyio.Event(), anyio.Event()
         command = [sys.executable, "-m", "portfsm.demo.controller", msgspec.json.encode(self.plan).decode()]
-        self.controller = await self.crew.start("controller", command, stderr=self.plan.stderr, on_line=self._hear_controller)
+        self.members["controller"] = await self.crew.start("controller", command, stderr=self.plan.stderr, on_line=self._hear_controller)
         await self.taken_over.wait()
         self.start_s = time.monotonic() - began
         self.gauges.controller = f"up in {self.start_s:.2f} s"
 
     async def end(self) -> None:
         """Stop the clients, then the controller; replicas and their leases stay as they are."""
-        assert self.controller
-        assert self.clients
-        await self.clients.end(signal.SIGTERM)
-        await self.controller.end(signal.SIGTERM)
+        await self.members["clients"].end(signal.SIGTERM)
+        await self.members["controller"].end(signal.SIGTERM)
         self.stranger.close()
 
     def _hear_controller(self, line: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import attrs
 
 from portfsm import InvalidValue, JournalError, read_journal
 from portfsm.demo import checks
-from portfsm.demo.plan import HOLD_PER_LAG, DemoBroken, lag_for
+from portfsm.demo.plan import HOLD_PER_LAG, DemoError, lag_for
 from portfsm.demo.processes import open_crew
 from portfsm.demo.show import Moment, Result, Show, open_show
 from portfsm.demo.side import CASUALTIES, Side, set_up
@@ -43,7 +43,7 @@ class Supervisor:
     place: Path
     seconds: float
     show: Show
-    signal: signal.Signals | None = None
+    ended_by: signal.Signals | None = None
     """What ended it early, if anything did."""
     sides: tuple[Side, ...] = ()
     _scope: anyio.CancelScope | None = None
@@ -55,7 +55,7 @@ class Supervisor:
             group.start_soon(self._stop_at_signal)
             async with open_crew() as crew:
                 lag_s = lag_for(self.seconds)
-                held, ports = await set_up(crew, name=HELD, directory=self.place, hold_s=HOLD_PER_LAG * lag_s, lag_s=lag_s)
+                held, ports = await set_up(crew, name=HELD, directory=self.place, hold_s=round(HOLD_PER_LAG * lag_s, 3), lag_s=lag_s)
                 bare, _ = await set_up(crew, name=BARE, directory=self.place, hold_s=0.0, lag_s=lag_s, avoid=ports)
                 self.sides = (held, bare)
                 self.show.note(f"the logs go to {self.place}")
@@ -106,7 +106,7 @@ class Supervisor:
                 self._stop(number)
 
     def _stop(self, number: signal.Signals) -> None:
-        self.signal = self.signal or number
+        self.ended_by = self.ended_by or number
         if self._scope:
             self._scope.cancel()
 
@@ -123,14 +123,14 @@ def run(*, directory: Path | None, seconds: float, json: bool, console: Console)
     began = time.monotonic()
     with open_show(console, json=json) as show:
         supervisor = Supervisor(place, seconds, show)
-        broken: list[DemoBroken] = []
+        broken: list[DemoError] = []
         try:
             anyio.run(supervisor.run)
-        except* DemoBroken as group:
+        except* DemoError as group:
             broken += leaves(group)
-        if supervisor.signal:
-            show.note(f"{supervisor.signal.name}: every process has ended, the logs so far are in {place}")
-            return 128 + supervisor.signal
+        if supervisor.ended_by:
+            show.note(f"{supervisor.ended_by.name}: every process has ended, the logs so far are in {place}")
+            return 128 + supervisor.ended_by
         if broken:
             show.note(f"the demo broke: {broken[0]}. All that its processes said is in {place}/*.stderr.txt")
             return 1
@@ -156,9 +156,9 @@ def prepare(directory: Path | None) -> Path:
     return directory
 
 
-def leaves(group: BaseExceptionGroup[DemoBroken]) -> list[DemoBroken]:
+def leaves(group: BaseExceptionGroup[DemoError]) -> list[DemoError]:
     """The errors in a tree of groups."""
-    found: list[DemoBroken] = []
+    found: list[DemoError] = []
     for error in group.exceptions:
         found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found

@@ -24,7 +24,9 @@ HOLD_S = 2.0
 STRANGERS_PORT = 7
 
 
-def event(seq: int, at_s: float, kind: EventKind, port: int = 0, service: str = "", token: int = 0, *, until_s: float = 0, cause: str = "") -> Event:
+def event(
+    seq: int, at_s: float, kind: EventKind, port: int = 0, service: str = "", *, token: int = 0, until_s: float = 0, cause: str = ""
+) -> Event:
     owner = f"{service}-{token or seq}" if port else ""
     return Event(seq, int(at_s * S), kind, "", "http", port, owner, service, token, until=int(until_s * S), cause=cause)
 
@@ -33,22 +35,27 @@ def log(*events: Event) -> list[Event]:
     """A life of port 5 across a restart, then `events`."""
     return [
         event(1, 100, EventKind.OPENED),
-        event(2, 100, EventKind.ALLOCATED, 5, "cart", 2),
-        event(3, 101, EventKind.RELEASED, 5, "cart", 2, until_s=103, cause="released"),
+        event(2, 100, EventKind.ALLOCATED, 5, "cart", token=2),
+        event(3, 101, EventKind.RELEASED, 5, "cart", token=2, until_s=103, cause="released"),
         event(4, 102, EventKind.OPENED),
         *events,
     ]
 
 
 FREED = event(5, 103, EventKind.FREED, 5, cause="elapsed")
-TAKEN = event(6, 103, EventKind.ALLOCATED, 5, "users", 6)
+TAKEN = event(6, 103, EventKind.ALLOCATED, 5, "users", token=6)
 
 
 def ack(what: str, port: int, service: str, token: int, at_s: float = 0) -> Ack:
     return Ack(what, port, f"{service}-{token}", service, token, int(at_s * S))
 
 
-ACKS = [ack("allocated", 5, "cart", 2, 100), ack("releasing", 5, "cart", 2, 101), ack("released", 5, "cart", 2, 101.1), ack("allocated", 5, "users", 6, 103.1)]
+ACKS = [
+    ack("allocated", 5, "cart", 2, 100),
+    ack("releasing", 5, "cart", 2, 101),
+    ack("released", 5, "cart", 2, 101.1),
+    ack("allocated", 5, "users", 6, 103.1),
+]
 
 
 def test_a_right_log_passes() -> None:
@@ -87,7 +94,7 @@ def test_no_acknowledgement_at_all_is_no_proof() -> None:
 
 
 def test_a_port_with_two_holders_is_found() -> None:
-    check = checks.one_holder(log(FREED, TAKEN, event(7, 104, EventKind.ALLOCATED, 5, "search", 7)))
+    check = checks.one_holder(log(FREED, TAKEN, event(7, 104, EventKind.ALLOCATED, 5, "search", token=7)))
 
     assert not check.passed
     assert "5 given to search-7 at seq 7 while users-6 held it" in check.found
@@ -107,14 +114,14 @@ def test_a_port_freed_early_is_found() -> None:
 
 
 def test_a_port_given_to_another_service_early_is_found() -> None:
-    check = checks.holds_kept(log(event(5, 102.5, EventKind.ALLOCATED, 5, "users", 5)), hold_s=HOLD_S)
+    check = checks.holds_kept(log(event(5, 102.5, EventKind.ALLOCATED, 5, "users", token=5)), hold_s=HOLD_S)
 
     assert not check.passed
     assert "5 went from cart to users at seq 5, 0.500 s early" in check.found
 
 
 def test_a_port_given_back_to_its_own_service_early_is_no_fault() -> None:
-    back = event(5, 102.5, EventKind.ALLOCATED, 5, "cart", 5)
+    back = event(5, 102.5, EventKind.ALLOCATED, 5, "cart", token=5)
 
     assert checks.holds_kept(log(back), hold_s=HOLD_S).passed
 
@@ -122,7 +129,7 @@ def test_a_port_given_back_to_its_own_service_early_is_no_fault() -> None:
 def test_a_release_with_a_short_hold_is_found_although_its_own_until_is_kept() -> None:
     events = [
         *log()[:2],
-        event(3, 101, EventKind.RELEASED, 5, "cart", 2, until_s=102, cause="released"),
+        event(3, 101, EventKind.RELEASED, 5, "cart", token=2, until_s=102, cause="released"),
         event(4, 102, EventKind.FREED, 5),
     ]
 
@@ -130,17 +137,17 @@ def test_a_release_with_a_short_hold_is_found_although_its_own_until_is_kept() -
 
 
 def test_a_cancelled_grant_does_not_end_the_hold_before_it() -> None:
-    granted = event(5, 102.0, EventKind.ALLOCATED, 5, "cart", 5)
-    cancelled = event(6, 102.1, EventKind.RELEASED, 5, "cart", 5, until_s=103, cause="cancelled")
-    stolen = event(7, 102.5, EventKind.ALLOCATED, 5, "users", 7)
+    granted = event(5, 102.0, EventKind.ALLOCATED, 5, "cart", token=5)
+    cancelled = event(6, 102.1, EventKind.RELEASED, 5, "cart", token=5, until_s=103, cause="cancelled")
+    stolen = event(7, 102.5, EventKind.ALLOCATED, 5, "users", token=7)
 
     assert checks.holds_kept(log(granted, cancelled), hold_s=HOLD_S).passed
     assert not checks.holds_kept(log(granted, cancelled, stolen), hold_s=HOLD_S).passed
 
 
 def test_a_cancelled_grant_of_a_free_port_needs_no_hold() -> None:
-    granted = event(7, 104, EventKind.ALLOCATED, 6, "cart", 7)
-    cancelled = event(8, 104, EventKind.RELEASED, 6, "cart", 7, until_s=104, cause="cancelled")
+    granted = event(7, 104, EventKind.ALLOCATED, 6, "cart", token=7)
+    cancelled = event(8, 104, EventKind.RELEASED, 6, "cart", token=7, until_s=104, cause="cancelled")
 
     assert checks.holds_kept(log(FREED, granted, cancelled, event(9, 104, EventKind.FREED, 6)), hold_s=HOLD_S).passed
 
@@ -155,15 +162,20 @@ def test_a_log_whose_clock_ran_fast_is_found_by_the_stopwatch() -> None:
     assert not checks.stopwatch_agrees(hasty, hold_s=HOLD_S).passed
 
 
-@pytest.mark.parametrize("kinds", [[], [EventKind.ALLOCATED, EventKind.BLOCKED, EventKind.ALLOCATED, EventKind.BLOCKED], [EventKind.ALLOCATED]])
+@pytest.mark.parametrize(
+    "kinds", [[], [EventKind.ALLOCATED, EventKind.BLOCKED, EventKind.ALLOCATED, EventKind.BLOCKED], [EventKind.ALLOCATED]]
+)
 def test_a_forgotten_block_is_found(kinds: list[EventKind]) -> None:
-    events = [event(9 + place, 104, kind, STRANGERS_PORT, "cart", 9) for place, kind in enumerate(kinds)]
+    events = [event(9 + place, 104, kind, STRANGERS_PORT, "cart", token=9) for place, kind in enumerate(kinds)]
 
     assert not checks.block_kept(log(*events), port=STRANGERS_PORT).passed
 
 
 def test_a_block_that_lasts_passes() -> None:
-    events = [event(9, 104, EventKind.ALLOCATED, STRANGERS_PORT, "cart", 9), event(10, 104, EventKind.BLOCKED, STRANGERS_PORT, "cart", 9)]
+    events = [
+        event(9, 104, EventKind.ALLOCATED, STRANGERS_PORT, "cart", token=9),
+        event(10, 104, EventKind.BLOCKED, STRANGERS_PORT, "cart", token=9),
+    ]
 
     assert checks.block_kept(log(*events), port=STRANGERS_PORT).passed
 
@@ -229,6 +241,6 @@ def test_a_note_cut_by_the_kill_was_never_a_note(tmp_path: Path) -> None:
 
 
 def test_the_port_to_look_at_was_held_across_the_kill() -> None:
-    busy = [event(10 + place, 104, EventKind.ALLOCATED, 6, "cart", 10 + place) for place in range(9)]
+    busy = [event(10 + place, 104, EventKind.ALLOCATED, 6, "cart", token=10 + place) for place in range(9)]
 
     assert checks.tell_tale_port(log(*busy), besides=STRANGERS_PORT) == 5

@@ -119,7 +119,9 @@ def test_replicas_outlive_their_controller(leash: Leash, ports: range) -> None:
         started = first.ask(do="start", owner="cart-1", service="cart", port=ports[0])
         first.close()
 
-        assert running.controller().ask(do="list")["replicas"] == [{"pid": started["pid"], "owner": "cart-1", "service": "cart", "port": ports[0]}]
+        assert running.controller().ask(do="list")["replicas"] == [
+            {"pid": started["pid"], "owner": "cart-1", "service": "cart", "port": ports[0]}
+        ]
 
 
 def test_orders_of_a_former_controller_are_void_once_a_new_one_has_called(leash: Leash, ports: range) -> None:

@@ -1,0 +1,408 @@
+"""The pure core against a naive model, and what must hold after every step whatever was asked.
+
+The model is written from the contract's tables and knows nothing of columns, indexes, heaps or notes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from portfsm import errors
+from portfsm._decide import decide
+from portfsm._dump import dump, load
+from portfsm._ledger import Ledger, apply_all
+from portfsm._replay import replay
+from portfsm.commands import (
+    Adopt,
+    Allocate,
+    Block,
+    Close,
+    DefinePool,
+    Free,
+    Hold,
+    Open,
+    Release,
+    ReleaseOwner,
+    Sweep,
+    Unblock,
+    Withdraw,
+)
+from portfsm.specs import PoolSpec
+from portfsm.values import Lease
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+
+
+class Model:
+    """Rows are dicts {state, owner, service, token, hold, end}: `hold` ends a hold, `end` a block (None: never)."""
+
+    def __init__(self):
+        self.specs, self.rows = {}, {}
+
+    def row(self, node, pool, port):
+        return self.rows.setdefault((node, pool, port), {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None})
+
+    def inside(self, pool, port):
+        return any(port in piece for piece in self.specs[pool].ports)
+
+    def known(self, pool, port, node):
+        if not self.inside(pool, port) and self.row(node, pool, port)["state"] == "FREE":
+            raise errors.PortOutOfRange("")
+        return self.row(node, pool, port)
+
+    def of(self, node, pool):
+        return {port: row for (n, p, port), row in self.rows.items() if (n, p) == (node, pool)}
+
+    def begin_hold(self, row, until, now):
+        row.update(state="QUARANTINED", hold=max(until, row["hold"]), end=None)
+        if row["hold"] <= now:
+            self.free(row)
+
+    def free(self, row):
+        row.update(state="FREE", owner="", service="", hold=0, end=None)
+
+    def notice(self, row, hold, now):
+        if row["state"] == "QUARANTINED" and row["hold"] <= now:
+            self.free(row)
+        elif row["state"] == "BLOCKED" and row["end"] is not None and row["end"] <= now:
+            self.begin_hold(row, now + hold, now)
+
+    def held(self, node, pool, owner):
+        return next((port for port, row in self.of(node, pool).items() if row["state"] == "ALLOCATED" and row["owner"] == owner), None)
+
+    def choices(self, c, hold, now):
+        """The ports this allocate may give (None: it holds one already), and whether they are a reuse."""
+        if (held := self.held(c.node, c.pool, c.owner)) is not None:
+            if self.row(c.node, c.pool, held)["service"] != c.service or c.port not in (None, held):
+                raise errors.OwnerConflict("")
+            return None, True
+        if c.port is not None and not self.inside(c.pool, c.port):
+            raise errors.PortOutOfRange("")
+        numbers = [n for piece in self.specs[c.pool].ports for n in piece if c.port in (None, n)]
+        quarantined = {n: self.row(c.node, c.pool, n) for n in numbers if self.row(c.node, c.pool, n)["state"] == "QUARANTINED"}
+        mine = [n for n, row in quarantined.items() if row["owner"] == c.owner]
+        same = [n for n, row in quarantined.items() if c.service and row["service"] == c.service]
+        rows = {n: dict(self.row(c.node, c.pool, n)) for n in numbers}
+        for row in rows.values():
+            self.notice(row, hold, now)
+        found = mine or same or [n for n, row in rows.items() if row["state"] == "FREE"]
+        if not found:
+            raise (errors.PoolExhausted if c.port is None else errors.PortUnavailable)("")
+        return found, bool(mine or same)
+
+
+class Obedience:
+    """Guarantee 3, read off the events alone: who may take over a port that was somebody else's."""
+
+    def __init__(self):
+        self.last = {}
+
+    def see(self, event):
+        place = (event.node, event.pool, event.port)
+        owner, service, hold, token = self.last.get(place, ("", "", 0, 0))
+        if event.kind == "allocated":
+            mine = event.owner == owner or (event.service and event.service == service)
+            assert mine or event.ts >= hold, f"{place} went from {owner}/{service} to {event.owner}/{event.service} {hold - event.ts} ns early"
+        if event.kind in ("allocated", "adopted"):
+            assert event.token == event.seq > token
+            owner, service, token = event.owner, event.service, event.token
+        if event.kind in ("released", "held", "unblocked"):
+            assert event.until >= hold, "a hold was shortened"
+            hold = event.until
+        if event.kind == "freed":
+            assert event.cause == "operator" or event.ts >= hold
+            hold = 0
+        self.last[place] = (owner, service, hold, token)
+
+
+nodes = st.sampled_from(["", "n2"])
+pools = st.sampled_from(["low", "old", "rnd", "now"])
+owners = st.sampled_from(["a", "b", "c", "d"])
+services = st.sampled_from(["", "", "x", "y"])
+numbers = st.integers(98, 107)
+seconds = st.sampled_from([0.0, 0.5, 3.0, 10.0, 40.0])
+ranges = st.sampled_from(["100-102,104", "100-101", "101-105", "103-106", "99,102", "98-99,103-104", "106"])
+orders = {"low": "lowest", "old": "longest-idle", "rnd": "random", "now": "lowest"}
+
+
+class Core(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.ledger, self.model, self.obedience = Ledger(), Model(), Obedience()
+        self.events, self.leases, self.commands = [], [], []
+        self.now = START
+        self.boot = 0
+
+    # ------------------------------------------------------------------ one step
+
+    def decide(self, ledger, command):
+        before = ledger.digest()
+        try:
+            return decide(ledger, command, now_ns=self.now)
+        except errors.CommandRejected as error:
+            return error
+        finally:
+            assert ledger.digest() == before, "deciding changed the ledger"
+
+    def run(self, command):
+        """Decide on the live ledger and on a replayed one, apply, compare with the model; the events, or the refusal."""
+        self.commands.append(command)
+        outcome = self.decide(self.ledger, command)
+        replayed = self.decide(replay(self.events), command)
+        assert repr(outcome) == repr(replayed), "an index made afresh leads elsewhere"
+        events = outcome if isinstance(outcome, tuple) else ()
+        now = max(self.now, self.ledger.ts)
+        try:
+            self.expect(command, events, now)
+            expected = None
+        except errors.CommandRejected as error:
+            expected = type(error)
+        assert (type(outcome) if not isinstance(outcome, tuple) else None) is expected, (outcome, expected)
+        apply_all(self.ledger, events)
+        self.events += events
+        for event in events:
+            if event.port:
+                self.obedience.see(event)
+            if event.kind in ("allocated", "adopted"):
+                self.leases.append(Lease(event.pool, event.node, event.port, event.owner, event.service, event.token, event.ts))
+        if not isinstance(command, Open | Close) and getattr(command, "for_s", None) != 0:
+            again = self.decide(self.ledger, command)
+            retired = isinstance(again, errors.PortOutOfRange) and isinstance(command, Free | Unblock)
+            assert again == () or retired or not isinstance(outcome, tuple), f"a repeat led to {again}"
+        return outcome
+
+    # ------------------------------------------------------------------ what the contract expects
+
+    def expect(self, command, events, now):
+        model = self.model
+        hold = 0
+        if (name := getattr(command, "pool", None) or getattr(getattr(command, "lease", None), "pool", None)) is not None:
+            hold = model.specs[name].hold_ms * 1_000_000
+        match command:
+            case Allocate():
+                found, reuse = model.choices(command, hold, now)
+                if found is None:
+                    assert events == ()
+                    return
+                begun = events[-1]
+                assert begun.kind == "allocated"
+                assert begun.port in found
+                if not reuse and model.specs[command.pool].order == "lowest":
+                    assert begun.port == min(found)
+                for port, row in model.of(command.node, command.pool).items():
+                    if not (reuse and port == begun.port):
+                        model.notice(row, hold, now)
+                row = model.row(command.node, command.pool, begun.port)
+                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=begun.seq)
+            case Adopt():
+                row = model.row(command.node, command.pool, command.port)
+                held = model.held(command.node, command.pool, command.owner)
+                if held == command.port and row["service"] == command.service:
+                    return
+                if held is not None or row["state"] == "ALLOCATED":
+                    raise errors.OwnerConflict("")
+                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None)
+            case Release():
+                lease = command.lease
+                row = model.row(lease.node, lease.pool, lease.port)
+                self.expect_release(command, row, hold, now, last=self.last(lease, row))
+            case Withdraw():
+                row = model.row(command.lease.node, command.lease.pool, command.lease.port)
+                self.last(command.lease, row)
+            case ReleaseOwner():
+                for (node, pool, _), row in model.rows.items():
+                    if row["state"] == "ALLOCATED" and row["owner"] == command.owner and command.node in (None, node):
+                        model.begin_hold(row, now + model.specs[pool].hold_ms * 1_000_000, now)
+            case Block():
+                row = model.known(command.pool, command.port, command.node)
+                if row["state"] == "BLOCKED" and (row["end"] is None or row["end"] > now):
+                    return
+                if row["state"] == "BLOCKED":
+                    row["hold"] = max(row["hold"], now + hold)
+                self.block(row, command.for_s, now)
+            case Unblock():
+                row = model.known(command.pool, command.port, command.node)
+                if row["state"] == "ALLOCATED":
+                    raise errors.IllegalTransition("")
+                if row["state"] == "BLOCKED":
+                    model.begin_hold(row, now + hold, now)
+            case Hold():
+                row = model.known(command.pool, command.port, command.node)
+                if row["state"] in ("ALLOCATED", "BLOCKED"):
+                    raise errors.IllegalTransition("")
+                until = now + round(command.hold_s * SECOND)
+                if until > (row["hold"] if row["state"] == "QUARANTINED" else now):
+                    row.update(state="QUARANTINED", hold=until)
+            case Free():
+                row = model.known(command.pool, command.port, command.node)
+                if row["state"] in ("ALLOCATED", "BLOCKED"):
+                    raise errors.IllegalTransition("")
+                model.free(row)
+            case Sweep():
+                for (_, pool, _), row in model.rows.items():
+                    model.notice(row, model.specs[pool].hold_ms * 1_000_000, now)
+            case DefinePool():
+                model.specs[command.spec.name] = command.spec
+            case Open():
+                self.expect_restart(events, now)
+
+    def last(self, lease, row):
+        """Whether the lease is the port's last one, or a refusal where the contract's table has one."""
+        if lease.token > row["token"]:
+            raise errors.InvalidValue("")
+        if lease.token < row["token"] and row["state"] in ("FREE", "ALLOCATED"):
+            raise errors.StaleLease("")
+        return lease.token == row["token"]
+
+    def expect_release(self, command, row, hold, now, *, last):
+        gone = row["state"] == "FREE" and not self.model.inside(command.lease.pool, command.lease.port)
+        if not last or row["state"] == "BLOCKED" or gone:
+            return
+        if command.block is not None:
+            self.block(row, command.for_s, now)
+        elif row["state"] == "ALLOCATED":
+            self.model.begin_hold(row, now + (hold if command.cause != "cancelled" else 0), now)
+
+    def block(self, row, for_s, now):
+        row.update(state="BLOCKED", end=None if for_s is None else now + round(for_s * SECOND))
+
+    def expect_restart(self, events, now):
+        """After another boot every quarantine lasts its full hold again; what it was is the machine's to know."""
+        opened = next(event for event in events if event.kind == "opened")
+        restarted = {(event.node, event.pool, event.port): event for event in events if event.kind == "held"}
+        same = self.ledger.opened.get("boot") in (None, opened.data["boot"])
+        quarantined = {place for place, row in self.model.rows.items() if row["state"] == "QUARANTINED"}
+        assert set(restarted) == (set() if same else quarantined)
+        for place, event in restarted.items():
+            row = self.model.rows[place]
+            assert event.cause == "reboot"
+            assert event.until >= max(row["hold"], now + self.model.specs[place[1]].hold_ms * 1_000_000)
+            row["hold"] = event.until
+
+    # ------------------------------------------------------------------ rules
+
+    @initialize()
+    def begin(self):
+        self.open(other_boot=False)
+        for name, order in orders.items():
+            self.run(DefinePool(PoolSpec(name, ports="100-102,104", hold_s=0.0 if name == "now" else 10.0, order=order), seed=f"seed of {name}"))
+
+    @rule(pool=pools, owner=owners, node=nodes, service=services)
+    def allocate(self, pool, owner, node, service):
+        self.run(Allocate(pool, owner=owner, node=node, service=service))
+
+    @rule(pool=pools, owner=owners, node=nodes, service=services, port=numbers)
+    def allocate_by_number(self, pool, owner, node, service, port):
+        self.run(Allocate(pool, owner=owner, node=node, service=service, port=port))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), block=st.sampled_from([None, None, "in use"]), for_s=st.none() | seconds, cause=st.sampled_from(["released", "released", "cancelled", "expired"]))
+    def release(self, data, block, for_s, cause):
+        """Any lease there ever was, so that most are over and some stale."""
+        lease = self.leases[-1 - data.draw(st.integers(0, min(len(self.leases), 9) - 1))]
+        self.run(Release(lease, block=block, for_s=for_s if block else None, cause=cause))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), ahead=st.sampled_from([0, 0, 0, 1000]))
+    def withdraw(self, data, ahead):
+        lease = data.draw(st.sampled_from(self.leases))
+        self.run(Withdraw(Lease(lease.pool, lease.node, lease.port, lease.owner, lease.service, lease.token + ahead, lease.since_ns)))
+
+    @rule(owner=owners, node=st.none() | nodes)
+    def release_owner(self, owner, node):
+        self.run(ReleaseOwner(owner, node=node))
+
+    @rule(pool=pools, owner=owners, node=nodes, service=services, port=numbers)
+    def adopt(self, pool, owner, node, service, port):
+        self.run(Adopt(pool, port, owner=owner, node=node, service=service))
+
+    @rule(pool=pools, port=numbers, node=nodes, hold_s=seconds)
+    def hold(self, pool, port, node, hold_s):
+        self.run(Hold(pool, port, node=node, hold_s=hold_s))
+
+    @rule(pool=pools, port=numbers, node=nodes)
+    def free(self, pool, port, node):
+        self.run(Free(pool, port, node=node, reason="asked for"))
+
+    @rule(pool=pools, port=numbers, node=nodes, for_s=st.none() | seconds)
+    def block_port(self, pool, port, node, for_s):
+        self.run(Block(pool, port, node=node, reason="broken", for_s=for_s))
+
+    @rule(pool=pools, port=numbers, node=nodes)
+    def unblock(self, pool, port, node):
+        self.run(Unblock(pool, port, node=node))
+
+    @rule()
+    def sweep(self):
+        self.run(Sweep())
+
+    @rule(pool=pools, ports=ranges, hold_s=st.sampled_from([0.0, 2.0, 10.0, 60.0]), order=st.sampled_from(["lowest", "longest-idle", "random"]))
+    def define(self, pool, ports, hold_s, order):
+        self.run(DefinePool(PoolSpec(pool, ports=ports, hold_s=hold_s, order=order), seed="later"))
+
+    @rule(other_boot=st.booleans())
+    def open(self, other_boot):
+        """A crash: memory is gone, the log is read again."""
+        self.boot += other_boot
+        self.ledger = replay(self.events)
+        self.run(Open(self.ledger.epoch + 1, "test", str(self.boot), self.now, self.now))
+
+    @rule(step=st.sampled_from([1, SECOND // 2, 2 * SECOND, 10 * SECOND, 100 * SECOND, -SECOND, -3600 * SECOND]))
+    def time_passes(self, step):
+        self.now += step
+
+    @precondition(lambda self: self.commands)
+    @rule(data=st.data())
+    def repeat(self, data):
+        """A reply was lost, and the caller asks again, maybe much later."""
+        command = data.draw(st.sampled_from(self.commands))
+        if not isinstance(command, Open):
+            self.run(command)
+
+    # ------------------------------------------------------------------ what always holds
+
+    @invariant()
+    def live_equals_replayed_equals_reloaded(self):
+        reloaded = Ledger()
+        load(reloaded, list(dump(self.ledger)))
+        assert self.ledger.digest() == replay(self.events).digest() == reloaded.digest()
+        assert list(self.ledger.ports()) == list(reloaded.ports())
+        assert self.ledger.statistics() == reloaded.statistics()
+
+    @invariant()
+    def machine_equals_model(self):
+        held = {}
+        for place, row in self.model.rows.items():
+            if row["state"] != "FREE":
+                until = {"QUARANTINED": row["hold"], "BLOCKED": row["end"]}.get(row["state"])
+                held[place] = (row["state"], row["owner"], row["service"], row["token"], until)
+        views = {(v.node, v.pool, v.port): (v.state.value, v.owner, v.service, v.token, v.until) for v in self.ledger.ports()}
+        assert views == held
+
+    @invariant()
+    def counts_add_up(self):
+        for (node, name), pool in self.ledger.pools.items():
+            counts = self.ledger.statistics(name, node=node)
+            views = list(self.ledger.ports(name, node=node))
+            inside = [view.state.value for view in views if pool.in_range(view.port)]
+            assert counts.size == counts.free + counts.allocated + counts.quarantined + counts.blocked == pool.spec.size
+            assert (counts.allocated, counts.quarantined, counts.blocked) == tuple(map(inside.count, ("ALLOCATED", "QUARANTINED", "BLOCKED")))
+            assert counts.retired == len(views) - len(inside)
+
+    @invariant()
+    def one_port_an_owner(self):
+        for owner in ("a", "b", "c", "d"):
+            places = [(lease.node, lease.pool) for lease in self.ledger.find(owner)]
+            assert len(places) == len(set(places))
+            for lease in self.ledger.find(owner):
+                with contextlib.suppress(errors.PortOutOfRange):
+                    assert self.ledger.port(lease.pool, lease.port, node=lease.node).owner == owner
+
+
+TestCore = Core.TestCase
+TestCore.settings = settings(stateful_step_count=40)
