@@ -136,13 +136,9 @@ class Encoder:
         crc = crc32(self.carry, crc_of(self.carry))
         suffix = b""
         parts: list[bytes] = []
-        number = 0
-        for event in events:
-            number += 1
-            if count > 1:
-                body = b'%s%s,"b":[%d,%d]' % (suffix, _encode(event)[:-1], number, count)
-            else:
-                body = _encode(event)[:-1]
+        for number, event in enumerate(events, 1):
+            text = _encode(event)[:-1]
+            body = b'%s%s,"b":[%d,%d]' % (suffix, text, number, count) if count > 1 else text
             crc = crc32(body, crc)
             suffix = SUFFIX % crc
             parts.append(body)
@@ -172,6 +168,8 @@ def _upcast(record: dict[str, Any], where: str) -> dict[str, Any]:
         record = UPCASTERS[kind, version](record)
         kind, version = record["kind"], version + 1
     newest = max((old + 1 for of, old in UPCASTERS if of == kind), default=1)
+    if not isinstance(kind, str) or not isinstance(version, int):
+        raise ValueError(f"its kind is {kind!r}, its version {version!r}")  # noqa: TRY004  (ValueError is what a bad line raises)
     if kind not in _KINDS or version != newest:
         raise _too_new(where, f"event kind {kind!r} version {version}")
     return record

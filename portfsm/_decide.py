@@ -71,7 +71,8 @@ class Draft(list[Event]):
         port, owner, service, token = pool.base + offset, pool.owner[offset], pool.service[offset], pool.token[offset]
         self.append(Event(seq, self.ts, _RELEASED, pool.node, pool.name, port, owner, service, token, hold_ms, until, cause))
         if until <= self.ts:
-            self.free(pool, offset)
+            self.seq = seq = seq + 1
+            self.append(Event(seq, self.ts, _FREED, pool.node, pool.name, port, "", "", 0, 0, 0, "elapsed"))
 
     def free(self, pool: Pool, offset: int) -> None:
         """The hold is over."""
@@ -158,16 +159,26 @@ def _choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int]
         last = index.held_last(pool, command.owner, command.service)
         if last >= 0:
             return last
-    freed = [offset for offset in due if _opens(pool, offset, draft.ts)] if due else due
-    if due and not freed and len(due) >= DRAIN_LIMIT:
-        freed = [offset for offset in index.due_by(pool, draft.ts, len(index.due)) if _opens(pool, offset, draft.ts)][:1]
-        due += freed
+    freed = _freed(pool, index, due, draft.ts) if due else due
     order = pool.spec.order
     if order == "lowest":
-        return _lowest(pool, index, freed)
+        found = pool.state.find(FREE, index.hint)
+        if found < 0:
+            found = pool.free_after(len(pool.state))
+        index.hint = found if found >= 0 else len(pool.state)
+        return min(found if found >= 0 else freed[0], *freed) if freed else found
     if order == "longest-idle":
         return _longest_idle(pool, index, freed)
     return _random(pool, freed, draft.seq + len(due))
+
+
+def _freed(pool: Pool, index: Index, due: list[int], now_ns: int) -> list[int]:
+    """Which of the ports that are due will be FREE to give. Looks further when the first many are not."""
+    freed = [offset for offset in due if _opens(pool, offset, now_ns)]
+    if not freed and len(due) >= DRAIN_LIMIT:
+        freed = [offset for offset in index.due_by(pool, now_ns, len(index.due)) if _opens(pool, offset, now_ns)][:1]
+        due += freed
+    return freed
 
 
 def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Draft) -> int:
@@ -184,14 +195,6 @@ def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Dr
             due.append(offset)
         return offset
     raise unavailable(pool, port)
-
-
-def _lowest(pool: Pool, index: Index, freed: list[int]) -> int:
-    found = pool.free_after(index.hint)
-    index.hint = found if found >= 0 else len(pool.state)
-    if freed:
-        return min(freed) if found < 0 else min(found, *freed)
-    return found
 
 
 def _longest_idle(pool: Pool, index: Index, freed: list[int]) -> int:

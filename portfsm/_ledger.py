@@ -79,7 +79,8 @@ class Ledger:
                     raise self._illegal(event, None, f"it follows seq {seq} at {ts}: events are gapless and time does not go back")
                 kind, port = event.kind, event.port
                 if pool is None or event.pool != pool.name or event.node != pool.node or not port or kind not in after_of:
-                    pool = self._turn_to(event)
+                    known = self.pools.get((event.node, event.pool)) if port and kind in after_of else None
+                    pool = known or self._begin(event)
                     if pool is None:
                         seq, ts = event.seq, event.ts
                         continue
@@ -131,14 +132,6 @@ class Ledger:
                     pool.since[offset] = ts
         finally:
             self.seq, self.ts = seq, ts
-
-    def _turn_to(self, event: Event) -> Pool | None:
-        """The pool that the event is about, made if this is its first; None when the event concerned no port and is done."""
-        if event.kind in _AFTER and event.port:
-            pool = self.pools.get((event.node, event.pool))
-            if pool is not None:
-                return pool
-        return self._begin(event)
 
     def _first(self, pool: Pool, event: Event) -> int:
         """Make the row that a port's first event needs, unless the event is illegal anyway."""
@@ -340,20 +333,21 @@ def apply(ledger: Ledger, event: Event) -> None:
 
 def apply_all(ledger: Ledger, events: Sequence[Event]) -> None:
     """Change `ledger` by the events of one decision, keeping the indexes in step."""
-    if len(events) != 1 and not _on_one_port(events):
+    first, last = events[0], events[-1]
+    if first is not last and not (len(events) == 2 and first.port == last.port and first.pool == last.pool and first.node == last.node):  # noqa: PLR2004
+        # Two events on one port, its release and its freeing say, are one step to the index; any others are taken singly.
         for event in events:
             apply_all(ledger, (event,))
         return
-    first = events[0]
     pool = ledger.pools.get((first.node, first.pool))
-    index = None if pool is None else pool.index
-    if pool is None or index is None or not first.port:
+    if pool is None or pool.index is None or not first.port:
         ledger.fold(events)
         return
-    offset = first.port - pool.base
-    code, owner, service = FREE, "", ""
+    index, offset = pool.index, first.port - pool.base
     if 0 <= offset < len(pool.state):
         code, owner, service = pool.state[offset], pool.owner[offset], pool.service[offset]
+    else:
+        code, owner, service = FREE, "", ""
     try:
         ledger.fold(events)
     except IllegalTransition:
@@ -361,11 +355,3 @@ def apply_all(ledger: Ledger, events: Sequence[Event]) -> None:
         raise
     if pool.index is index:
         index.touched(pool, offset, code, owner, service)
-
-
-def _on_one_port(events: Sequence[Event]) -> bool:
-    """Whether two events are, say, the release and the freeing of one port, which the index may see as one step."""
-    if len(events) != 2:  # noqa: PLR2004
-        return False
-    first, second = events
-    return first.port == second.port and first.pool == second.pool and first.node == second.node

@@ -13,14 +13,21 @@ from __future__ import annotations
 
 import enum
 import re
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
 
-from portfsm._codec import SUFFIX_SIZE, Seal
+from portfsm._codec import Header, Seal
 from portfsm.errors import InternalError
 
-__all__ = ["RULES", "TAIL_SLACK", "Facts", "Place", "Rule", "Tail", "Verdict", "begun_later", "decide", "sealed_in"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from portfsm._scanner import Scanner
+
+__all__ = ["RULES", "Facts", "Place", "Rule", "Tail", "Verdict", "begun_later", "decide", "events_in", "facts", "tail_limit"]
 
 TAIL_SLACK = 64 << 10
 """A file system may round a length up to a page or a block after a power cut."""
@@ -95,7 +102,7 @@ RULES = (
     Rule(Verdict.CORRUPT, "a line carries the right checksum and cannot be: software wrote it, not a crash", (Tail.WRONG,)),
     Rule(Verdict.CLEAN, "sealed, and every byte proves", (Tail.EMPTY,), sealed=True),
     Rule(Verdict.CLEAN, "the writer stopped without a seal, between two writes", (Tail.EMPTY,), sealed=False, place=Place.LAST),
-    Rule(Verdict.CORRUPT, "a later segment exists, so this one was sealed, and the seal is gone", (Tail.EMPTY,), sealed=False, place=Place.EARLIER),
+    Rule(Verdict.CORRUPT, "a later segment exists, so this one had a seal", (Tail.EMPTY,), sealed=False, place=Place.EARLIER),
     Rule(Verdict.CORRUPT, "a sealed segment was synced whole, so no crash did this", _CUT, sealed=True),
     Rule(Verdict.CORRUPT, "a later segment exists, so this one was synced whole", _CUT, sealed=False, place=Place.EARLIER),
     Rule(Verdict.CORRUPT, "a later batch was begun, so the damaged one had been synced", _CUT, sealed=False, place=Place.LAST, later=True),
@@ -127,30 +134,60 @@ _decode_seal = msgspec.json.Decoder(Seal).decode
 # A line is looked for anywhere, not between line ends: a line end may be damaged too.
 _EVENT_START = re.compile(rb'\{"seq":[0-9]')
 _SEAL_START = re.compile(rb'\{"kind":"seal",')
+_SEAL_BYTES = 256
+"""A seal is shorter."""
 _LINE_END = re.compile(rb',"c":"[0-9a-f]{8}"\}')
 
 
+def tail_limit(header: Header) -> int:
+    """As much as a crash can have torn in this segment."""
+    return header.batch + TAIL_SLACK
+
+
+def facts(scanner: Scanner, *, place: Place, size: int, tail: bytes) -> Facts:
+    """What a finished scan found. `tail` is what follows `scanner.good`, of a segment of `size` bytes: `tail_limit` bytes are enough."""
+    sealed = scanner.seal is not None
+    if scanner.wrong is not None or scanner.header is None:
+        return Facts(place, sealed, Tail.WRONG)
+    behind = size - scanner.good.offset
+    if not behind:
+        return Facts(place, sealed, Tail.EMPTY)
+    return Facts(
+        place,
+        sealed or sealed_in(tail),
+        Tail.INCOMPLETE if scanner.incomplete else Tail.UNPROVEN,
+        later=begun_later(tail, scanner.good.next_seq) is not None,
+        oversize=behind > tail_limit(scanner.header),
+    )
+
+
 def begun_later(tail: bytes, missing_seq: int) -> int | None:
-    """The first `seq` of some batch in `tail` that was begun after the one `missing_seq` belongs to; None when there is none."""
-    starts = [match.start() for match in _EVENT_START.finditer(tail)]
-    for start, stop in zip(starts, [*starts[1:], len(tail)], strict=True):
-        end = _LINE_END.search(tail, start, stop)
+    """The first `seq` of a batch in `tail` that was begun after the one `missing_seq` belongs to; None when there is none."""
+    firsts = (line.seq - line.b[0] + 1 for line in _legible(tail))
+    return next((first for first in firsts if first > missing_seq), None)
+
+
+def events_in(damaged: bytes) -> int:
+    """How many events can still be read in bytes that do not prove."""
+    return sum(1 for _ in _legible(damaged))
+
+
+def _legible(damaged: bytes) -> Iterator[_Line]:
+    starts = (match.start() for match in _EVENT_START.finditer(damaged))
+    for start, stop in pairwise(chain(starts, (len(damaged),))):
+        end = _LINE_END.search(damaged, start, stop)
         if end is None:
             continue
         try:
-            line = _decode_line(tail[start : end.end()])
+            yield _decode_line(damaged[start : end.end()])
         except ValueError:  # msgspec's own errors and the UnicodeDecodeError it lets through
             continue
-        first = line.seq - line.b[0] + 1
-        if first > missing_seq:
-            return first
-    return None
 
 
 def sealed_in(tail: bytes) -> bool:
     """A seal can be read somewhere in `tail`."""
     for match in _SEAL_START.finditer(tail):
-        end = _LINE_END.search(tail, match.start(), match.start() + _SEAL_SIZE)
+        end = _LINE_END.search(tail, match.start(), match.start() + _SEAL_BYTES)
         if end is None:
             continue
         try:
@@ -159,6 +196,3 @@ def sealed_in(tail: bytes) -> bool:
             continue
         return True
     return False
-
-
-_SEAL_SIZE = len('{"kind":"seal","count":,"last":,"sha256":""') + 2 * 19 + 64 + SUFFIX_SIZE

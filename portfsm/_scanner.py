@@ -25,8 +25,8 @@ __all__ = ["Position", "Scanner", "Wrong"]
 _ANY_SUFFIX = re.compile(rb',"c":"[0-9a-f]{8}"\}')
 _SUFFIXES_TRIED = 4
 """A line holds one; two when a line end was damaged; more only inside `data`. Bounds the work on forged bytes."""
-_LAST_BATCH = re.compile(rb',"b":\[([0-9]{1,9}),([0-9]{1,9})\],"c":"[0-9a-f]{8}"\}\n\Z')
-_LAST_BATCH_SIZE = SUFFIX_SIZE + 27
+_BATCH = re.compile(rb',"b":\[([0-9]{1,9}),([0-9]{1,9})\],"c":"[0-9a-f]{8}"\}\n')
+_BATCH_SIZE = SUFFIX_SIZE + 27
 _SEQ = re.compile(rb'\{"seq":([0-9]{1,19}),')
 
 
@@ -47,9 +47,9 @@ class Wrong(NamedTuple):
     why: str
 
 
-def _last_position(lines: bytes) -> tuple[int, int]:
-    """Where in its batch the last of these lines stands: (i, n)."""
-    found = _LAST_BATCH.search(lines, max(0, len(lines) - _LAST_BATCH_SIZE))
+def _position(lines: bytes, end: int) -> tuple[int, int]:
+    """Where in its batch the line stands that ends at `end`: (i, n)."""
+    found = _BATCH.fullmatch(lines, lines.rfind(b',"b":[', max(0, end - _BATCH_SIZE), end), end)
     return (int(found[1]), int(found[2])) if found else (1, 1)
 
 
@@ -75,9 +75,12 @@ class Scanner:
         self.wrong: Wrong | None = None
         self.good = Position()
         self.newline_missing = False
+        self.body_size = 0
+        """Where the seal begins."""
         self.marks: list[ClockMark] = []
         self._where = where
         self._after = after
+        self._base = 0
         self._at = Position()
         self._rest = b""
         self._pending: list[Event] = []
@@ -133,7 +136,7 @@ class Scanner:
         due = self._at.next_seq
         if events[0].seq != due or events[-1].seq != due + len(events) - 1:
             return self._take_each(lines)
-        begun, size = _last_position(lines)
+        begun, size = _position(lines, len(lines))
         return self._release(lines, events) if begun == size else self._hold_back(lines, events, begun, size)
 
     def _take_first(self, lines: bytes) -> bytes:
@@ -144,24 +147,27 @@ class Scanner:
 
     def _release(self, lines: bytes, events: list[Event]) -> list[Event]:
         """All of it is certain, and so is what waited for it."""
-        self._advance(lines, events[-1].seq + 1)
-        self.good = self._at
         if self._pending:
+            if _position(lines, lines.index(b"\n") + 1) != (len(self._pending) + 1, self._batch_size):
+                return self._take_each(lines)
             events = self._pending + events
             self._pending = []
+        self._advance(lines, events[-1].seq + 1)
+        self.good = self._at
         return self._wanted(events)
 
     def _hold_back(self, lines: bytes, events: list[Event], begun: int, size: int) -> list[Event]:
         """The last `begun` events belong to a batch of `size` that goes on behind these lines."""
-        together = self._pending + events
-        if begun > len(events) and begun != len(together):
+        start = _start_of_last(lines, min(begun, len(events)))
+        first = _position(lines, lines.index(b"\n", start) + 1)
+        goes_on = len(self._pending) + 1, self._batch_size
+        if first != ((1, size) if begun <= len(events) else goes_on) or begun > len(self._pending) + len(events):
             return self._take_each(lines)
-        before = self._at
-        self._advance(lines, events[-1].seq + 1)
         if begun <= len(events):
-            place = _start_of_last(lines, begun)
-            carry = lines[place - SUFFIX_SIZE : place] if place else before.carry
-            self.good = Position(before.offset + place, carry, events[-begun].seq)
+            carry = lines[start - SUFFIX_SIZE : start] if start else self._at.carry
+            self.good = Position(self._at.offset + start, carry, events[-begun].seq)
+        self._advance(lines, events[-1].seq + 1)
+        together = self._pending + events
         self._pending = together[-begun:]
         self._batch_size = size
         return self._wanted(together[:-begun])
@@ -171,7 +177,7 @@ class Scanner:
 
         The beginning of a batch at their end is put back, to be seen again together with its rest.
         """
-        begun, size = _last_position(lines)
+        begun, size = _position(lines, len(lines))
         stop = len(lines) if begun == size else _start_of_last(lines, begun)
         first, last = _SEQ.match(lines), _SEQ.match(lines, lines.rfind(b"\n", 0, max(stop - 1, 0)) + 1)
         if self._pending or not stop or first is None or last is None:
@@ -250,10 +256,11 @@ class Scanner:
             self._refuse(f"it does not decode ({error})")
 
     def _take_header(self, line: bytes) -> None:
-        mark = decode_mark(line, self._where)
+        mark = decode_mark(line, self._where) if line.startswith(b'{"kind":') else None
         if not isinstance(mark, Header):
-            return self._refuse(f"a segment begins with its header, not with {mark.__class__.__name__.lower()}")
+            return self._refuse("a segment begins with its header")
         self.header = mark
+        self._base = mark.base
         self._advance(line, mark.base + 1)
         self.good = self._at
         return None
@@ -267,11 +274,11 @@ class Scanner:
             return self._advance(line, self._at.next_seq)
         if self.incomplete:
             return self._refuse("a seal stands inside a batch")
-        assert self.header is not None
         last = self._at.next_seq - 1
-        if (mark.count, mark.last) != (last - self.header.base, last):
-            return self._refuse(f"the seal counts {mark.count} events up to {mark.last}, there are {last - self.header.base} up to {last}")
+        if (mark.count, mark.last) != (last - self._base, last):
+            return self._refuse(f"the seal counts {mark.count} events up to {mark.last}, there are {last - self._base} up to {last}")
         self.seal = mark
+        self.body_size = self._at.offset
         self._advance(line, last + 1)
         self.good = self._at
         return None

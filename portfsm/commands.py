@@ -41,7 +41,7 @@ def _check_reason(value: str, *, required: bool, name: str = "reason") -> None:
     check_text(name, value, required=required, limit=REASON_LIMIT)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # built on every call, and a fifth faster without slots
 class Allocate:
     """Give `owner` a port of `pool` on `node`: the one it holds, or one it or its `service` held, or a free one."""
 
@@ -61,7 +61,7 @@ class Allocate:
             check_port(self.port)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # as Allocate
 class Release:
     """End `lease`. With `block`, send the port to BLOCKED instead, for `for_s` seconds or until unblocked."""
 

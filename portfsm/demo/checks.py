@@ -196,7 +196,7 @@ def came_back(opened: Sequence[dict[str, Any]], *, start_s: float) -> Check:
         return Check("killed and back", passed=False, found="no controller came back")
     back = opened[-1]
     found = (
-        f"in charge {start_s:.2f} s after its start: {back['seq']} events read back in {back['opening_s'] * 1000:.0f} ms, "
+        f"in charge {start_s:.2f} s after its start: a log of {back['seq']} events opened in {back['opening_s'] * 1000:.0f} ms, "
         f"{back['kept']} replicas found alive, {back['lost']} leases of dead ones released"
     )
     measured = {key: back[key] for key in ("seq", "opening_s", "kept", "lost")}

@@ -155,11 +155,11 @@ async def run_controller(plan: Plan) -> None:
     """Open the log, take over what is there, and churn until dismissed."""
     began = time.monotonic()
     async with portfsm.open_manager(plan.log, pools=[PoolSpec(POOL, ports=plan.ports, hold_s=plan.hold_s)]) as manager:
-        opening_s = time.monotonic() - began
+        opened = {"said": "opened", "seq": manager.seq, "opening_s": time.monotonic() - began}
         async with open_line(plan.node) as node, open_line(plan.proxy) as proxy:
             controller = Controller(plan, manager, node, proxy, Acks(plan.acks))
             kept, lost = await controller.recover()
-            say({"said": "opened", "seq": manager.seq, "opening_s": opening_s, "kept": kept, "lost": lost})
+            say({**opened, "kept": kept, "lost": lost})
             await run_until_dismissed(controller.run, leash=plan.leash)
             say({"said": "closing", "seq": manager.seq, "digest": manager.digest()})
 

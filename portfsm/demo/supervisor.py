@@ -7,11 +7,13 @@ them, kills the controllers, watches, and makes sure that nobody is left. Then i
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
@@ -24,13 +26,15 @@ from portfsm.demo.show import Moment, Result, Show, open_show
 from portfsm.demo.side import CASUALTIES, Side, set_up
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from rich.console import Console
 
-HELD, BARE = "with-hold", "without-hold"
+HELD, BARE = "hold", "no-hold"
 MIN_SECONDS, MAX_SECONDS = 3.0, 3600.0
 DRAW_EVERY_S = 0.2
+PATIENCE_S = 30.0
+"""Bound on each step of the play: only a hang reaches it."""
 REST_S = 0.5
 """How long nobody is in control: about what a process manager takes to notice and start anew."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -64,9 +68,7 @@ class Supervisor:
             group.cancel_scope.cancel()
 
     async def _play(self) -> None:
-        async with anyio.create_task_group() as group:
-            for side in self.sides:
-                group.start_soon(side.begin)
+        await self._on_both(Side.begin)
         began = anyio.current_time()
         async with anyio.create_task_group() as group:
             group.start_soon(self._draw_for_ever, began)
@@ -75,20 +77,24 @@ class Supervisor:
                 await self._kill_and_restart()
                 await anyio.sleep_forever()
             group.cancel_scope.cancel()
-        async with anyio.create_task_group() as group:
-            for side in self.sides:
-                group.start_soon(side.end)
+        await self._on_both(Side.end)
         self._draw(self.seconds)
 
     async def _kill_and_restart(self) -> None:
-        for side in self.sides:
-            await side.kill()
-        self.show.note(f"kill -9: both controllers in the midst of their work, and {CASUALTIES} replicas of each; the others go on")
+        await self._on_both(Side.kill)
+        self.show.note(f"kill -9: both controllers at work, and {CASUALTIES} replicas of each; the others go on")
         await anyio.sleep(REST_S)
-        async with anyio.create_task_group() as group:
-            for side in self.sides:
-                group.start_soon(side.start_controller)
+        await self._on_both(Side.start_controller)
         self.show.note("both are back, with nothing but their logs to go by")
+
+    async def _on_both(self, step: Callable[[Side], Coroutine[Any, Any, None]]) -> None:
+        try:
+            with anyio.fail_after(PATIENCE_S):
+                async with anyio.create_task_group() as group:
+                    for side in self.sides:
+                        group.start_soon(step, side)
+        except TimeoutError as error:
+            raise DemoError(f"a step that takes a second was not done after {PATIENCE_S:.0f} s") from error
 
     async def _draw_for_ever(self, began: float) -> None:
         while True:
@@ -189,11 +195,17 @@ def conclude(held: Side, bare: Side, *, began: float) -> Result:
 
 def next_commands(log: Path, port: int, blocked: int) -> Sequence[tuple[str, str]]:
     """What to try on the log, with a port worth looking at."""
-    place = shlex.quote(str(log))
+    portfsm, place = program(), shlex.quote(str(log))
     return (
-        (f"portfsm status {place}", "how the pool stands"),
-        (f"portfsm log {place} -n 20", "the last events"),
-        (f"portfsm history {place} {port}", "one port's life"),
-        (f"portfsm explain {place} {blocked}", "why it is not given"),
-        (f"portfsm verify {place}", "check every line"),
+        (f"{portfsm} status {place}", "how the pool stands"),
+        (f"{portfsm} log {place} -n 20", "the last events"),
+        (f"{portfsm} history {place} {port}", "one port's life"),
+        (f"{portfsm} explain {place} {blocked}", "why it is not given"),
+        (f"{portfsm} verify {place}", "check every line"),
     )
+
+
+def program() -> str:
+    """What to type for `portfsm` here: in a virtual environment that is not activated, its path."""
+    beside = Path(sys.executable).with_name("portfsm")
+    return shlex.quote(str(beside)) if beside.exists() and not shutil.which("portfsm") else "portfsm"

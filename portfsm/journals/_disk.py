@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from portfsm.errors import JournalUnreadable
@@ -30,9 +31,29 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _INTERRUPTIONS = 16
 _NETWORK = frozenset(
-    "nfs nfs4 cifs smb smb2 smb3 smbfs ncpfs 9p afs ceph coda lustre glusterfs beegfs gpfs orangefs pvfs2 davfs".split()
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "ncpfs",
+        "9p",
+        "afs",
+        "ceph",
+        "coda",
+        "lustre",
+        "glusterfs",
+        "beegfs",
+        "gpfs",
+        "orangefs",
+        "pvfs2",
+        "davfs",
+    }
 )
-_NETWORK_FUSE = frozenset("sshfs s3fs rclone glusterfs ceph ceph-fuse gcsfuse davfs2 juicefs mergerfs-nfs goofys s3ql".split())
+_NETWORK_FUSE = frozenset({"sshfs", "s3fs", "rclone", "glusterfs", "ceph", "ceph-fuse", "gcsfuse", "davfs2", "juicefs", "goofys", "s3ql"})
 
 
 class Stat(Protocol):
@@ -102,10 +123,10 @@ class RealDisk:
 
     def mkdir(self, path: str) -> None:
         """Make the directory and its missing parents, each one durable."""
-        parent = os.path.dirname(os.path.abspath(path))
-        if not os.path.isdir(parent):
-            self.mkdir(parent)
-        os.mkdir(path, 0o700)
+        parent = Path(path).absolute().parent
+        if not parent.is_dir():
+            self.mkdir(str(parent))
+        Path(path).mkdir(0o700)
         fd = os.open(parent, os.O_RDONLY)
         try:
             os.fsync(fd)
@@ -115,8 +136,8 @@ class RealDisk:
     def is_network(self, path: str) -> str:
         """The type of the file system when it is a network's, else empty. Empty too where the system does not say."""
         try:
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-                return network_type(table, os.path.realpath(path))
+            with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as table:
+                return network_type(table, str(Path(path).resolve()))
         except OSError:
             return ""
 
@@ -186,10 +207,11 @@ class Directory:
         """A directory's sync failed once: the kernel reports that only once, so nothing later proves anything."""
         self._fd: int | None = None
 
-    def hold(self) -> None:
-        """Open it. Raises `OSError`."""
+    def hold(self) -> int:
+        """Open it, once. Raises `OSError`."""
         if self._fd is None:
             self._fd = self.disk.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        return self._fd
 
     def let_go(self) -> None:
         """Close it."""
@@ -207,10 +229,9 @@ class Directory:
 
     def sync(self) -> None:
         """Make creations, renames and removals durable."""
-        self.hold()
-        assert self._fd is not None
+        fd = self.hold()
         self.sync_failed = True
-        self.disk.fsync(self._fd)
+        self.disk.fsync(fd)
         self.sync_failed = False
 
     def size(self, name: str) -> int:

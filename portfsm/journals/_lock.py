@@ -28,6 +28,8 @@ __all__ = ["Lock"]
 NAME = "LOCK"
 _SIZE = 512
 """The text is padded to one sector: it is replaced in place, needs no room on a full disk and cannot tear."""
+_NONE = -1
+"""A file handle that every call refuses."""
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
@@ -52,7 +54,7 @@ class Lock:
         self._directory = directory
         self._disk = directory.disk
         self._path = directory.at(NAME)
-        self._fd: int | None = None
+        self._fd = _NONE
         self._file = (0, 0)
         self._mine = b""
         self.epoch = 0
@@ -103,7 +105,6 @@ class Lock:
 
     def claim(self, epoch: int, holder: str, boot_id: str) -> None:
         """Write the epoch down, durably. Raises `OSError`."""
-        assert self._fd is not None
         text = _Text(epoch, os.getpid(), socket.gethostname()[:64], holder, boot_id)
         line = _encode(text)
         if len(line) >= _SIZE:
@@ -118,7 +119,7 @@ class Lock:
 
     def check(self) -> None:
         """Raise `Fenced` unless this is still the writer; `OSError` when that cannot be told."""
-        if self._fd is None:
+        if self._fd == _NONE:
             raise self._fenced(None, "the lock was given up")
         if self._moved():
             raise self._fenced(None, "the log's directory or its LOCK was moved or replaced")
@@ -141,9 +142,9 @@ class Lock:
 
     def release(self) -> None:
         """Let the next one in."""
-        fd, self._fd = self._fd, None
+        fd, self._fd = self._fd, _NONE
         _held.discard(self)
-        if fd is not None:
+        if fd != _NONE:
             with contextlib.suppress(OSError):
                 self._disk.close(fd)
 

@@ -38,7 +38,9 @@ def sentence(segment: Segment, ending: Ending) -> str:
 def mend(directory: Directory, segment: Segment, ending: Ending, reserve: Reserve, epoch: int) -> None:
     """Seal what can be believed. Repeating it after another crash does no harm. Raises `OSError`."""
     if ending.torn_bytes:
-        keep_torn(directory, segment.name, directory.bytes_of(segment.name, ending.good.offset, ending.size), f"{ending.good.offset}-{epoch}")
+        keep_torn(
+            directory, segment.name, directory.bytes_of(segment.name, ending.good.offset, ending.size), f"{ending.good.offset}-{epoch}"
+        )
     if ending.last_seq > segment.header.base:
         _seal(directory, segment, ending, reserve)
 

@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from portfsm._codec import Header, Seal, decode_mark
-from portfsm._recovery import TAIL_SLACK, Facts, Place, Rule, Tail, Verdict, begun_later, decide, sealed_in
+from portfsm._recovery import Place, Rule, Verdict, begun_later, decide, facts, tail_limit
 from portfsm._scanner import Position, Scanner
 from portfsm.errors import JournalCorrupt
 
@@ -26,8 +26,22 @@ if TYPE_CHECKING:
     from portfsm.events import Event
     from portfsm.journals._disk import Directory
 
-__all__ = ["Ending", "Segment", "corrupt", "ending_of", "links", "name_of", "names_in", "read_segment", "survey"]
+__all__ = [
+    "EMPTY_DIGEST",
+    "Ending",
+    "Segment",
+    "corrupt",
+    "ending_of",
+    "links",
+    "name_of",
+    "names_in",
+    "read_ends",
+    "read_segment",
+    "survey",
+]
 
+EMPTY_DIGEST = hashlib.sha256().hexdigest()
+"""The digest of a log without events."""
 _NAME = re.compile(r"[0-9]{20}\.jsonl")
 _EDGE_BYTES = 64 << 10
 """A header or a seal is far shorter."""
@@ -88,7 +102,7 @@ def corrupt(path: str, segment: str, offset: int, seq: int | None, why: str) -> 
 
 def survey(directory: Directory) -> list[Segment]:
     """All segments, their links checked, by reading both ends of each. Raises `JournalCorrupt`, `JournalTooNew`, `OSError`."""
-    segments = [_read_ends(directory, name) for name in names_in(directory)]
+    segments = [read_ends(directory, name) for name in names_in(directory)]
     before: Segment | None = None
     for segment in segments:
         if before is not None and before.seal is None:
@@ -103,24 +117,25 @@ def survey(directory: Directory) -> list[Segment]:
 def links(before: Segment | None, segment: Segment) -> str:
     """Why `segment` cannot follow `before`; empty when it can."""
     header = segment.header
-    if segment.name != name_of(header.base + 1):
-        return f"its header says that it begins with seq {header.base + 1}, its name says otherwise"
     if before is None:
-        return "" if (header.no, header.base, header.prev) == (1, 0, "") else f"it is segment {header.no}, and the ones before it are missing"
-    if header.log != before.header.log:
-        return f"it belongs to another log ({header.log})"
-    if before.seal is None:
-        return f"{before.name} before it has no readable seal"
-    if header.no != before.header.no + 1 or header.base != before.seal.last:
-        return f"it is segment {header.no} after seq {header.base}, {before.name} is segment {before.header.no} up to seq {before.seal.last}"
-    if header.prev != before.seal.sha256:
-        return f"its link does not match the seal of {before.name}: one of the two was edited or replaced"
-    if header.epoch < before.header.epoch:
-        return f"its epoch {header.epoch} is older than {before.header.epoch} before it"
-    return ""
+        first = (header.no, header.base, header.prev) == (1, 0, "")
+        found = [(not first, f"it is segment {header.no}, and the ones before it are missing")]
+    else:
+        was, seal = before.header, before.seal or Seal(0, 0, "")
+        found = [
+            (header.log != was.log, f"it belongs to another log ({header.log})"),
+            (before.seal is None, f"{before.name} before it has no readable seal"),
+            (header.no != was.no + 1, f"it is segment {header.no} of the log and follows segment {was.no}"),
+            (header.base != seal.last, f"it goes on after seq {header.base}, the one before it ends at {seal.last}"),
+            (header.prev != seal.sha256, f"its link does not match the seal of {before.name}: one of the two was edited or replaced"),
+            (header.epoch < was.epoch, f"its epoch {header.epoch} is older than {was.epoch} before it"),
+        ]
+    found.append((segment.name != name_of(header.base + 1), f"it begins with seq {header.base + 1}, its name says otherwise"))
+    return next((why for wrong, why in found if wrong), "")
 
 
-def _read_ends(directory: Directory, name: str) -> Segment:
+def read_ends(directory: Directory, name: str) -> Segment:
+    """A segment by its header and its seal, if it has one. Raises `JournalCorrupt` when the header does not prove."""
     size = directory.size(name)
     start = directory.bytes_of(name, 0, min(size, _EDGE_BYTES))
     scanner = Scanner(directory.at(name), after=_NONE_WANTED)
@@ -183,27 +198,12 @@ def read_segment(directory: Directory, segment: Segment, place: Place, *, after:
 
 def refuse_damage(directory: Directory, name: str, scanner: Scanner, size: int, place: Place) -> Rule:
     """The verdict on what lies behind the last good batch; raises `JournalCorrupt` when that is it."""
-    rule, later = judge(directory, name, scanner, size, place)
+    good, wrong, header = scanner.good, scanner.wrong, scanner.header
+    tail = b"" if header is None else directory.bytes_of(name, good.offset, min(size, good.offset + tail_limit(header)))
+    rule = decide(facts(scanner, place=place, size=size, tail=tail))
     if rule.verdict is not Verdict.CORRUPT:
         return rule
-    wrong = scanner.wrong
     if wrong is not None:
         raise corrupt(directory.path, name, wrong.offset, wrong.seq, f"{rule.why} ({wrong.why})")
-    evidence = f" (a batch from seq {later} follows)" if later else ""
-    raise corrupt(directory.path, name, scanner.good.offset, scanner.good.next_seq, rule.why + evidence)
-
-
-def judge(directory: Directory, name: str, scanner: Scanner, size: int, place: Place) -> tuple[Rule, int | None]:
-    """The row of the decision table for a scanned segment, and the `seq` of a later batch behind the damage."""
-    good = scanner.good.offset
-    header = scanner.header
-    if scanner.wrong is not None or header is None:
-        return decide(Facts(place, scanner.seal is not None, Tail.WRONG)), None
-    if good == size:
-        return decide(Facts(place, scanner.seal is not None, Tail.EMPTY)), None
-    oversize = size - good > header.batch + TAIL_SLACK
-    tail = directory.bytes_of(name, good, min(size, good + header.batch + TAIL_SLACK))
-    later = begun_later(tail, scanner.good.next_seq)
-    kind = Tail.INCOMPLETE if scanner.incomplete else Tail.UNPROVEN
-    sealed = scanner.seal is not None or sealed_in(tail)
-    return decide(Facts(place, sealed, kind, later=later is not None, oversize=oversize)), later
+    later = begun_later(tail, good.next_seq)
+    raise corrupt(directory.path, name, good.offset, good.next_seq, rule.why + (f" (from seq {later})" if later else ""))

@@ -67,7 +67,9 @@ def load(directory: Directory, log_id: str, last_seq: int) -> tuple[int, list[by
         try:
             lines = _read(directory, log_id, seq, last_seq)
         except (ValueError, OSError) as error:
-            _log.warning("snapshot.ignored", path=directory.at(name_of(seq)), why=str(error), effect="an older one, or more of the log, is read")
+            _log.warning(
+                "snapshot.ignored", path=directory.at(name_of(seq)), why=str(error), effect="an older one, or more of the log, is read"
+            )
         else:
             return seq, lines
     return None

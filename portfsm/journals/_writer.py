@@ -32,7 +32,9 @@ __all__ = ["Writer", "no_room", "outcome_unknown"]
 
 def outcome_unknown(path: str, error: OSError, doing: str) -> OutcomeUnknown:
     """Nobody knows what the disk holds now."""
-    message = f"{path}: {doing} failed ({error.strerror or error}), so nobody knows what the disk holds: open the log again, which finds out"
+    message = (
+        f"{path}: {doing} failed ({error.strerror or error}), so nobody knows what the disk holds: open the log again, which finds out"
+    )
     return OutcomeUnknown(message, path=path, errno=error.errno)
 
 
@@ -55,7 +57,7 @@ class Writer:
         self._encoder = Encoder()
         self._first_line = self._encoder.encode_line(header)
         self._digest = hashlib.sha256(self._first_line)
-        self._fd: int | None = None
+        self._fd = -1
         self.size = len(self._first_line)
 
     def create(self) -> None:
@@ -65,10 +67,9 @@ class Writer:
 
     def close(self) -> None:
         """Close the file, nothing else."""
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                self._disk.close(self._fd)
-            self._fd = None
+        with contextlib.suppress(OSError):
+            self._disk.close(self._fd)
+        self._fd = -1
 
     @property
     def count(self) -> int:
@@ -100,7 +101,6 @@ class Writer:
 
     def _put(self, data: bytes, carry: bytes) -> None:
         """The bytes are durable at the end of the segment; or it is as it was (`JournalFull`, `Fenced`); or `OutcomeUnknown`."""
-        assert self._fd is not None
         try:
             self._write(self._fd, data)
             # After the write and before the sync: whoever took over has written its epoch before it reads our bytes.
@@ -117,7 +117,9 @@ class Writer:
         except OSError as error:
             raise outcome_unknown(self._directory.at(self.name), error, "a write") from error
         if gone:
-            raise OutcomeUnknown(f"{self._directory.at(self.name)} was deleted while it was written to: restore it", path=self._directory.path)
+            raise OutcomeUnknown(
+                f"{self._directory.at(self.name)} was deleted while it was written to: restore it", path=self._directory.path
+            )
         try:
             self._disk.fdatasync(self._fd)
         except OSError as error:

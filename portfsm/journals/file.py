@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 from typing import TYPE_CHECKING, TypeVar
@@ -31,7 +30,7 @@ from portfsm.journals._disk import Directory, Disk, RealDisk, is_full, unreadabl
 from portfsm.journals._lock import Lock
 from portfsm.journals._mend import mend, sentence, tidy
 from portfsm.journals._reserve import Reserve
-from portfsm.journals._segments import Ending, Segment, ending_of, read_segment, survey
+from portfsm.journals._segments import EMPTY_DIGEST, Ending, Segment, ending_of, read_segment, survey
 from portfsm.journals._writer import Writer, no_room, outcome_unknown
 from portfsm.values import Head
 
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FileJournal"]
 
-EMPTY_DIGEST = hashlib.sha256().hexdigest()
-"""The digest of a log without events."""
 _CLOCK_STEP_NS = 100_000_000
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -103,6 +100,7 @@ class FileJournal:
 
     @property
     def log_id(self) -> str:
+        """Names this log for ever; known after `open`."""
         return self._log_id
 
     @property
@@ -237,7 +235,7 @@ class FileJournal:
         Raises `Fenced` and `JournalFull` (nothing was written; the latter may be tried again), `OutcomeUnknown` (every
         later append raises it too), `JournalError` when closed or used in a forked process.
         """
-        self._check_usable()
+        lock = self._check_usable()
         if not events:
             return self._reserve.take() if self._reserve.full else None
         last = self.head_seq
@@ -246,7 +244,7 @@ class FileJournal:
         # Stays when anything unforeseen leaves the block below, a KeyboardInterrupt for one.
         self._stopped = OutcomeUnknown(f"{self.path}: an append was interrupted: open the log again", path=self.path, errno=None)
         try:
-            self._append(events)
+            self._append(lock, events)
         except JournalFull:
             self._stopped = None
             raise
@@ -264,17 +262,17 @@ class FileJournal:
         """`seq` of the last durable event."""
         return self._writer.last_seq if self._writer is not None else self._last[0]
 
-    def _append(self, events: Sequence[Event]) -> None:
+    def _append(self, lock: Lock, events: Sequence[Event]) -> None:
         writer = self._writer
         if writer is not None and writer.size >= self._segment_bytes:
             self._end_segment(writer)
             writer = None
         if writer is None:
-            writer = self._begin_segment(BATCH_BYTES)
+            writer = self._begin_segment(lock, BATCH_BYTES)
         too_long = writer.append(events, self._clock_mark(events[0].ts))
         if too_long:
             self._end_segment(writer)
-            self._begin_segment(too_long + 1024).append(events, None)
+            self._begin_segment(lock, too_long + 1024).append(events, None)
 
     def _end_segment(self, writer: Writer) -> None:
         """Seal it; the next one follows. One without events is replaced instead."""
@@ -284,12 +282,11 @@ class FileJournal:
         writer.close()
         self._writer = None
 
-    def _begin_segment(self, batch_bytes: int) -> Writer:
-        assert self._lock is not None
+    def _begin_segment(self, lock: Lock, batch_bytes: int) -> Writer:
         try:
-            self._lock.check()  # whoever was superseded must not mend what another writes
+            lock.check()  # whoever was superseded must not mend what another writes
             self._mend_once()
-            writer = Writer(self._directory, self._lock, self._reserve, self._header(batch_bytes))
+            writer = Writer(self._directory, lock, self._reserve, self._header(batch_bytes))
             self._with_room(writer.create)
         except OSError as error:
             if is_full(error):
@@ -348,7 +345,7 @@ class FileJournal:
         self._clock_offset = wall - boot
         return ClockMark(ts, wall, boot)
 
-    def _check_usable(self) -> None:
+    def _check_usable(self) -> Lock:
         if self._lock is None:
             raise JournalError(f"{self.path} is not open: open it first", path=self.path)
         if os.getpid() != self._pid:
@@ -357,6 +354,7 @@ class FileJournal:
             raise self._stopped
         if self._directory.sync_failed:
             raise OutcomeUnknown(f"{self.path}: a sync of the directory failed: open the log again", path=self.path, errno=None)
+        return self._lock
 
     # ---- snapshots ----------------------------------------------------------------------------------------------
 
@@ -401,4 +399,3 @@ class FileJournal:
             writer.seal()
         except JournalError as error:
             _log.warning("journal.unsealed", path=self.path, why=str(error), effect="the next opening mends the last segment")
-

@@ -54,14 +54,17 @@ class MemoryJournal:
 
     @property
     def log_id(self) -> str:
+        """Names this log; chosen when the first handle was made."""
         return self._store.log_id
 
     @property
     def full(self) -> bool:
+        """Memory that is full raises `MemoryError`."""
         return False
 
     @property
     def recovered(self) -> str:
+        """There is nothing that could need mending."""
         return ""
 
     def open(self, holder: str) -> int:
@@ -114,7 +117,7 @@ class MemoryJournal:
     def reopened(self) -> MemoryJournal:
         """Another handle, not yet open, on the same log."""
         other = MemoryJournal()
-        other._store = self._store  # noqa: SLF001  (same class: the store is what handles share)
+        other._store = self._store
         return other
 
     def abandon(self) -> None:

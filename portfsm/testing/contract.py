@@ -40,11 +40,15 @@ def _sample(seq: int) -> Event:
     port = 30_000 + seq // 3 % 1000
     owner = f"replica-{seq // 3}"
     if seq % 41 == 0:
-        return Event(seq, ts, EventKind.OPENED, data={"epoch": 1, "b": [1, 2], "c": "00000000", "ünï": '"\\\n\u2028', "list": [1.5, None, True]})
+        return Event(
+            seq, ts, EventKind.OPENED, data={"epoch": 1, "b": [1, 2], "c": "00000000", "ünï": '"\\\n\u2028', "list": [1.5, None, True]}
+        )
     if seq % 3 == 0:
         return Event(seq, ts, EventKind.ALLOCATED, "nöde-a", "http", port, owner, "checkout", seq)
     if seq % 3 == 1:
-        return Event(seq, ts, EventKind.RELEASED, "", "http", port, owner, "", seq - 1, 10_000, ts + 10_000_000_000, "released", 'said "stop"\n')
+        return Event(
+            seq, ts, EventKind.RELEASED, "", "http", port, owner, "", seq - 1, 10_000, ts + 10_000_000_000, "released", 'said "stop"\n'
+        )
     return Event(seq, ts, EventKind.FREED, "", "http", port, cause="elapsed")
 
 

@@ -111,7 +111,11 @@ class _Entries:
     def after_power_cut(self, chance: random.Random) -> dict[str, int]:
         found = dict(self.platter)
         in_order = chance.random() < 0.5
-        kept = self.unsynced[: chance.randint(0, len(self.unsynced))] if in_order else [step for step in self.unsynced if chance.random() < 0.5]
+        kept = (
+            self.unsynced[: chance.randint(0, len(self.unsynced))]
+            if in_order
+            else [step for step in self.unsynced if chance.random() < 0.5]
+        )
         for step in kept:
             _apply(found, *step)
         return found

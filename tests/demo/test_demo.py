@@ -72,7 +72,7 @@ async def test_it_proves_its_point_and_leaves_nothing_but_the_logs(tmp_path: Pat
     assert len(checks) == 9
     assert found[-1]["kind"] == "result"
     assert family.members() == []
-    assert sorted(path.name for path in (tmp_path / "d").iterdir() if path.is_dir()) == ["with-hold", "without-hold"]
+    assert sorted(path.name for path in (tmp_path / "d").iterdir() if path.is_dir()) == ["hold", "no-hold"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -117,7 +117,7 @@ async def test_a_useless_duration_is_a_usage_error(family: Family, seconds: str)
 
 
 async def test_an_earlier_demo_is_not_overwritten(tmp_path: Path, family: Family) -> None:
-    (tmp_path / "with-hold").mkdir()
+    (tmp_path / "hold").mkdir()
     status, _, stderr = await finished(family, "--dir", str(tmp_path))
 
     assert status == 2

@@ -17,8 +17,8 @@ from portfsm.demo.show import JsonShow, Moment, PlainShow, Result, open_show
 from portfsm.demo.side import Gauges
 
 SIDES = [
-    Gauges("with-hold", 2.4, "up in 0.20 s", 301, 20, 46, 5, 9, 1, Counts(1800)),
-    Gauges("without-hold", 0.0, counts=Counts(1500, 212, 3)),
+    Gauges("hold", 2.4, "up in 0.20 s", 301, 20, 46, 5, 9, 1, Counts(1800)),
+    Gauges("no-hold", 0.0, counts=Counts(1500, 212, 3)),
 ]
 MOMENT = Moment(4.0, 15.0, SIDES)
 GOOD = Check("no hold shortened", passed=True, found="101 holds", figures={"holds": 101})
@@ -55,7 +55,7 @@ def test_a_pipe_gets_plain_lines() -> None:
     text = shown()
 
     assert "\x1b" not in text
-    assert "  4.0 s  with-hold: 46 moved, 9 quarantined, 1800 right, 0 WRONG, 0 failed | without-hold" in text
+    assert "  4.0 s  hold: 46 moved, 9 quarantined, 1800 right, 0 WRONG, 0 failed | no-hold" in text
     assert "ok    no hold shortened: 101 holds" in text
     assert "All 1 checks passed in 16 s" in text
     assert "portfsm verify /tmp/d" in text
