@@ -337,8 +337,8 @@ def _free(command: commands.Free, ledger: Ledger, draft: Draft) -> None:
         draft.on(pool, command.port - pool.base, EventKind.FREED, cause="operator", reason=command.reason)
 
 
-def _sweep(command: commands.Sweep, ledger: Ledger, draft: Draft) -> None:  # noqa: ARG001  (dispatched on its type)
-    for pool in ledger.select():
+def _sweep(command: commands.Sweep, ledger: Ledger, draft: Draft) -> None:
+    for pool in ledger.select(command.pool, command.node):
         for offset in index_of(pool).due_by(pool, draft.ts, _BATCH - len(draft)):
             draft.notice(pool, offset)
 

@@ -17,25 +17,26 @@ from typing import TYPE_CHECKING
 
 import anyio
 import attrs
-import structlog
-from anyio.lowlevel import cancel_shielded_checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from portfsm import commands
+from portfsm._cache import Cache
 from portfsm._decide import decide
-from portfsm._dump import dump, load
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
-from portfsm._replay import replay
+from portfsm._log import tell, warn
 from portfsm._waiters import Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
-from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PoolExhausted, PortfsmError
-from portfsm.protocols import CachingJournal
+from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PoolExhausted, PortfsmError, PortUnavailable
 from portfsm.specs import check_overlaps
+from portfsm.states import PortState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from portfsm._waiters import Waiter
+    from portfsm._writer import Worker
     from portfsm.events import Event
     from portfsm.protocols import Clock, Journal
     from portfsm.specs import PoolSpec
@@ -43,17 +44,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-log = structlog.get_logger("portfsm")
-
-SNAPSHOT_EVERY = 250_000
-SNAPSHOT_AT_CLOSE = 10_000
-"""A log shorter than this is read faster than a snapshot is worth."""
-
 RECENT = 8_192
 """Durable events kept for watchers; one that falls further behind reads the log."""
 
-CLOSE_S = 30.0
 SLOW_SYNC_S = 1.0
+
+_NEVER = 1 << 63
 
 _GROWING = (commands.Allocate, commands.Adopt, commands.Hold, commands.DefinePool)
 
@@ -69,10 +65,11 @@ class Grant:
 class Engine:
     """All that `PortManager` stands on. Made on the loop it will run on."""
 
-    def __init__(self, journal: Journal, clock: Clock) -> None:
+    def __init__(self, journal: Journal, clock: Clock, *, close_s: float, worker: Worker | None = None) -> None:
         self.journal = journal
         self.clock = clock
-        self.cache = journal if isinstance(journal, CachingJournal) else None
+        self.close_s = close_s
+        self.cache = Cache(journal)
         self.ahead = Ledger()
         self.published = Ledger()
         self.waiters = Waiters()
@@ -81,10 +78,11 @@ class Engine:
         self.news = anyio.Event()
         self.closing = False
         self.closed = False
-        self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail)
-        self._snapshot_seq = 0
-        self._snapshot_due = False
+        self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail, worker=worker)
+        self._opened = False
+        self._probing = False
         self._timer: anyio.CancelScope | None = None
+        self._wake_at = _NEVER
         self._timeline: Timeline
 
     # ------------------------------------------------------------------ opening
@@ -92,48 +90,41 @@ class Engine:
     async def start(self, pools: Sequence[PoolSpec], *, holder: str, after_reboot: str, seeds: Sequence[str]) -> None:
         """Open the journal, replay it, record the opening and the pools."""
         try:
-            epoch = await self.writer.call(lambda: self.journal.open(holder))
-            self.ahead = await self.writer.call(self._recover)
+            epoch = await self.writer.call(partial(self._open_journal, holder))
+            self.ahead = await self.writer.call(self.cache.restore)
             self._check_pools(pools)
             self.published = self.ahead.copy()
             self.writer.durable_seq = self.ahead.seq
-            self._timeline = Timeline(self.clock, opened=self.ahead.opened, last_ts=self.ahead.ts)
-            recovered = self.cache.recovered if self.cache else ""
-            opening = commands.Open(
-                epoch, holder, self._timeline.boot, self._timeline.opened_boot_ns, self.clock.wall_ns(),
-                recovered=recovered, restart_holds=after_reboot == "restart",
-            )  # fmt: skip
-            self._commit(decide(self.ahead, opening, now_ns=self.now()))
+            recovered = self.cache.recovered
+            self._record_opening(epoch, holder, recovered, restart_holds=after_reboot == "restart")
             for spec, seed in zip(pools, seeds, strict=True):
                 self._commit(decide(self.ahead, commands.DefinePool(spec, seed=seed), now_ns=self.now()))
             await self.writer.durable(self.ahead.seq)
         except BaseException:
-            with anyio.move_on_after(CLOSE_S, shield=True):
-                await self.writer.call(self.journal.close)
-            self.writer.stop()
+            with anyio.move_on_after(self.close_s, shield=True):
+                await self._let_go()
             raise
         if recovered:
-            log.warning("portfsm.recovered", what=recovered, epoch=epoch)
+            warn("recovered", what=recovered, epoch=epoch)
+
+    def _open_journal(self, holder: str) -> int:
+        epoch = self.journal.open(holder)
+        self._opened = True
+        return epoch
+
+    def _record_opening(self, epoch: int, holder: str, recovered: str, *, restart_holds: bool) -> None:
+        line = self._timeline = Timeline(self.clock, opened=self.ahead.opened, last_ts=self.ahead.ts)
+        opening = commands.Open(
+            epoch, holder, line.boot, line.opened_boot_ns, self.clock.wall_ns(), recovered=recovered, restart_holds=restart_holds
+        )
+        # Stamped with the very reading it carries: the next opening takes the difference of the two for the time of the log.
+        self._commit(decide(self.ahead, opening, now_ns=line.opened_ts))
 
     def _check_pools(self, pools: Sequence[PoolSpec]) -> None:
         """Refuse ports that another pool, known to the log alone, still has in use."""
         given = {spec.name for spec in pools}
         in_use = {pool.name for pool in self.ahead.select() if next(pool.offsets(), None) is not None} - given
         check_overlaps([*pools, *(spec for name, spec in self.ahead.specs.items() if name in in_use)])
-
-    def _recover(self) -> Ledger:
-        """In the writer's thread: the newest snapshot, then the events after it."""
-        cached = self.cache.load_snapshot() if self.cache else None
-        if cached is not None:
-            ledger = Ledger()
-            try:
-                load(ledger, cached[1])
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                log.warning("portfsm.snapshot_ignored", seq=cached[0], error=str(error))
-            else:
-                self._snapshot_seq = ledger.seq
-                return replay(self.journal.read(ledger.seq), onto=ledger)
-        return replay(self.journal.read(0))
 
     # ------------------------------------------------------------------ deciding
 
@@ -153,11 +144,22 @@ class Engine:
 
     def _record(self, command: commands.Command) -> tuple[Event, ...]:
         self.check_open()
-        if self.cache is not None and self.cache.full and isinstance(command, _GROWING):
-            raise JournalFull("the journal's disk is full: make room; until then ports can be released but not given", path=None)
         events = decide(self.ahead, command, now_ns=self.now())
+        if events and self.cache.full and isinstance(command, _GROWING):
+            self._look_for_room()
+            raise JournalFull("the journal's disk is full: make room; until then ports can be released but not given", path=None)
         self._commit(events)
         return events
+
+    def _look_for_room(self) -> None:
+        """An append of nothing lets the journal see whether somebody made room, so that a later call is let through."""
+        if not self._probing:
+            self._probing = True
+            self.writer.between_batches(self._probe)
+
+    def _probe(self) -> None:
+        self.cache.look_for_room()
+        self._probing = False
 
     def _commit(self, events: Sequence[Event]) -> None:
         if events:
@@ -166,8 +168,7 @@ class Engine:
 
     def check_open(self) -> None:
         """Raise unless calls are taken."""
-        if self.writer.failure is not None:
-            raise self.writer.failure
+        self.writer.check()
         if self.closing:
             raise ManagerClosed("this manager was left: open another with open_manager()")
 
@@ -188,13 +189,26 @@ class Engine:
 
     def grant(self, command: commands.Allocate) -> Lease:
         """Allocate now or raise. The caller owes a `received` or a `dropped` for the lease's token."""
-        events = self._record(command)
+        try:
+            events = self._record(command)
+        except (PoolExhausted, PortUnavailable):
+            self._notice([(command.node, command.pool)])
+            raise
         pool = self.ahead.pool(command.pool, command.node)
         lease = pool.lease(index_of(pool).holders[command.owner])
         if events:
             self.grants[lease.token] = Grant(lease)
         if (grant := self.grants.get(lease.token)) is not None:
             grant.waiting += 1
+        return lease
+
+    def adopt(self, command: commands.Adopt) -> Lease:
+        """Record that a live owner has the port. The lease stands from then on, whoever is cancelled: it is a fact."""
+        self.submit(command)
+        pool = self.ahead.pool(command.pool, command.node)
+        lease = pool.lease(pool.row(command.port))
+        self.received(lease.token)
+        self.waiters.serve_owner((command.node, command.pool), command.owner, self.grant)
         return lease
 
     def received(self, token: int) -> None:
@@ -211,17 +225,35 @@ class Engine:
             return
         del self.grants[token]
         if self.closed or self.writer.failure is not None:
-            log.warning("portfsm.lease_unreleased", token=token, port=grant.lease.port, owner=grant.lease.owner)
+            warn("lease_unreleased", token=token, port=grant.lease.port, owner=grant.lease.owner)
             return
         with suppress(CommandRejected):  # another hand may have ended it
             self._commit(decide(self.ahead, commands.Release(grant.lease, cause="cancelled"), now_ns=self.now()))
             self.serve({(grant.lease.node, grant.lease.pool)})
 
+    # ------------------------------------------------------------------ waiting
+
+    def wait(self, waiter: Waiter) -> None:
+        """Queue up, and be served at once if there is something to be had."""
+        self.check_open()
+        self.waiters.add(waiter)
+        self._wake_by(waiter.deadline)
+        self.serve([waiter.place])
+
+    def leave(self, waiter: Waiter) -> None:
+        """A call waits no more: what it was given is given back, and what it kept from those behind it is theirs."""
+        if waiter.lease is not None:
+            self.dropped(waiter.lease.token)
+        elif waiter.queued:
+            self.waiters.remove(waiter)
+            self.serve([waiter.place])
+
     def serve(self, places: Iterable[tuple[str, str]]) -> None:
-        """Give what has become free to those who wait, and set the timer anew."""
+        """Give what has become free to those who wait, and see to it that the timer wakes for the next."""
         for place in places:
             self.waiters.serve(place, self.grant, partial(self._holds, place))
-        self.poke()
+            if self.waiters.has(place):
+                self._wake_by(self._due(place))
 
     def _holds(self, place: tuple[str, str], owner: str) -> bool:
         node, pool = place
@@ -229,8 +261,19 @@ class Engine:
 
     # ------------------------------------------------------------------ time
 
-    def poke(self) -> None:
-        """Make the timer look again: what it waits for may have changed."""
+    def _due(self, place: tuple[str, str]) -> int | None:
+        """Boot clock ns when the next hold or block of a pool ends."""
+        node, name = place
+        pool = self.ahead.pool(name, node)
+        due = index_of(pool).next_due(pool)
+        return None if due is None else self._timeline.boot_at(due)
+
+    def _wake_by(self, boot_ns: int | None) -> None:
+        """Wake the timer by then, if it would sleep longer. A wake-up for nothing is harmless."""
+        if boot_ns is not None and boot_ns < self._wake_at:
+            self._poke()
+
+    def _poke(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
@@ -238,24 +281,31 @@ class Engine:
         """Wake those who wait when a port falls due or their time is up. Sleeps while nobody waits."""
         while not self.closing:
             with anyio.CancelScope() as self._timer:
-                wake = self._next_wake()
-                if wake is None:
+                self._wake_at = self._next_wake()
+                if self._wake_at == _NEVER:
                     await anyio.sleep_forever()
                 else:
-                    await self.clock.sleep_until(wake)
-            if self.writer.failure is None:
+                    await self.clock.sleep_until(self._wake_at)
+            if self.writer.failure is None and not self.closing:
                 self._tick()
 
-    def _next_wake(self) -> int | None:
+    def _next_wake(self) -> int:
         """Boot clock ns of the next due port that somebody waits for, or of the next deadline."""
-        pools = [self.ahead.pool(name, node) for node, name in self.waiters.places]
-        dues = [due for pool in pools if (due := index_of(pool).next_due(pool)) is not None]
-        deadlines = [waiter.deadline for waiter in self.waiters if waiter.deadline is not None]
-        return min([self._timeline.boot_at(due) for due in dues] + deadlines, default=None)
+        wakes = [self._due(place) for place in self.waiters.places]
+        return min((wake for wake in (*wakes, self.waiters.next_deadline()) if wake is not None), default=_NEVER)
 
     def _tick(self) -> None:
+        self._notice(self.waiters.places)
         self.serve(self.waiters.places)
-        self.waiters.expire(self.clock.boot_ns(), self.refusal)
+        self.serve(self.waiters.expire(self.clock.boot_ns(), self.refusal))
+
+    def _notice(self, places: Iterable[tuple[str, str]]) -> None:
+        """Record ends that have come. An `allocate` that fails records nothing, so a block's end would stay unseen."""
+        boot_ns = self.clock.boot_ns()
+        for place in places:
+            if (due := self._due(place)) is not None and due <= boot_ns:
+                node, pool = place
+                self._commit(decide(self.ahead, commands.Sweep(pool=pool, node=node), now_ns=self.now()))
 
     def refusal(self, command: commands.Allocate) -> PortfsmError:
         """Why `command` gets no port now."""
@@ -263,9 +313,11 @@ class Engine:
             decide(self.ahead, command, now_ns=self.now())
         except CommandRejected as error:
             return error
+        found = self.ahead.pool(command.pool, command.node).statistics()
         return PoolExhausted(
             f"others wait for pool {command.pool!r} and come first: pass wait_s= to queue up",
-            node=command.node, pool=command.pool, counts={}, next_free_at=None, short_by=len(self.waiters),
+            node=command.node, pool=command.pool, next_free_at=None, short_by=len(self.waiters),
+            counts={state.value: getattr(found, state.value.lower()) for state in PortState},
         )  # fmt: skip
 
     # ------------------------------------------------------------------ what became of it
@@ -275,19 +327,16 @@ class Engine:
         self.published.fold(events)
         self.recent.extend(events)
         self._announce()
-        if structlog.is_configured():
-            for event in events:
-                log.info(f"portfsm.{event.kind}", **_keys(event))
+        tell(events)
         if self.writer.slowest_s > SLOW_SYNC_S:
-            log.warning("portfsm.slow_sync", seconds=round(self.writer.slowest_s, 3))
+            warn("slow_sync", seconds=round(self.writer.slowest_s, 3))
             self.writer.slowest_s = 0.0
-        if self.cache is not None and self.published.seq - self._snapshot_seq >= SNAPSHOT_EVERY:
-            self._snapshot_seq = self.published.seq
-            self.writer.between_batches(partial(self._save_snapshot, self.published))
+        if self.cache.wanted(self.published.seq):
+            self.writer.between_batches(self._save_snapshot)
 
-    def _save_snapshot(self, ledger: Ledger) -> None:
-        if self.cache is not None:
-            self.cache.save_snapshot(ledger.seq, dump(ledger))
+    def _save_snapshot(self) -> None:
+        """In the writer's thread, while nothing is published."""
+        self.cache.save(self.published)
 
     def _announce(self) -> None:
         self.news.set()
@@ -295,36 +344,52 @@ class Engine:
 
     def _fail(self, error: PortfsmError) -> None:
         """The journal failed: stop, and leave nobody waiting."""
-        log.error("portfsm.stopped", error=str(error))
+        warn("stopped", error=str(error))
         self.waiters.fail_all(error)
         self._announce()
-        self.poke()
+        self._poke()
+
+    # ------------------------------------------------------------------ closing
 
     async def stop(self) -> None:
-        """Take no more calls, record the closing, let the journal go. Bounded by `CLOSE_S`."""
-        self.waiters.fail_all(ManagerClosed("this manager is being left: nobody will be served any more"))
+        """Take no more calls, record the closing, let the journal go. Bounded by `close_s`."""
         self.closing = True
-        with anyio.move_on_after(CLOSE_S, shield=True) as scope:
+        self.waiters.fail_all(ManagerClosed("this manager is being left: nobody will be served any more"))
+        with anyio.move_on_after(self.close_s, shield=True) as scope:
             try:
                 if self.writer.failure is None:
-                    await self.writer.durable(self.ahead.seq)
-                    self._commit(decide(self.ahead, commands.Close(), now_ns=self.now()))
-                    self.closed = True
-                    await self.writer.durable(self.ahead.seq)
-                    if self.published.seq - self._snapshot_seq >= SNAPSHOT_AT_CLOSE:
-                        await self.writer.call(partial(self._save_snapshot, self.published))
+                    await self._record_closing()
             finally:
-                self._announce()
-                await self.writer.call(self.journal.close)
-                self.writer.stop()
+                await self._let_go()
         if scope.cancelled_caught:
-            raise OutcomeUnknown(
-                f"closing took longer than {CLOSE_S:.0f} s: the disk hangs. What was acknowledged is safe; open the log again",
+            error = OutcomeUnknown(
+                f"closing took longer than {self.close_s:g} s: the disk hangs. What was acknowledged is safe; open the log again",
                 path=None, errno=None,
             )  # fmt: skip
+            self.writer.fail(error)
+            raise error
 
+    async def _record_closing(self) -> None:
+        await self.writer.durable(self.ahead.seq)
+        while self.grants:  # durable, but their callers have yet to run: one that was cancelled still gives its port back
+            await checkpoint()
+        self._commit(decide(self.ahead, commands.Close(), now_ns=self.now()))
+        self.closed = True
+        await self.writer.durable(self.ahead.seq)
+        if self.cache.wanted(self.published.seq, closing=True):
+            await self.writer.call(self._save_snapshot)
 
-def _keys(event: Event) -> dict[str, object]:
-    """An event's fields for structlog, empty ones left out."""
-    fields = {name: getattr(event, name) for name in event.__struct_fields__ if name != "kind"}
-    return {name: value for name, value in fields.items() if value not in ("", 0, None)}
+    async def _let_go(self) -> None:
+        """Close the journal, if it is open, and see the thread end; when that takes too long they go on alone."""
+        try:
+            await self.writer.call(self._close_journal)
+        finally:
+            self.writer.stop()
+        self.writer.join()
+
+    def _close_journal(self) -> None:
+        if self._opened:
+            try:
+                self.journal.close()
+            except Exception as error:  # noqa: BLE001  (against the protocol; the error that led here matters more)
+                warn("close_failed", error=repr(error))

@@ -28,11 +28,13 @@ def explain(ledger: Ledger, pool: str, port: int, *, node: str = "", now_ns: int
             return _free(view, name)
         case PortState.ALLOCATED:
             flag = f", adopted although it {view.reason}" if view.reason.startswith(("was", "outside")) else ""
-            return f"{name} is ALLOCATED to {_holder(view)}{_since(view)} under lease {view.token}{flag}: release(lease) or block() ends it{retires}."
+            held = f"{name} is ALLOCATED to {_holder(view)}{_since(view)} under lease {view.token}{flag}"
+            return f"{held}: release(lease) or block() ends it{retires}."
         case PortState.QUARANTINED:
             return _quarantined(view, name, now_ns) + retires + "."
         case PortState.BLOCKED:
-            return f"{name} is BLOCKED{_since(view)}{_until(view, now_ns)}, because: {view.reason}; unblock() ends it and starts a full hold{retires}."
+            blocked = f"{name} is BLOCKED{_since(view)}{_until(view, now_ns)}, because: {view.reason}"
+            return f"{blocked}; unblock() ends it and starts a full hold{retires}."
 
 
 def _free(view: PortView, name: str) -> str:

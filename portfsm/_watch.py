@@ -2,59 +2,79 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
+from anyio.lowlevel import checkpoint
 
-from portfsm.errors import InvalidValue
+from portfsm.errors import InternalError, InvalidValue
 from portfsm.journals import read_journal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from portfsm._engine import Engine
     from portfsm.events import Event
 
-__all__ = ["watch"]
+__all__ = ["Watch"]
 
 _CHUNK = 1024
 
 
-async def watch(engine: Engine, *, after: int | None) -> AsyncIterator[Event]:
-    """Durable events with `seq > after` (None: the last one now), each once and in order, until the manager is left."""
-    seq = engine.published.seq if after is None else after
-    if seq < 0 or seq > engine.published.seq:
-        raise InvalidValue(f"after must be a seq from 0 to {engine.published.seq}, not {after!r}", name="after", value=after)
-    while True:
-        news = engine.news
-        async for event in _missed(engine, seq):
-            seq = event.seq
-            yield event
-        if seq < engine.published.seq:
-            continue
-        if engine.closed and engine.published.seq == engine.ahead.seq:
-            return
-        if engine.writer.failure is not None:
-            raise engine.writer.failure
-        await news.wait()
+class Watch:
+    """Durable events with `seq > after` (None: the last one now), each once and in order, until the manager is left.
 
+    A class and not a generator: a cancelled wait loses nothing and the next one goes on, and a watch that is
+    dropped half-way leaves nothing to clean up.
+    """
 
-async def _missed(engine: Engine, seq: int) -> AsyncIterator[Event]:
-    """What is durable now and was not seen."""
-    recent = engine.recent
-    if seq < engine.published.seq and (not recent or recent[0].seq > seq + 1):
-        source = read_journal(engine.journal, after=seq)
-        last = recent[0].seq if recent else engine.published.seq + 1
-        while chunk := await anyio.to_thread.run_sync(_take, source):
-            for event in chunk:
-                if event.seq >= last:
-                    return
-                yield event
-    else:
-        # A copy: the deque may grow while the consumer works on what it was given.
-        for event in list(islice(recent, max(0, seq + 1 - recent[0].seq) if recent else 0, None)):
-            yield event
+    def __init__(self, engine: Engine, after: int | None) -> None:
+        last = engine.published.seq
+        if after is not None and (type(after) is not int or not 0 <= after <= last):
+            raise InvalidValue(f"after must be a seq from 0 to {last}, the last one now, not {after!r}", name="after", value=after)
+        self._engine = engine
+        self._seq = last if after is None else after
+        self._ready: deque[Event] = deque()
+        self._source: Iterator[Event] | None = None
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._ready:
+            await checkpoint()
+            await self._refill()
+        event = self._ready.popleft()
+        self._seq = event.seq
+        return event
+
+    async def _refill(self) -> None:
+        engine = self._engine
+        missed = engine.published.seq - self._seq
+        if missed > len(engine.recent):
+            await self._read()
+        elif missed:
+            self._source = None
+            start = len(engine.recent) - missed
+            self._ready.extend(engine.recent[place] for place in range(start, min(start + _CHUNK, len(engine.recent))))
+        elif engine.closed and engine.published.seq == engine.ahead.seq:
+            raise StopAsyncIteration
+        else:
+            engine.writer.check()
+            await engine.news.wait()
+
+    async def _read(self) -> None:
+        """From the log, in a thread. What is written there and not yet durable is left for later."""
+        source = self._source or read_journal(self._engine.journal, after=self._seq)
+        self._source = None  # a native cancellation does not wait for the thread: what it takes would be missing then
+        chunk = await anyio.to_thread.run_sync(_take, source)
+        durable = [event for event in chunk if event.seq <= self._engine.published.seq]
+        if not durable:
+            raise InternalError(f"the log ends before seq {self._seq + 1}, which is durable: was it cut while it was open?")
+        self._source = source if len(durable) == len(chunk) else None
+        self._ready.extend(durable)
 
 
 def _take(source: Iterator[Event]) -> list[Event]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
@@ -18,7 +19,7 @@ import anyio
 import attrs
 from anyio.lowlevel import current_token
 
-from portfsm.errors import OutcomeUnknown, PortfsmError
+from portfsm.errors import InternalError, OutcomeUnknown, PortfsmError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from portfsm.events import Event
     from portfsm.protocols import Journal
 
-__all__ = ["Writer"]
+__all__ = ["ThreadWorker", "Worker", "Writer"]
 
 T = TypeVar("T")
 
 MAX_BATCH = 4096
 """Events in one sync at most: keeps the wait for a sync, and the tail a crash can tear, bounded."""
+
+_JOIN_S = 1.0
 
 
 class _Loop(Protocol):
@@ -54,15 +57,62 @@ class _Batch:
     done: anyio.Event = attrs.field(factory=anyio.Event)
 
 
+class Worker(Protocol):
+    """Runs jobs one at a time, in order, off the loop."""
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Queue a job."""
+        ...
+
+    def stop(self) -> None:
+        """End when what was queued is done."""
+        ...
+
+    def join(self) -> None:
+        """See it end, once the last job is done."""
+        ...
+
+
+class ThreadWorker:
+    """A thread of its own. A daemon, so that a hung disk does not keep the process from ending."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="portfsm-writer", daemon=True)
+        self._thread.start()
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Queue a job."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """End when what was queued is done."""
+        self._jobs.put(None)
+
+    def join(self) -> None:
+        """See it end: a moment, once the last job is done."""
+        self._thread.join(_JOIN_S)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+
 class Writer:
     """One journal's only thread. Made and used on one event loop."""
 
-    def __init__(self, journal: Journal, *, on_durable: Callable[[Sequence[Event]], None], on_failure: Callable[[PortfsmError], None]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        on_durable: Callable[[Sequence[Event]], None],
+        on_failure: Callable[[PortfsmError], None],
+        worker: Worker | None = None,
+    ) -> None:
         self._journal = journal
         self._on_durable = on_durable
         self._on_failure = on_failure
         self._soon, self._post = _scheduler()
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._pending = _Batch()
         self._in_flight: _Batch | None = None
         self._kick_scheduled = False
@@ -72,8 +122,7 @@ class Writer:
         self.slowest_s = 0.0
         self.lock = threading.Lock()
         """Held while the thread is inside the journal."""
-        self._thread = threading.Thread(target=self._run, name="portfsm-writer", daemon=True)
-        self._thread.start()
+        self._worker = worker if worker is not None else ThreadWorker()
 
     # ------------------------------------------------------------------ on the loop
 
@@ -92,17 +141,22 @@ class Writer:
         if self._in_flight is None and not self._held and self.failure is None:
             batch, self._pending = self._pending, _Batch()
             self._in_flight = batch
-            self._jobs.put(lambda: self._append(batch))
+            self._worker.run(lambda: self._append(batch))
 
     async def durable(self, seq: int) -> None:
         """Return when the event `seq` is durable. Raises what stopped the writer."""
         while seq > self.durable_seq:
-            if self.failure is not None:
-                raise self.failure
+            self.check()
             batch = self._in_flight
             if batch is None or batch.events[-1].seq < seq:
                 batch = self._pending
             await batch.done.wait()
+
+    def check(self) -> None:
+        """Raise what stopped the writer, if anything did."""
+        if self.failure is not None:
+            # One object for all who are told: without this it would collect the traceback of each.
+            raise self.failure.with_traceback(None)
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run `function` in the thread, after what was queued before it, and return its result.
@@ -110,41 +164,63 @@ class Writer:
         A cancelled caller leaves at once; the function runs all the same.
         """
         done, outcome = anyio.Event(), Future[T]()
-        self._jobs.put(lambda: self._run_for(function, outcome, done))
+        self._worker.run(lambda: self._run_for(function, outcome, done))
         await done.wait()
         return outcome.result()
 
     def between_batches(self, function: Callable[[], object]) -> None:
-        """Run `function` in the thread before the next batch: nothing becomes durable meanwhile."""
+        """Run `function`, which must not raise, in the thread before the next batch: nothing becomes durable meanwhile."""
         self._held = True
-        self._jobs.put(lambda: self._run_between(function))
+        self._worker.run(lambda: self._run_between(function))
 
     def _resume(self) -> None:
         self._held = False
         self._schedule()
 
     def stop(self) -> None:
-        """Let the thread end when it has done what was queued."""
-        self._jobs.put(None)
+        """Let the worker end when it has done what was queued."""
+        self._worker.stop()
+
+    def join(self) -> None:
+        """See the worker end, after the last `call` has returned."""
+        self._worker.join()
 
     def _finished(self, batch: _Batch, error: PortfsmError | None, took_s: float) -> None:
         self._in_flight = None
+        if self.failure is not None:
+            return  # given up on, and those who waited were told
         self.slowest_s = max(self.slowest_s, took_s)
         if error is None:
             self.durable_seq = batch.events[-1].seq
-            self._on_durable(batch.events)
-        else:
-            self.failure = error
-            self._on_failure(error)
-            self._pending.done.set()
+            error = self._show(batch)
+        if error is not None:
+            self._in_flight = batch
+            self.fail(error)
         batch.done.set()
         self._schedule()
 
+    def _show(self, batch: _Batch) -> PortfsmError | None:
+        try:
+            self._on_durable(batch.events)
+        except Exception as raised:  # noqa: BLE001  (nobody who waits is left in silence, whatever broke)
+            error = InternalError(f"what is on disk could not be shown: {raised!r}. Open the log again, and please report this")
+            error.__cause__ = raised
+            return error
+        return None
+
+    def fail(self, error: PortfsmError) -> None:
+        """Stop for good, and tell all who wait for the disk."""
+        self.failure = error
+        self._on_failure(error)
+        for batch in (self._in_flight, self._pending):
+            if batch is not None:
+                batch.done.set()
+
     # ------------------------------------------------------------------ in the thread
 
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
+    def _tell(self, callback: Callable[..., object], *args: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended: the disk took longer than anybody waited
+            self._post(callback, *args)
 
     def _run_for(self, function: Callable[[], T], outcome: Future[T], done: anyio.Event) -> None:
         try:
@@ -152,28 +228,32 @@ class Writer:
                 outcome.set_result(function())
         except BaseException as error:  # noqa: BLE001  (handed to the caller who awaits it)
             outcome.set_exception(error)
-        self._post(done.set)
+        self._tell(done.set)
 
     def _run_between(self, function: Callable[[], object]) -> None:
         try:
             with self.lock:
                 function()
         finally:
-            self._post(self._resume)
+            self._tell(self._resume)
 
     def _append(self, batch: _Batch) -> None:
         error: PortfsmError | None = None
         started = time.monotonic()
         try:
             with self.lock:
-                for first in range(0, len(batch.events), MAX_BATCH):
-                    self._journal.append(batch.events[first : first + MAX_BATCH])
+                self._append_all(batch.events)
         except PortfsmError as raised:
             error = raised
-        except Exception as raised:  # noqa: BLE001  (whatever a driver raises must reach those who wait)
+        except BaseException as raised:  # noqa: BLE001  (whatever a driver raises must reach those who wait)
             error = OutcomeUnknown(
                 f"the journal failed with {raised!r}; nobody knows what it kept. Open it again: that replays what is there",
                 path=getattr(raised, "filename", None), errno=getattr(raised, "errno", None),
             )  # fmt: skip
             error.__cause__ = raised
-        self._post(self._finished, batch, error, time.monotonic() - started)
+        self._tell(self._finished, batch, error, time.monotonic() - started)
+
+    def _append_all(self, events: list[Event]) -> None:
+        """In pieces of `MAX_BATCH`, the last one whole: an opening puts `opened` there, behind holds it starts over."""
+        for stop in range(len(events) % MAX_BATCH or MAX_BATCH, len(events) + 1, MAX_BATCH):
+            self._journal.append(events[max(0, stop - MAX_BATCH) : stop])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from portfsm.protocols import Clock
@@ -48,7 +49,8 @@ class SystemClock:
 
     async def sleep_until(self, boot_ns: int) -> None:
         """Sleep until the boot clock reads `boot_ns`."""
-        while (left_ns := boot_ns - self.boot_ns()) > 0:
+        await checkpoint()
+        while (left_ns := boot_ns - self.boot_ns()) > 0:  # noqa: ASYNC110  (a clock, not a condition: it may be suspended)
             await anyio.sleep(left_ns / 1e9)
 
 
@@ -59,16 +61,19 @@ class Timeline:
         """`opened` is what the last opening recorded (empty for a new log), `last_ts` the last event's time."""
         self._clock = clock
         boot_ns, boot = clock.boot_ns(), clock.boot_id()
+        self._offset_ns: int
         recorded = str(opened.get("boot", ""))
-        same = recorded.partition("~")[0] == boot
+        same = bool(opened) and recorded.partition("~")[0] == boot
         if same and boot_ns >= opened["boot_ns"]:
             self.boot = recorded
-            self._offset_ns = opened["ts"] - opened["boot_ns"]
+            self._offset_ns = int(opened["ts"]) - int(opened["boot_ns"])
         else:
             # A reading below the recorded one under the same id is another time namespace: another boot to us.
             self.boot = f"{boot}~{last_ts}" if same else boot
             self._offset_ns = max(clock.wall_ns(), last_ts + 1) - boot_ns
         self.opened_boot_ns = boot_ns
+        self.opened_ts = boot_ns + self._offset_ns
+        """What `opened` must carry as its boot clock reading and its time: later readings count from this pair."""
 
     def now(self) -> int:
         """The time to record, UTC ns."""

@@ -186,7 +186,10 @@ class Unblock:
 
 @attrs.frozen
 class Sweep:
-    """Free every port whose hold is over and end every block whose time is up."""
+    """Free every port whose hold is over and end every block whose time is up; all of them, or those of one pool or node."""
+
+    pool: str | None = attrs.field(kw_only=True, default=None)
+    node: str | None = attrs.field(kw_only=True, default=None)
 
 
 @attrs.frozen

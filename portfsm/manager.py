@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from portfsm import commands
-from portfsm._engine import CLOSE_S, Engine
+from portfsm._engine import Engine
 from portfsm._explain import explain
+from portfsm._log import warn
 from portfsm._waiters import Waiter
-from portfsm._watch import watch
+from portfsm._watch import Watch
 from portfsm.clocks import SystemClock
-from portfsm.errors import InvalidValue, PoolExhausted, PortUnavailable
+from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable
 from portfsm.journals import open_journal
 from portfsm.specs import check_overlaps, check_seconds, check_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
+
+    from anyio.abc import TaskGroup
 
     from portfsm.events import Event
     from portfsm.protocols import Clock, Journal
@@ -45,37 +48,53 @@ async def open_manager(
     clock: Clock | None = None,
     after_reboot: Literal["restart", "remaining"] = "restart",
     holder: str | None = None,
+    close_s: float = 30.0,
 ) -> AsyncIterator[PortManager]:
     """Open a log for writing, replay it, and manage its ports until the block is left.
 
     `journal`: a directory (made if missing), `"memory:"`, or a `Journal`. `pools`: those to put in force; pools that
     the log knows and this list does not stay as they were. `after_reboot`: whether every hold starts over in full after a
     restart of the machine, or goes on with what the wall clock leaves of it. `holder`: tells people who has the
-    log open; host and process by default.
+    log open; host and process by default. `close_s`: how long leaving waits for a disk that hangs.
 
     Raises `JournalLocked` while another writer has it, `JournalCorrupt` at damage (nothing is changed then),
-    `JournalUnreadable`, `JournalTooNew`, `InvalidValue` for pools that overlap.
+    `JournalUnreadable`, `JournalTooNew`, `InvalidValue` for pools that overlap. What the block raises comes out as it
+    is; a fault of the journal while leaving comes out only if the block raised nothing.
     """
     if after_reboot not in ("restart", "remaining"):
         raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
     specs = tuple(pools)
     check_overlaps(specs)
-    name = holder if holder is not None else f"{socket.gethostname()} pid {os.getpid()}"
+    name = check_text("holder", holder if holder is not None else f"{socket.gethostname()} pid {os.getpid()}", required=True)
     clock = clock if clock is not None else SystemClock()
-    engine = Engine(open_journal(journal, clock=clock), clock)
-    await engine.start(specs, holder=check_text("holder", name), after_reboot=after_reboot, seeds=[os.urandom(16).hex() for _ in specs])
+    engine = Engine(open_journal(journal, clock=clock), clock, close_s=check_seconds("close_s", close_s))
+    await engine.start(specs, holder=name, after_reboot=after_reboot, seeds=[os.urandom(16).hex() for _ in specs])
     tasks = anyio.create_task_group()
     await tasks.__aenter__()
     tasks.start_soon(engine.run_timer)
+    raised: BaseException | None = None
     try:
         yield PortManager(engine)
+    except BaseException as error:
+        raised = error
+        raise
     finally:
-        # The group is left by hand: its own way would wrap what the caller's block raised in an ExceptionGroup.
+        await _leave(engine, tasks, raised)
+
+
+async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None) -> None:
+    """Stop the engine and its timer. The group is left by hand: its own way wraps what the block raised in an `ExceptionGroup`."""
+    try:
         try:
             await engine.stop()
         finally:
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
+    except (PortfsmError, anyio.get_cancelled_exc_class()) as error:
+        if raised is None:
+            raise
+        if isinstance(error, PortfsmError):
+            warn("close_failed", error=str(error))
 
 
 class PortManager:
@@ -116,20 +135,15 @@ class PortManager:
 
     async def _queue(self, command: commands.Allocate, wait_s: float | None) -> Lease:
         engine = self._engine
-        engine.check_open()
-        deadline = None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9)
-        waiter = Waiter(command, deadline)
-        engine.waiters.add(waiter)
-        engine.serve([(command.node, command.pool)])
+        waiter = Waiter(command, None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9))
+        engine.wait(waiter)
         if wait_s == 0 and not waiter.woken.is_set():
-            engine.waiters.remove(waiter)
+            engine.leave(waiter)
             raise engine.refusal(command)
         try:
             await waiter.woken.wait()
         except BaseException:
-            engine.waiters.remove(waiter)
-            if waiter.lease is not None:
-                engine.dropped(waiter.lease.token)
+            engine.leave(waiter)
             raise
         if waiter.lease is None:
             raise waiter.error or engine.refusal(command)
@@ -149,13 +163,23 @@ class PortManager:
     async def lease(
         self, pool: str, *, owner: str, node: str = "", service: str = "", port: int | None = None, wait_s: float | None = 0.0
     ) -> AsyncIterator[Lease]:
-        """`allocate` on entry, `release` on the way out, also when cancelled."""
+        """`allocate` on entry, `release` on the way out, also when cancelled.
+
+        What the block raises comes out as it is; a release that fails comes out only if the block raised nothing.
+        """
         lease = await self.allocate(pool, owner=owner, node=node, service=service, port=port, wait_s=wait_s)
         try:
             yield lease
-        finally:
-            with anyio.move_on_after(CLOSE_S, shield=True):
-                await self.release(lease)
+        except BaseException:
+            with suppress(PortfsmError):
+                await self._give_back(lease)
+            raise
+        else:
+            await self._give_back(lease)
+
+    async def _give_back(self, lease: Lease) -> None:
+        with anyio.move_on_after(self._engine.close_s, shield=True):
+            await self.release(lease)
 
     async def release(self, lease: Lease, *, block: str | None = None, for_s: float | None = None) -> None:
         """End `lease`; its port is held back for the pool's hold. Repeated: nothing happens.
@@ -183,13 +207,12 @@ class PortManager:
 
         A port quarantined for somebody else, blocked, or outside the range is adopted all the same and the event's
         `reason` says so; outside the range it retires when released. Raises `OwnerConflict` when another owner
-        holds the port, or this one holds another port of the pool.
+        holds the port, or this one holds another port of the pool. A call that is cancelled once it was recorded
+        leaves the lease in place: it states what is so.
         """
         command = commands.Adopt(pool, port, owner=owner, node=node, service=service)
         await checkpoint_if_cancelled()
-        self._engine.submit(command)
-        record = self._engine.ahead.pool(pool, node)
-        lease = record.lease(record.row(port))
+        lease = self._engine.adopt(command)
         await self._engine.settle()
         return lease
 
@@ -291,6 +314,7 @@ class PortManager:
     def watch(self, *, after: int | None = None) -> AsyncIterator[Event]:
         """Durable events as they come: those after seq `after`, or those after now. Ends when the manager is left.
 
-        A watcher that falls behind reads the log, so none is ever missed and none is kept for it in memory.
+        A watcher that falls behind reads the log, so none is ever missed and none is kept for it in memory. A wait
+        for the next event may be cancelled and taken up again. Raises `InvalidValue` for a seq that is not there yet.
         """
-        return watch(self._engine, after=after)
+        return Watch(self._engine, after)

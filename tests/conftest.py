@@ -1,6 +1,192 @@
+"""What the tests share: a ledger with its history for the pure core; every event loop and a log in each kind of place for the manager."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import structlog
+import structlog.testing
 from hypothesis import settings
 
-# `pytest --hypothesis-profile thorough` looks fifty times longer.
+from portfsm._decide import decide
+from portfsm._ledger import Ledger, apply_all
+from portfsm._replay import replay
+from portfsm.commands import Allocate, Block, Command, DefinePool, Release, Sweep
+from portfsm.events import Event
+from portfsm.journals import FileJournal, MemoryJournal, read_journal
+from portfsm.manager import PortManager
+from portfsm.protocols import CachingJournal
+from portfsm.specs import PoolSpec
+from portfsm.testing import GatedJournal, ManualClock
+from portfsm.values import Lease
+
+# `pytest --hypothesis-profile thorough` looks twenty times longer.
 settings.register_profile("portfsm", max_examples=150, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
 settings.load_profile("portfsm")
+
+SECOND = 1_000_000_000
+
+
+class World:
+    """A ledger and all that happened to it: a manager without loop and journal."""
+
+    def __init__(self):
+        self.ledger = Ledger()
+        self.events = []
+        self.now = 1_700_000_000 * SECOND
+
+    def decide(self, command: Command) -> tuple[Event, ...]:
+        return decide(self.ledger, command, now_ns=self.now)
+
+    def do(self, command: Command) -> list[str]:
+        """Decide and apply; the kinds of the events."""
+        events = self.decide(command)
+        if events:
+            apply_all(self.ledger, events)
+        self.events += events
+        return [str(event.kind) for event in events]
+
+    def define(self, name="p", *, ports="100-103", hold_s=10.0, order="lowest", seed="") -> None:
+        self.do(DefinePool(PoolSpec(name, ports=ports, hold_s=hold_s, order=order), seed=seed))
+
+    def allocate(self, owner, pool="p", *, node="", service="", port=None) -> Lease:
+        events = self.decide(Allocate(pool, owner=owner, node=node, service=service, port=port))
+        if events:
+            apply_all(self.ledger, events)
+        self.events += events
+        return next(lease for lease in self.ledger.find(owner) if (lease.pool, lease.node) == (pool, node))
+
+    def release(self, lease, **options) -> list[str]:
+        return self.do(Release(lease, **options))
+
+    def pass_time(self, seconds) -> None:
+        self.now += round(seconds * SECOND)
+
+    def put(self, state: str, *, port=100) -> tuple[Lease, Lease]:
+        """Bring a port into `state` after two leases, of `former` and of `last`; both leases, the last one first."""
+        former = self.allocate("former", service="s1", port=port)
+        self.release(former)
+        self.pass_time(100)
+        self.do(Sweep())
+        last = self.allocate("last", service="s2", port=port)
+        if state == "BLOCKED":
+            self.do(Block("p", port, reason="broken"))
+        elif state != "ALLOCATED":
+            self.release(last)
+            if state == "FREE":
+                self.pass_time(100)
+                self.do(Sweep())
+        assert self.ledger.port("p", port).state.value == state
+        return last, former
+
+    def state(self, port, pool="p", node="") -> str:
+        return self.ledger.port(pool, port, node=node).state.value
+
+    def replayed(self) -> Ledger:
+        return replay(self.events)
+
+
+@pytest.fixture
+def empty() -> World:
+    """Nothing defined yet."""
+    return World()
+
+
+@pytest.fixture
+def world(empty) -> World:
+    """One pool `p` of 100-103 with a hold of ten seconds."""
+    empty.define()
+    return empty
+
+
+# ---------------------------------------------------------------------- the manager: loops, clocks, logs
+
+
+RESERVE_BYTES = 4096
+BACKENDS = {
+    "asyncio": ("asyncio", {}),
+    "asyncio+uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+
+
+@pytest.fixture(params=BACKENDS.values(), ids=BACKENDS.keys())
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return request.param
+
+
+@attrs.define
+class Log:
+    """One log, in a directory or in memory, whoever has it open."""
+
+    path: Path | None = None
+    memory: MemoryJournal = attrs.field(factory=MemoryJournal)
+
+    def handle(self) -> CachingJournal:
+        """One more handle on it, not yet open."""
+        return FileJournal(self.path, reserve_bytes=RESERVE_BYTES) if self.path is not None else self.memory.reopened()
+
+    def gated(self) -> GatedJournal:
+        """The same, behind a gate."""
+        return GatedJournal(self.handle())
+
+    def events(self, *, after: int = 0) -> list[Event]:
+        """What is recorded now."""
+        return list(read_journal(self.path if self.path is not None else self.memory, after=after))
+
+    def kinds(self, *, after: int = 0) -> list[str]:
+        """The kinds of what is recorded now, those of opening and closing left out."""
+        return [event.kind.value for event in self.events(after=after) if event.kind not in {"opened", "closed", "pool_defined"}]
+
+    def replayed(self) -> Ledger:
+        """The state that the log leads to."""
+        return replay(self.events())
+
+    def check(self, manager: PortManager) -> None:
+        """What the manager shows is what the log says up to there, and the counts add up."""
+        ledger = replay(self.events(), until=manager.seq)
+        assert manager.seq == manager.durable_seq == ledger.seq
+        assert manager.digest() == ledger.digest()
+        found = manager.statistics()
+        assert found.size == found.free + found.allocated + found.quarantined + found.blocked
+
+
+@pytest.fixture(params=["memory", "file"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Log:
+    """A log in each kind of place."""
+    return Log(tmp_path / "log") if request.param == "file" else Log()
+
+
+@pytest.fixture
+def memory_log() -> Log:
+    """A log in memory."""
+    return Log()
+
+
+@pytest.fixture
+def file_log(tmp_path: Path) -> Log:
+    """A log in a directory."""
+    return Log(tmp_path / "log")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def pool() -> PoolSpec:
+    """Four ports, ten seconds of hold."""
+    return PoolSpec("http", ports="30000-30003", hold_s=10.0)
+
+
+@pytest.fixture
+def told() -> Iterator[list[dict[str, object]]]:
+    """What structlog is told, and structlog as it was afterwards."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+    structlog.reset_defaults()

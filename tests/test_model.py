@@ -6,8 +6,11 @@ The model is written from the contract's tables and knows nothing of columns, in
 from __future__ import annotations
 
 import contextlib
+import inspect
+import random
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -120,13 +123,17 @@ class Obedience:
         self.last[place] = (owner, service, hold, token)
 
 
+OWNERS = ("a", "b", "c", "d")
 nodes = st.sampled_from(["", "n2"])
 pools = st.sampled_from(["low", "old", "rnd", "now"])
-owners = st.sampled_from(["a", "b", "c", "d"])
-services = st.sampled_from(["", "", "x", "y"])
-numbers = st.integers(98, 107)
+owners = st.sampled_from(OWNERS)
+services = st.sampled_from(["", "x", "y"])
+numbers = st.sampled_from([100, 101, 102, 104, 100, 101, 98, 99, 103, 105, 106])
 seconds = st.sampled_from([0.0, 0.5, 3.0, 10.0, 40.0])
 ranges = st.sampled_from(["100-102,104", "100-101", "101-105", "103-106", "99,102", "98-99,103-104", "106"])
+positions = st.integers(0, 30)
+blocks = st.sampled_from([None, None, "in use"])
+causes = st.sampled_from(["released", "released", "cancelled", "expired"])
 orders = {"low": "lowest", "old": "longest-idle", "rnd": "random", "now": "lowest"}
 
 
@@ -164,7 +171,8 @@ class Core(RuleBasedStateMachine):
         except errors.CommandRejected as error:
             expected = type(error)
         assert (type(outcome) if not isinstance(outcome, tuple) else None) is expected, (outcome, expected)
-        apply_all(self.ledger, events)
+        if events:
+            apply_all(self.ledger, events)
         self.events += events
         for event in events:
             if event.port:
@@ -195,6 +203,7 @@ class Core(RuleBasedStateMachine):
                 if found is None:
                     assert events == ()
                     return
+                assert events, f"refused, though {found} were to be had"
                 begun = events[-1]
                 assert begun.kind == "allocated"
                 assert begun.port in found
@@ -304,54 +313,49 @@ class Core(RuleBasedStateMachine):
     def allocate(self, pool, owner, node, service):
         self.ask(Allocate, pool, owner=owner, node=node, service=service)
 
+    allocate_more = allocate
+
     @rule(pool=pools, owner=owners, node=nodes, service=services, port=numbers)
     def allocate_by_number(self, pool, owner, node, service, port):
         self.ask(Allocate, pool, owner=owner, node=node, service=service, port=port)
 
-    @rule(data=st.data(), block=st.sampled_from([None, None, "in use"]), for_s=st.none() | seconds, cause=st.sampled_from(["released", "released", "cancelled", "expired"]))
-    def release(self, data, block, for_s, cause):
-        """Any lease there ever was, so that most are over and some stale."""
-        if not self.leases:
-            return
-        lease = self.leases[-1 - data.draw(st.integers(0, min(len(self.leases), 9) - 1))]
-        self.run(Release(lease, block=block, for_s=for_s if block else None, cause=cause))
+    @rule(which=positions, block=blocks, for_s=st.none() | seconds, cause=causes)
+    def release(self, which, block, for_s, cause):
+        """A lease that still holds, if there is one."""
+        holding = [lease for owner in OWNERS for lease in self.ledger.find(owner)]
+        if holding:
+            self.run(Release(holding[which % len(holding)], block=block, for_s=for_s if block else None, cause=cause))
 
-    @rule(data=st.data(), ahead=st.sampled_from([0, 0, 0, 1000]))
-    def withdraw(self, data, ahead):
-        if not self.leases:
-            return
-        lease = data.draw(st.sampled_from(self.leases))
-        self.run(Withdraw(Lease(lease.pool, lease.node, lease.port, lease.owner, lease.service, lease.token + ahead, lease.since_ns)))
+    release_more = release
 
-    @rule(owner=owners, node=st.none() | nodes)
-    def release_owner(self, owner, node):
-        self.run(ReleaseOwner(owner, node=node))
+    @rule(which=positions, block=blocks, for_s=st.none() | seconds, cause=causes)
+    def release_late(self, which, block, for_s, cause):
+        """Any lease there ever was: most are over and some stale."""
+        if self.leases:
+            lease = self.leases[-1 - which % min(len(self.leases), 12)]
+            self.run(Release(lease, block=block, for_s=for_s if block else None, cause=cause))
+
+    @rule(which=positions, ahead=st.sampled_from([0, 0, 0, 1000]))
+    def withdraw(self, which, ahead):
+        if self.leases:
+            lease = self.leases[-1 - which % min(len(self.leases), 6)]
+            self.run(Withdraw(Lease(lease.pool, lease.node, lease.port, lease.owner, lease.service, lease.token + ahead, lease.since_ns)))
 
     @rule(pool=pools, owner=owners, node=nodes, service=services, port=numbers)
     def adopt(self, pool, owner, node, service, port):
         self.ask(Adopt, pool, port, owner=owner, node=node, service=service)
 
-    @rule(pool=pools, port=numbers, node=nodes, hold_s=seconds)
-    def hold(self, pool, port, node, hold_s):
-        self.ask(Hold, pool, port, node=node, hold_s=hold_s)
+    @rule(pool=pools, port=numbers, node=nodes, call=st.sampled_from([Hold, Free, Block, Unblock]), length=st.none() | seconds)
+    def operate(self, pool, port, node, call, length):
+        """The operator's hand."""
+        options = {Hold: {"hold_s": length or 0.0}, Free: {"reason": "asked for"}, Block: {"reason": "broken", "for_s": length}, Unblock: {}}
+        self.ask(call, pool, port, node=node, **options[call])
 
-    @rule(pool=pools, port=numbers, node=nodes)
-    def free(self, pool, port, node):
-        self.ask(Free, pool, port, node=node, reason="asked for")
+    @rule(owner=owners, node=st.none() | nodes, everybody=st.booleans())
+    def sweep_or_release_owner(self, owner, node, everybody):
+        self.run(ReleaseOwner(owner, node=node) if everybody else Sweep())
 
-    @rule(pool=pools, port=numbers, node=nodes, for_s=st.none() | seconds)
-    def block_port(self, pool, port, node, for_s):
-        self.ask(Block, pool, port, node=node, reason="broken", for_s=for_s)
-
-    @rule(pool=pools, port=numbers, node=nodes)
-    def unblock(self, pool, port, node):
-        self.ask(Unblock, pool, port, node=node)
-
-    @rule()
-    def sweep(self):
-        self.run(Sweep())
-
-    @rule(pool=pools, ports=ranges, hold_s=st.sampled_from([0.0, 2.0, 10.0, 60.0]), order=st.sampled_from(["lowest", "longest-idle", "random"]))
+    @rule(pool=pools, ports=ranges, hold_s=st.sampled_from([0.0, 2.0, 10.0, 60.0]), order=st.sampled_from(sorted(orders.values())))
     def define(self, pool, ports, hold_s, order):
         pool = pool if self.focus is None else self.focus[0]
         self.run(DefinePool(PoolSpec(pool, ports=ports, hold_s=hold_s, order=order), seed="later"))
@@ -365,12 +369,13 @@ class Core(RuleBasedStateMachine):
 
     @rule(step=st.sampled_from([1, SECOND // 2, 2 * SECOND, 10 * SECOND, 100 * SECOND, -SECOND, -3600 * SECOND]))
     def time_passes(self, step):
-        self.now += step
+        """Or is set back."""
+        self.now = max(self.now + step, self.ledger.ts + min(step, 0))
 
-    @rule(data=st.data())
-    def repeat(self, data):
+    @rule(which=positions)
+    def repeat(self, which):
         """A reply was lost, and the caller asks again, maybe much later."""
-        command = data.draw(st.sampled_from(self.commands))
+        command = self.commands[-1 - which % len(self.commands)]
         if not isinstance(command, Open):
             self.run(command)
 
@@ -406,7 +411,7 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def one_port_an_owner(self):
-        for owner in ("a", "b", "c", "d"):
+        for owner in OWNERS:
             places = [(lease.node, lease.pool) for lease in self.ledger.find(owner)]
             assert len(places) == len(set(places))
             for lease in self.ledger.find(owner):
@@ -416,3 +421,34 @@ class Core(RuleBasedStateMachine):
 
 TestCore = Core.TestCase
 TestCore.settings = settings(stateful_step_count=40)
+
+WEIGHTS = {
+    "allocate": 40, "allocate_by_number": 6, "release": 30, "release_late": 8, "withdraw": 4, "adopt": 6, "operate": 14,
+    "sweep_or_release_owner": 3, "define": 2, "open": 2, "time_passes": 30, "repeat": 6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", sorted(orders))
+@pytest.mark.parametrize("seed", range(6))
+def test_a_long_walk_obeys_the_contract(seed, order):
+    """Draws shrink well but stay short; a plain walk goes far: one small pool, ports taken, left and taken again."""
+    dice = random.Random(f"{seed} {order}")
+    choices = {
+        "pool": [order], "node": [""], "owner": OWNERS, "service": ["", "x", "y"], "port": [100, 101, 102, 104, 99, 103],
+        "which": range(30), "block": [None, None, None, "in use"], "for_s": [None, 0.0, 3.0, 40.0], "length": [None, 0.0, 3.0, 40.0],
+        "cause": ["released", "released", "cancelled"], "ahead": [0, 0, 0, 1000], "call": [Hold, Hold, Free, Block, Unblock],
+        "everybody": [True, False], "ports": ["100-102,104", "100-102,104", "101-105", "99,102", "100-101"],
+        "hold_s": [0.0, 2.0, 10.0, 60.0], "order": [orders[order]], "other_boot": [True, False],
+        "step": [1, SECOND // 2, SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND, -SECOND],
+    }  # fmt: skip
+    core = Core()
+    core.begin((order, ""))
+    for step in range(250):
+        rule_name = dice.choices(list(WEIGHTS), WEIGHTS.values())[0]
+        method = getattr(core, rule_name)
+        wanted = inspect.signature(method).parameters
+        method(**{name: dice.choice(choices[name]) for name in wanted})
+        for check in (core.machine_equals_model, core.counts_add_up, core.one_port_an_owner):
+            check()
+        if step % 10 == 0:
+            core.live_equals_replayed_equals_reloaded()

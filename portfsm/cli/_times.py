@@ -99,17 +99,17 @@ def parse_seconds(text: str) -> float:
 
 def rfc3339(ns: int) -> str:
     """For programs: RFC 3339 in UTC with nanoseconds, always of one length."""
-    return f"{_to_second(ns, 'T')}.{ns % NS:09d}Z"
+    return f"{_to_second(ns)}.{ns % NS:09d}Z"
 
 
 def time_text(ns: int) -> str:
     """For people: RFC 3339 in UTC with milliseconds, rounded down."""
-    return f"{_to_second(ns, 'T')}.{ns % NS // _MS:03d}Z"
+    return f"{_to_second(ns)}.{ns % NS // _MS:03d}Z"
 
 
 def day_text(ns: int) -> str:
     """The day, `2026-08-01`."""
-    return _to_second(ns, "T")[:10]
+    return _to_second(ns)[:10]
 
 
 def clock_text(ns: int) -> str:
@@ -117,16 +117,18 @@ def clock_text(ns: int) -> str:
     return time_text(ns)[11:-1]
 
 
-def _to_second(ns: int, separator: str) -> str:
-    return datetime.fromtimestamp(ns // NS, UTC).isoformat(separator)[:19]
+def _to_second(ns: int) -> str:
+    return datetime.fromtimestamp(ns // NS, UTC).isoformat()[:19]
 
 
 def duration(ns: int) -> str:
     """How long, for people: `250 ms`, `7.3 s`, `2 min 13 s`, `3 h 05 min`, `4 d 02 h`. Rounded down."""
     if ns < 0:
         return f"-{duration(-ns)}"
+    if ns < _MS:
+        return "<1 ms" if ns else "0 s"
     if ns < NS:
-        return f"{ns // _MS} ms" if ns else "0 s"
+        return f"{ns // _MS} ms"
     seconds = ns // NS
     if seconds < 60:  # noqa: PLR2004
         return f"{seconds}.{ns % NS * 10 // NS} s"

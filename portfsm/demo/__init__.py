@@ -11,6 +11,9 @@ to show what the hold is for. Start reading at `controller`: it is the example o
     ├── proxy        routes by a table that lags
     └── clients      ask, and look at who answers
 
+It leaves a directory with two logs, `hold` and `no-hold`, and beside each what its controller was promised
+(`*.acks.jsonl`) and what its processes had to say (`*.stderr.txt`).
+
 `processes` sees to it that none of them is left behind, `checks` is the proof, `show` the output, `plan` the sizes. Needs the
 `cli` extra (rich) to show itself.
 """

@@ -6,6 +6,7 @@ name in `os` mean and raise `OSError` as they do; the helpers below them say wha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -197,6 +198,12 @@ def write_all(disk: Disk, fd: int, data: bytes | memoryview, offset: int) -> Non
         offset += written
 
 
+def shut(disk: Disk, fd: int) -> None:
+    """Close a file of which all that matters was synced, or that was only read: whatever closing says, it is closed."""
+    with contextlib.suppress(OSError):
+        disk.close(fd)
+
+
 class Directory:
     """The directory of one log. Held open, so that no error of its own sync is lost between two."""
 
@@ -216,7 +223,7 @@ class Directory:
     def let_go(self) -> None:
         """Close it."""
         if self._fd is not None:
-            self.disk.close(self._fd)
+            shut(self.disk, self._fd)
             self._fd = None
 
     def at(self, name: str) -> str:
@@ -244,7 +251,7 @@ class Directory:
         try:
             yield from read_from(self.disk, fd, start, stop, size)
         finally:
-            self.disk.close(fd)
+            shut(self.disk, fd)
 
     def bytes_of(self, name: str, start: int, stop: int) -> bytes:
         """A piece of a file."""
@@ -264,7 +271,7 @@ class Directory:
             self.remove(temporary)  # on a full disk it would keep the room others need
             raise
         finally:
-            self.disk.close(fd)
+            shut(self.disk, fd)
         self.disk.rename(self.at(temporary), self.at(name))
         self.sync()
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from portfsm.errors import Fenced, JournalFull, JournalLocked, JournalUnreadable
-from portfsm.journals._disk import is_full, unreadable, write_all
+from portfsm.journals._disk import is_full, shut, unreadable, write_all
 
 if TYPE_CHECKING:
     from portfsm.journals._disk import Directory
@@ -68,11 +68,13 @@ class Lock:
             if is_full(error):
                 raise JournalFull(f"{self._path}: no room even for the lock file: free some space", path=self._path) from error
             raise unreadable(self._path, error, "open the lock file") from error
-        try:
-            self._lock(fd)
-        except BaseException:
-            self._disk.close(fd)
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(shut, self._disk, fd)
+            try:
+                self._lock(fd)
+            except OSError as error:
+                raise unreadable(self._path, error, "lock it") from error
+            undo.pop_all()
         self._fd = fd
         _held.add(self)
 
@@ -80,15 +82,13 @@ class Lock:
         info = self._disk.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise JournalUnreadable(f"{self._path} is not a plain file: remove it", path=self._path, errno=None)
-        found = self._read(fd)
         try:
             self._disk.flock(fd)
         except BlockingIOError:
-            raise self._locked(found) from None
-        except OSError as error:
-            raise unreadable(self._path, error, "lock it") from error
+            raise self._locked(self._read(fd)) from None
         self._file = (info.st_dev, info.st_ino)
-        self.last_epoch = self._read(fd).epoch
+        found = self._read(fd)
+        self.last_epoch = found.epoch
         if self._moved():
             raise self._locked(found)
 
@@ -100,7 +100,7 @@ class Lock:
     def _read(self, fd: int) -> _Text:
         try:
             return _decode(self._disk.pread(fd, _SIZE, 0))
-        except (ValueError, OSError):  # a new file, or a damaged one: the epochs in the segments still count
+        except ValueError:  # a new file, or a damaged one: the epochs in the segments still count
             return _Text()
 
     def claim(self, epoch: int, holder: str, boot_id: str) -> None:
@@ -145,8 +145,7 @@ class Lock:
         fd, self._fd = self._fd, _NONE
         _held.discard(self)
         if fd != _NONE:
-            with contextlib.suppress(OSError):
-                self._disk.close(fd)
+            shut(self._disk, fd)
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from portfsm._codec import Encoder, Seal
-from portfsm.journals._disk import TEMPORARY, Directory, is_full, write_all
+from portfsm.journals._disk import TEMPORARY, Directory, is_full, shut, write_all
 from portfsm.journals._segments import corrupt
 from portfsm.journals._snapshots import remove_newer
 
@@ -87,7 +87,7 @@ def _seal_in_place(directory: Directory, segment: Segment, ending: Ending) -> No
         disk.ftruncate(fd, offset)
         disk.fsync(fd)
     finally:
-        disk.close(fd)
+        shut(disk, fd)
 
 
 def _sealed(directory: Directory, segment: Segment, ending: Ending) -> Iterator[bytes]:

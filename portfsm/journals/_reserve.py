@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from portfsm.journals._disk import is_full
+from portfsm.journals._disk import is_full, shut
 
 if TYPE_CHECKING:
     from portfsm.journals._disk import Directory
@@ -59,7 +59,7 @@ class Reserve:
             try:
                 self._directory.disk.allocate(fd, self._size)
             finally:
-                self._directory.disk.close(fd)
+                shut(self._directory.disk, fd)
         except OSError as error:
             self._directory.remove(NAME)
             return not is_full(error)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from portfsm._codec import ClockMark, Encoder, Header, Seal
 from portfsm.errors import Fenced, JournalFull, OutcomeUnknown
-from portfsm.journals._disk import is_full, write_all
+from portfsm.journals._disk import is_full, shut, write_all
 from portfsm.journals._segments import name_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class Writer:
     def __init__(self, directory: Directory, lock: Lock, reserve: Reserve, header: Header) -> None:
         self.header = header
         self.name = name_of(header.base + 1)
-        self.last_seq = header.base
         self._directory = directory
         self._disk = directory.disk
         self._lock = lock
@@ -58,6 +57,8 @@ class Writer:
         self._first_line = self._encoder.encode_line(header)
         self._digest = hashlib.sha256(self._first_line)
         self._fd = -1
+        self.head = (header.base, self._digest.hexdigest())
+        """Last durable seq and SHA-256 up to its line, set at once: other threads may look."""
         self.size = len(self._first_line)
 
     def create(self) -> None:
@@ -67,18 +68,18 @@ class Writer:
 
     def close(self) -> None:
         """Close the file, nothing else."""
-        with contextlib.suppress(OSError):
-            self._disk.close(self._fd)
+        shut(self._disk, self._fd)
         self._fd = -1
+
+    @property
+    def last_seq(self) -> int:
+        """`seq` of the last durable event."""
+        return self.head[0]
 
     @property
     def count(self) -> int:
         """How many events it holds."""
         return self.last_seq - self.header.base
-
-    def digest(self) -> str:
-        """SHA-256 up to the last event."""
-        return self._digest.hexdigest()
 
     def append(self, events: Sequence[Event], mark: ClockMark | None) -> int:
         """Make one batch durable. Returns 0, or its length in bytes if that is more than this segment allows."""
@@ -89,12 +90,12 @@ class Writer:
             return len(data)
         self._put(data, carry)
         self._digest.update(data)
-        self.last_seq = events[-1].seq
+        self.head = (events[-1].seq, self._digest.hexdigest())
         return 0
 
     def seal(self) -> Seal:
         """End the segment, durably."""
-        seal = Seal(self.count, self.last_seq, self.digest())
+        seal = Seal(self.count, *self.head)
         carry = self._encoder.carry
         self._put(self._encoder.encode_line(seal), carry)
         return seal

@@ -119,9 +119,8 @@ class FileJournal:
         The digest is the SHA-256 of the segment that holds that event, from its start to the end of the event's line; the
         segment's header links to all earlier ones.
         """
-        if self._writer is not None and self._writer.count:
-            return Head(self._log_id, self._writer.last_seq, self._writer.digest())
-        return Head(self._log_id, *self._last)
+        writer = self._writer
+        return Head(self._log_id, *(writer.head if writer is not None and writer.count else self._last))
 
     # ---- opening --------------------------------------------------------------------------------------------
 
@@ -367,10 +366,10 @@ class FileJournal:
             raise unreadable(self.path, error, "list the log") from error
 
     def save_snapshot(self, seq: int, lines: Iterable[bytes]) -> None:
-        """Keep the state as of `seq`. Not on a full disk, where the room is for events. Failing is only logged."""
-        self._check_usable()
-        if self._reserve.full:
+        """Keep the state as of `seq`. Not on a full disk, where the room is for events, nor after a failure. Failing is only logged."""
+        if self._reserve.full or self._stopped is not None or self._directory.sync_failed:
             return
+        self._check_usable()
         try:
             _snapshots.save(self._directory, self._log_id, seq, lines)
         except OSError as error:
@@ -383,11 +382,12 @@ class FileJournal:
         lock, self._lock = self._lock, None
         if lock is None:
             return
-        writer, self._writer = self._writer, None
+        writer = self._writer
         if writer is not None:
             if writer.count:
-                self._last = (writer.last_seq, writer.digest())
+                self._last = writer.head
                 self._seal_at_close(writer)
+            self._writer = None
             writer.close()
         self._directory.let_go()
         lock.release()

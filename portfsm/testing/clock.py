@@ -24,12 +24,13 @@ class ManualClock:
         self._wall_ns = start_ns
         self._boot_ns = 0
         self._boots = 1
-        self._moved: anyio.Event | None = None
+        self._sleepers: list[anyio.Event] = []
 
     def advance(self, seconds: float) -> None:
         """Let time pass on every clock, and wake those whose time has come."""
         if seconds < 0:
-            raise InvalidValue(f"time does not go back: advance({seconds!r}); to step the wall clock use step_wall()", name="seconds", value=seconds)
+            message = f"time does not go back: advance({seconds!r}); to step the wall clock use step_wall()"
+            raise InvalidValue(message, name="seconds", value=seconds)
         self._wall_ns += round(seconds * 1e9)
         self._boot_ns += round(seconds * 1e9)
         self._wake()
@@ -61,14 +62,16 @@ class ManualClock:
         """Return once `advance` has brought the boot clock there."""
         await checkpoint()
         while self._boot_ns < boot_ns:
-            if self._moved is None:
-                self._moved = anyio.Event()
-            await self._moved.wait()
+            moved = anyio.Event()
+            self._sleepers.append(moved)
+            try:
+                await moved.wait()
+            finally:
+                self._sleepers.remove(moved)
 
     def _wake(self) -> None:
-        if self._moved is not None:
-            self._moved.set()
-            self._moved = None
+        for moved in self._sleepers:
+            moved.set()
 
 
 if TYPE_CHECKING:

@@ -255,13 +255,12 @@ class SimulatedDisk:
         return fd
 
     def close(self, fd: int) -> None:
-        self._called("close", fd)
-        handle = self._handles.pop(fd, None)
-        if handle is None:
+        if self._handles.pop(fd, None) is None:
             raise _error(errno.EBADF, str(fd))
         for inode in [inode for inode, holder in self._locks.items() if holder == fd]:
             del self._locks[inode]
         self._forget_unlinked()
+        self._called("close", fd)  # last: the handle is gone even when closing fails
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         self._called("pread", fd, size, offset)
@@ -424,7 +423,11 @@ class SimulatedDisk:
         return os.stat_result((stat.S_IFREG | 0o600, inode, 1, links, 0, 0, len(self._files[inode].cache), 0, 0, 0))
 
     def _room(self) -> int | None:
-        return None if self.capacity is None else self.capacity - sum(len(file.cache) for file in self._files.values())
+        if self.capacity is None:
+            return None
+        linked = {inode for entries in self._directories.values() for inode in entries.now.values()}
+        linked.update(handle.inode for handle in self._handles.values() if handle.inode is not None)
+        return self.capacity - sum(len(self._files[inode].cache) for inode in linked)
 
     def _check_room(self, size: int) -> None:
         room = self._room()

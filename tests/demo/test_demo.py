@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +40,20 @@ async def finished(family: Family, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-async def started(family: Family, *arguments: str) -> Process:
-    """A demo in full swing: both sides have moved replicas."""
-    process = await anyio.open_process([*COMMAND, "--json", *arguments], env=family.environment, stderr=subprocess.PIPE)
-    with anyio.fail_after(PATIENCE_S):
-        async for line in lines(process):
-            if line["kind"] == "progress" and all(side["moved"] for side in line["sides"]):
-                return process
-    raise AssertionError("the demo ended before anything moved")
+@asynccontextmanager
+async def running(family: Family, place: Path) -> AsyncIterator[Process]:
+    """A long demo in full swing: both sides have moved replicas."""
+    command = [*COMMAND, "--json", "--seconds", "60", "--dir", str(place)]
+    async with await anyio.open_process(command, env=family.environment, stdin=subprocess.DEVNULL, stderr=None) as process:
+        try:
+            with anyio.fail_after(PATIENCE_S):
+                async for line in lines(process):
+                    if line["kind"] == "progress" and all(side["moved"] for side in line["sides"]):
+                        break
+                yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
 
 
 async def lines(process: Process) -> AsyncIterator[dict[str, Any]]:
@@ -77,35 +84,29 @@ async def test_it_proves_its_point_and_leaves_nothing_but_the_logs(tmp_path: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_every_process_before_the_demo_itself(tmp_path: Path, family: Family, number: signal.Signals) -> None:
-    process = await started(family, "--dir", str(tmp_path / "d"), "--seconds", "60")
-    assert len(family.members()) > 40, "two sides of 20 replicas should be up"
-    process.send_signal(number)
-    with anyio.fail_after(PATIENCE_S):
-        await process.wait()
+    async with running(family, tmp_path / "d") as process:
+        assert len(family.members()) > 40, "two sides of 20 replicas should be up"
+        process.send_signal(number)
 
-    assert process.returncode == 128 + number
-    assert family.members() == []
-    await process.aclose()
+        assert await process.wait() == 128 + number
+        assert family.members() == []
 
 
 async def test_killed_outright_it_leaves_no_process_either(tmp_path: Path, family: Family) -> None:
-    process = await started(family, "--dir", str(tmp_path / "d"), "--seconds", "60")
-    process.kill()
+    async with running(family, tmp_path / "d") as process:
+        process.kill()
 
-    await family.extinct()
-    await process.aclose()
+        await family.extinct()
 
 
 async def test_a_process_that_dies_ends_the_demo_with_its_last_words(tmp_path: Path, family: Family) -> None:
-    process = await started(family, "--dir", str(tmp_path / "d"), "--seconds", "60")
-    os.kill(next(pid for pid in family.members() if b"portfsm.demo.proxy" in command_of(pid)), signal.SIGKILL)
-    with anyio.fail_after(PATIENCE_S):
+    async with running(family, tmp_path / "d") as process:
+        os.kill(next(pid for pid in family.members() if b"portfsm.demo.proxy" in command_of(pid)), signal.SIGKILL)
         notes = [line["text"] async for line in lines(process) if line["kind"] == "note"]
 
-    assert "the proxy ended with status -9" in notes[-1]
-    assert await process.wait() == 1
-    assert family.members() == []
-    await process.aclose()
+        assert "the proxy ended with status -9" in notes[-1]
+        assert await process.wait() == 1
+        assert family.members() == []
 
 
 @pytest.mark.parametrize("seconds", ["nan", "-1", "0", "2.9", "1e9", "soon"])

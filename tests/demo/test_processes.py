@@ -70,10 +70,13 @@ async def test_who_ignores_the_leash_is_killed(stderr: Path, monkeypatch: pytest
 
 
 async def test_an_end_that_nobody_asked_for_is_reported_with_its_last_words(stderr: Path) -> None:
-    with pytest.raises(ExceptionGroup) as caught:
+    async def start_one_that_fails() -> None:
         async with open_crew() as crew:
             await crew.start("proxy", [sys.executable, "-c", "raise SystemExit('no such port')"], stderr=stderr)
             await anyio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await start_one_that_fails()
 
     (error,) = caught.value.exceptions
     assert isinstance(error, ProcessEndedError)

@@ -1,0 +1,76 @@
+"""What a journal may offer beyond keeping events: a copy of the state to open from, and word that its place is full.
+
+The copy is disposable. One that cannot be read is ignored, one that cannot be written is missed by nobody
+but the next opening, which then reads more of the log.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from portfsm._dump import dump, load
+from portfsm._ledger import Ledger
+from portfsm._log import warn
+from portfsm._replay import replay
+from portfsm.protocols import CachingJournal
+
+if TYPE_CHECKING:
+    from portfsm.protocols import Journal
+
+__all__ = ["Cache"]
+
+SNAPSHOT_EVERY = 250_000
+SNAPSHOT_AT_CLOSE = 10_000
+"""A log shorter than this is read faster than a snapshot is worth."""
+
+
+class Cache:
+    """The snapshots of one journal, if it keeps any. Its methods are called in the writer's thread, its properties on the loop."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._caching = journal if isinstance(journal, CachingJournal) else None
+        self._seq = 0
+
+    @property
+    def full(self) -> bool:
+        """The journal's place is full."""
+        return self._caching is not None and self._caching.full
+
+    @property
+    def recovered(self) -> str:
+        """What the opening had to mend."""
+        return self._caching.recovered if self._caching is not None else ""
+
+    def wanted(self, seq: int, *, closing: bool = False) -> bool:
+        """Whether a snapshot as of `seq` is worth its time."""
+        return self._caching is not None and seq - self._seq >= (SNAPSHOT_AT_CLOSE if closing else SNAPSHOT_EVERY)
+
+    def restore(self) -> Ledger:
+        """The newest snapshot, then the events after it."""
+        cached = self._caching.load_snapshot() if self._caching is not None else None
+        if cached is not None:
+            ledger = Ledger()
+            try:
+                load(ledger, cached[1])
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+                warn("snapshot_ignored", seq=cached[0], error=str(error))
+            else:
+                self._seq = ledger.seq
+                return replay(self._journal.read(ledger.seq), onto=ledger)
+        return replay(self._journal.read(0))
+
+    def save(self, ledger: Ledger) -> None:
+        """Keep a snapshot. The ledger must not change meanwhile."""
+        self._seq = ledger.seq
+        try:
+            if self._caching is not None:
+                self._caching.save_snapshot(ledger.seq, dump(ledger))
+        except BaseException as error:  # noqa: BLE001  (whatever a driver raises, the thread must live)
+            warn("snapshot_failed", seq=ledger.seq, error=repr(error))
+
+    def look_for_room(self) -> None:
+        """An append of nothing lets a full journal see whether somebody made room."""
+        with suppress(Exception):  # an append of something will tell
+            self._journal.append(())
