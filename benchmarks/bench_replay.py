@@ -1,6 +1,6 @@
 """Replay of a file log with every transition checked, against only reading the same file and splitting its lines.
 
-    python benchmarks/bench_replay.py [EVENTS] [ROUNDS]
+python benchmarks/bench_replay.py [EVENTS] [ROUNDS]
 """
 
 from __future__ import annotations

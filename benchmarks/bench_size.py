@@ -1,6 +1,6 @@
 """Bytes of a logged event, of a live port in memory, of a pool nobody touched.
 
-    python benchmarks/bench_size.py
+python benchmarks/bench_size.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write the parts of the pages that are made from the code: the table and the diagram of the machine.
 
-    python docs/regenerate.py [--check]
+Run it as `python docs/regenerate.py`, or with `--check` to be told only.
 """
 
 from __future__ import annotations

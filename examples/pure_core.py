@@ -1,6 +1,6 @@
 """The machine without any I/O: decide, apply, replay. For those who bring their own store and loop."""
 
-from portfsm import Allocate, DefinePool, Ledger, Lease, Open, PoolSpec, Release, apply, decide, replay
+from portfsm import Allocate, DefinePool, Lease, Ledger, Open, PoolSpec, Release, apply, decide, replay
 
 NOW_NS = 1_700_000_000_000_000_000
 

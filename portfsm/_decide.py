@@ -199,12 +199,10 @@ def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Dr
 
 def _longest_idle(pool: Pool, index: Index, freed: list[int]) -> int:
     rows = index.longest_idle(pool)
-    if rows >= 0 and not pool.since[rows]:
-        return rows
-    unused = pool.free_after(len(pool.state))
-    if unused >= 0 or rows >= 0 or not freed:
+    unused = rows if rows >= 0 and not pool.since[rows] else pool.free_after(len(pool.state))
+    if unused >= 0 or rows >= 0:
         return unused if unused >= 0 else rows
-    return freed[0]
+    return freed[0] if freed else -1
 
 
 def _random(pool: Pool, freed: list[int], salt: int) -> int:

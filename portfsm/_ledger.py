@@ -69,8 +69,11 @@ class Ledger:
         other.pools = {place: pool.copy() for place, pool in self.pools.items()}
         return other
 
-    def fold(self, events: Iterable[Event]) -> None:  # noqa: C901, PLR0912, PLR0915  (one loop without calls: replay's speed)
-        """Take in `events` in order. At the first illegal one raise; those before it stay."""
+    def fold(self, events: Iterable[Event], *, indexed: bool = False) -> None:  # noqa: C901, PLR0912, PLR0915  (one loop: replay's speed)
+        """Take in `events` in order. At the first illegal one raise; those before it stay.
+
+        Indexes are dropped, unless the caller keeps them in step (`indexed`).
+        """
         seq, ts, after_of = self.seq, self.ts, _AFTER
         pool = None
         try:
@@ -84,6 +87,8 @@ class Ledger:
                     if pool is None:
                         seq, ts = event.seq, event.ts
                         continue
+                    if not indexed:
+                        pool.index = None
                     state, owners, notes = pool.state, pool.owner, pool.notes
                 offset = port - pool.base
                 if not 0 <= offset < len(state):
@@ -349,7 +354,7 @@ def apply_all(ledger: Ledger, events: Sequence[Event]) -> None:
     else:
         code, owner, service = FREE, "", ""
     try:
-        ledger.fold(events)
+        ledger.fold(events, indexed=True)
     except IllegalTransition:
         pool.index = None  # the first of two may have happened
         raise

@@ -196,7 +196,6 @@ class PortManager:
     async def release_owner(self, owner: str, *, node: str | None = None) -> tuple[Lease, ...]:
         """Release everything `owner` holds, on every node or one, and return the leases that ended."""
         command = commands.ReleaseOwner(owner, node=node)
-        await checkpoint_if_cancelled()
         held = self._engine.leases_of(owner, node)
         self._engine.submit(command)
         await self._engine.settle()
@@ -250,7 +249,7 @@ class PortManager:
 
     async def _submit(self, command: commands.Command) -> tuple[Event, ...]:
         """Decide and record, then wait for the disk. A repeat waits for what it repeats."""
-        await checkpoint_if_cancelled()
+        # No checkpoint before the decision: a release in a `finally:` of a cancelled task must still be recorded.
         engine = self._engine
         events = engine.submit(command)
         await engine.settle()

@@ -13,7 +13,7 @@ import pytest
 import structlog
 from anyio.lowlevel import checkpoint
 
-from portfsm import EventKind, PoolSpec, PortState, open_manager
+from portfsm import EventKind, OutcomeUnknown, PoolSpec, PortState, open_manager
 from portfsm.testing import GatedJournal
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +36,7 @@ def stepped(coroutine, at, cancel):
             cancel()
         try:
             value, resume = (yield trap), coroutine.send
-        except BaseException as error:  # noqa: BLE001  (handed on, as `await` does)
+        except BaseException as error:
             value, resume = error, coroutine.throw
 
 
@@ -54,13 +54,26 @@ async def a_few_ticks(count=TICKS):
         await checkpoint()
 
 
+class Call:
+    """A call in a task and a scope of its own, cancelled at its `step`-th suspension, or from outside."""
+
+    def __init__(self, tasks, coroutine, step=0):
+        self.scope = anyio.CancelScope()
+        self.result = None
+        tasks.start_soon(self._run, coroutine, step)
+
+    async def _run(self, coroutine, step):
+        with self.scope:
+            self.result = await stepped(coroutine, step, self.scope.cancel)
+
+
 @pytest.fixture
 def fresh(clock, pool):
     """A manager on a new log each time."""
 
     def make(journal=None, *pools):
         journal = journal or GatedJournal()
-        return journal, open_manager(journal, pools=pools or [pool], clock=clock)
+        return journal, open_manager(journal, pools=pools or [pool], clock=clock, close_s=5)  # should a test fail with its gate closed
 
     return make
 
@@ -113,30 +126,21 @@ async def test_a_port_leaks_that_was_on_its_way_to_disk(fresh, ahead, ticks):
     async with context as manager, anyio.create_task_group() as tasks:
         journal.hold()
         if ahead:
-            tasks.start_soon(_block, manager, 30003)
+            Call(tasks, manager.block("http", 30003, reason="x"))
             await journal.held()
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as callers:
-                callers.start_soon(_allocate, manager, "r1")
-                if not ahead:
-                    await journal.held()
-                await a_few_ticks(ticks)
-                scope.cancel()
+        call = Call(tasks, manager.allocate("http", owner="r1"))
+        if not ahead:
+            await journal.held()
+        await a_few_ticks(ticks)
+        call.scope.cancel()
+        await a_few_ticks()
         assert manager.find("r1") == ()
         journal.let_go()
         await manager.release_owner("nobody")
         assert manager.find("r1") == ()
         assert manager.statistics("http").allocated == 0
         flat = [kind for batch in batches(journal, "r1") for kind in batch]
-        assert flat == ["allocated:", *UNDONE] or (ticks == 0 and flat == [])
-
-
-async def _block(manager, port):
-    await manager.block("http", port, reason="x")
-
-
-async def _allocate(manager, owner, **request):
-    await manager.allocate("http", owner=owner, **request)
+        assert flat == ["allocated:", *UNDONE] or (ticks < 5 and flat == [])
 
 
 async def test_a_port_leaks_when_the_cancellation_comes_with_the_sync(fresh):
@@ -232,34 +236,19 @@ async def test_a_cancelled_reuse_ends_or_restarts_the_hold_of_before(fresh, cloc
 async def test_cancelling_one_caller_takes_the_port_from_another_of_the_same_owner(fresh):
     async def attempt(step):
         journal, context = fresh()
-        async with context as manager:
-            got = []
-
-            async def other(wait_s):
-                got.append(await manager.allocate("http", owner="r1", wait_s=wait_s))
-
+        async with context as manager, anyio.create_task_group() as tasks:
             journal.hold()
-            async with anyio.create_task_group() as tasks:
-                with anyio.CancelScope() as scope:
-                    async with anyio.create_task_group() as cancelled:
-                        cancelled.start_soon(_stepped_allocate, manager, step, scope.cancel)
-                        await checkpoint()
-                        tasks.start_soon(other, 0)
-                        tasks.start_soon(other, None)
-                        await a_few_ticks()
-                        journal.let_go()
-            assert len(set(got)) == 1
-            assert manager.find("r1") == (got[0],)
-            assert [event.kind for events in journal.appends for event in events].count(EventKind.ALLOCATED) == (
-                1 if got[0].token == manager.port("http", got[0].port).token else 2
-            )
-            return scope.cancel_called
+            cancelled = Call(tasks, manager.allocate("http", owner="r1"), step)
+            others = [Call(tasks, manager.allocate("http", owner="r1", wait_s=wait_s)) for wait_s in (0, None)]
+            await a_few_ticks()
+            journal.let_go()
+            await manager.release_owner("nobody")
+            await a_few_ticks()
+            assert others[0].result == others[1].result
+            assert manager.find("r1") == (others[0].result,)
+            return cancelled.scope.cancel_called
 
     await at_each_step(attempt)
-
-
-async def _stepped_allocate(manager, step, cancel):
-    await stepped(manager.allocate("http", owner="r1"), step, cancel)
 
 
 @pytest.mark.parametrize("order", ["first", "last"])
@@ -267,18 +256,10 @@ async def test_the_last_caller_of_an_owner_leaves_the_port_behind(fresh, order):
     journal, context = fresh()
     async with context as manager, anyio.create_task_group() as tasks:
         journal.hold()
-        scopes = []
-
-        async def call():
-            with anyio.CancelScope() as scope:
-                scopes.append(scope)
-                await manager.allocate("http", owner="r1")
-
-        for _ in range(3):
-            tasks.start_soon(call)
+        calls = [Call(tasks, manager.allocate("http", owner="r1")) for _ in range(3)]
         await journal.held()
-        for scope in scopes if order == "first" else scopes[::-1]:
-            scope.cancel()
+        for call in calls if order == "first" else calls[::-1]:
+            call.scope.cancel()
             await a_few_ticks()
         journal.let_go()
         await undone(manager, journal, "r1")
@@ -289,114 +270,96 @@ async def test_a_lease_that_a_live_owner_adopted_is_taken_back(fresh):
     journal, context = fresh()
     async with context as manager, anyio.create_task_group() as tasks:
         journal.hold()
-        adopted = []
-
-        async def adopt():
-            adopted.append(await manager.adopt("http", 30000, owner="r1"))
-
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as callers:
-                callers.start_soon(_allocate, manager, "r1")
-                await journal.held()
-                tasks.start_soon(adopt)
-                await a_few_ticks()
-                scope.cancel()
+        call = Call(tasks, manager.allocate("http", owner="r1"))
+        await journal.held()
+        adopted = Call(tasks, manager.adopt("http", 30000, owner="r1"))
+        await a_few_ticks()
+        call.scope.cancel()
+        await a_few_ticks()
         journal.let_go()
         await manager.release_owner("nobody")
         await a_few_ticks()
-        assert manager.find("r1") == tuple(adopted)
-        assert len(adopted) == 1
+        assert adopted.result is not None
+        assert manager.find("r1") == (adopted.result,)
 
 
 async def test_a_cancelled_lease_that_was_blocked_meanwhile_is_released_from_its_block(fresh):
     journal, context = fresh()
     async with context as manager, anyio.create_task_group() as tasks:
         journal.hold()
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as callers:
-                callers.start_soon(_allocate, manager, "r1")
-                await journal.held()
-                tasks.start_soon(_block, manager, 30000)
-                await a_few_ticks()
-                scope.cancel()
+        call = Call(tasks, manager.allocate("http", owner="r1"))
+        await journal.held()
+        Call(tasks, manager.block("http", 30000, reason="x"))
+        await a_few_ticks()
+        call.scope.cancel()
+        await a_few_ticks()
         journal.let_go()
         await manager.release_owner("nobody")
         assert manager.port("http", 30000).state is PortState.BLOCKED
 
 
 async def test_a_cancelled_waiter_leaks_the_port_it_was_just_given(fresh):
-    """All suspensions of a call that queues up, is served, and waits for the disk."""
+    """All suspensions of a call that queues up, is served, and waits for the disk; another waits behind it."""
 
     async def attempt(step):
         journal, context = fresh(None, PoolSpec("http", ports="1", hold_s=0))
         async with context as manager, anyio.create_task_group() as tasks:
             lease = await manager.allocate("http", owner="holder")
-            with anyio.CancelScope() as scope:
-                async with anyio.create_task_group() as callers:
-                    callers.start_soon(_stepped_wait, manager, step, scope.cancel)
-                    await a_few_ticks()
-                    tasks.start_soon(_allocate_behind, manager)
-                    await a_few_ticks()
-                    if step > 1:
-                        await manager.release(lease)
-            if step == 1:
-                await manager.release(lease)
-            await manager.release_owner("r1")
-            await manager.release_owner("nobody")
+            call = Call(tasks, manager.allocate("http", owner="r1", wait_s=None), step)
+            await a_few_ticks()
+            behind = Call(tasks, manager.allocate("http", owner="behind", wait_s=None))
+            await a_few_ticks()
+            await manager.release(lease)
             with anyio.fail_after(30):
-                while not manager.find("behind"):
+                while not (call.scope.cancelled_caught or call.result):
                     await checkpoint()
+            if call.result:
+                await manager.release(call.result)
+            await manager.release_owner("nobody")
+            await a_few_ticks()
+            assert manager.find("behind") == (behind.result,)
             assert all(event.cause != "cancelled" or event.owner == "r1" for events in journal.appends for event in events)
-            return scope.cancel_called
+            return call.scope.cancel_called
 
     await at_each_step(attempt)
-
-
-async def _stepped_wait(manager, step, cancel):
-    await stepped(manager.allocate("http", owner="r1", wait_s=None), step, cancel)
-
-
-async def _allocate_behind(manager):
-    await manager.allocate("http", owner="behind", wait_s=None)
 
 
 async def test_a_port_leaks_that_was_cancelled_while_the_manager_is_left(fresh):
     """Leaving waits for the disk; a call cancelled meanwhile still gives its port back before the log is closed."""
     journal, context = fresh()
     async with anyio.create_task_group() as tasks:
-        scope = anyio.CancelScope()
 
-        async def call(manager):
-            with scope:
-                await manager.allocate("http", owner="r1")
-
-        async def meanwhile():
+        async def meanwhile(call):
             await journal.held()
-            scope.cancel()
+            call.scope.cancel()
             await a_few_ticks()
             journal.let_go()
 
         async with context as manager:
             journal.hold()
-            tasks.start_soon(call, manager)
+            call = Call(tasks, manager.allocate("http", owner="r1"))
             await journal.held()
-            tasks.start_soon(meanwhile)
+            tasks.start_soon(meanwhile, call)
     kinds = [f"{event.kind}:{event.cause}" for events in journal.appends for event in events]
     assert kinds[-4:] == ["allocated:", *UNDONE, "closed:"]
 
 
-async def test_a_dead_callers_log_line_is_missing_when_nothing_can_be_undone(fresh, told):
+async def test_nobody_hears_of_a_lease_that_could_not_be_undone(fresh, told):
     """The journal has failed: the port cannot be given back, and somebody should know."""
     journal, context = fresh()
     async with context as manager:
         journal.hold()
         journal.fail(RuntimeError("gone"))
-        with pytest.raises(Exception, match="gone"):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_allocate, manager, "r1")
-                await journal.held()
-                journal.let_go()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_fail_to_allocate, manager)
+            await journal.held()
+            journal.let_go()
     assert [line["owner"] for line in told if line["event"] == "portfsm.lease_unreleased"] == ["r1"]
+
+
+async def _fail_to_allocate(manager):
+    with pytest.raises(OutcomeUnknown, match="gone"):
+        await manager.allocate("http", owner="r1")
 
 
 # ---------------------------------------------------------------------- the other calls
@@ -563,20 +526,22 @@ async def test_a_log_opened_after_its_caller_was_cancelled_stays_open(clock, poo
 
 
 async def test_cancelling_while_leaving_loses_the_closing(fresh):
-    """The cancellation comes while the last batch is on its way: it is recorded, the log is closed, then it comes out."""
+    """The cancellation comes while `closed` is on its way: the log is closed all the same, and nobody is left behind."""
     journal, context = fresh()
-    with anyio.CancelScope() as scope:
-        async with anyio.create_task_group() as tasks, context as manager:
-            await manager.allocate("http", owner="r1")
-            journal.hold()
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
 
-            async def cancel():
-                await journal.held()
-                scope.cancel()
-                await a_few_ticks()
-                journal.let_go()
+        async def meanwhile():
+            await journal.held()
+            scope.cancel()
+            await a_few_ticks()
+            journal.let_go()
 
-            tasks.start_soon(cancel)
+        with scope:
+            async with context as manager:
+                await manager.allocate("http", owner="r1")
+                journal.hold()
+                tasks.start_soon(meanwhile)
     assert scope.cancel_called
     assert [event.kind for events in journal.appends for event in events][-1] is EventKind.CLOSED
     assert journal.closed == 1

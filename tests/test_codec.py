@@ -200,7 +200,7 @@ def test_a_cut_inside_the_header_opens():
 def test_a_flipped_bit_is_not_noticed(sealed):
     """Every single bit of a log: refused, or the last batch is called torn; nothing older is ever lost."""
     segment = Segment(random_batches(60 if sealed else 200, 4), sealed=sealed)
-    data, outcomes = segment.bytes, {verdict: 0 for verdict in Verdict}
+    data, outcomes = segment.bytes, dict.fromkeys(Verdict, 0)
     prefixes = Prefixes(data)
     for line, (start, end) in enumerate(itertools.pairwise(prefixes.starts)):
         rest = bytearray(data[start:])

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from portfsm.journals._reserve import Reserve
     from portfsm.journals._segments import Ending, Segment
 
-__all__ = ["TORN", "keep_torn", "mend", "sentence", "tidy"]
+__all__ = ["TORN", "keep_torn", "mend", "reaffirm", "sentence", "tidy"]
 
 TORN = "torn"
+_SEAL_BYTES = 512
+"""A seal is shorter."""
 
 
 def sentence(segment: Segment, ending: Ending) -> str:
@@ -43,6 +45,23 @@ def mend(directory: Directory, segment: Segment, ending: Ending, reserve: Reserv
         )
     if ending.last_seq > segment.header.base:
         _seal(directory, segment, ending, reserve)
+
+
+def reaffirm(directory: Directory, segment: Segment) -> None:
+    """Write a seal over itself. Raises `OSError`.
+
+    The sync behind it may have failed: the cache shows it all the same, the disk never had it, and after a power cut the log
+    could not be opened any more, once another segment followed.
+    """
+    disk = directory.disk
+    start = max(0, segment.size - _SEAL_BYTES)
+    end = directory.bytes_of(segment.name, start, segment.size)
+    fd = disk.open(directory.at(segment.name), os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        write_all(disk, fd, end, start)
+        disk.fsync(fd)
+    finally:
+        shut(disk, fd)
 
 
 def tidy(directory: Directory, last_seq: int) -> None:

@@ -22,13 +22,15 @@ __all__ = ["load", "remove_newer", "save", "seqs_in"]
 
 SCHEMA = 1
 """Snapshots of another schema are ignored, never converted."""
+_KIND = "snapshot"
 _KEPT = 2
 _NAME = re.compile(r"([0-9]{20})\.snap\.jsonl")
 _CHUNK_BYTES = 1 << 20
 _log = structlog.get_logger()
 
 
-class _First(msgspec.Struct, tag_field="kind", tag="snapshot"):
+class _First(msgspec.Struct):
+    kind: str
     schema: int
     log: str
     seq: int
@@ -55,7 +57,7 @@ def save(directory: Directory, log_id: str, seq: int, lines: Iterable[bytes]) ->
     """Keep a snapshot and the one before it. Raises `OSError`."""
     kept = list(lines)
     body = b"".join(line + b"\n" for line in kept)
-    first = _First(SCHEMA, log_id, seq, len(kept), hashlib.sha256(body).hexdigest())
+    first = _First(_KIND, SCHEMA, log_id, seq, len(kept), hashlib.sha256(body).hexdigest())
     directory.publish(name_of(seq), [_encode(first) + b"\n", body])
     for old in seqs_in(directory)[:-_KEPT]:
         directory.remove(name_of(old))
@@ -81,12 +83,13 @@ def _read(directory: Directory, log_id: str, seq: int, last_seq: int) -> list[by
     raw = b"".join(directory.chunks(name_of(seq), size=_CHUNK_BYTES))
     end = raw.find(b"\n") + 1
     first = _decode(raw[:end])
-    if (first.schema, first.log, first.seq) != (SCHEMA, log_id, seq):
-        raise ValueError(f"it is of schema {first.schema}, log {first.log}, seq {first.seq}")
+    if (first.kind, first.schema, first.log, first.seq) != (_KIND, SCHEMA, log_id, seq):
+        raise ValueError(f"it is a {first.kind} of schema {first.schema}, log {first.log}, seq {first.seq}")
     body = raw[end:]
-    if hashlib.sha256(body).hexdigest() != first.sha256:
+    lines = body.split(b"\n")[:-1]
+    if (hashlib.sha256(body).hexdigest(), len(lines)) != (first.sha256, first.lines):
         raise ValueError("it is damaged")
-    return body.split(b"\n")[:-1]
+    return lines
 
 
 def remove_newer(directory: Directory, last_seq: int) -> None:

@@ -28,7 +28,7 @@ from portfsm.errors import InternalError, InvalidValue, JournalError, JournalFul
 from portfsm.journals import _snapshots
 from portfsm.journals._disk import Directory, Disk, RealDisk, is_full, unreadable
 from portfsm.journals._lock import Lock
-from portfsm.journals._mend import mend, sentence, tidy
+from portfsm.journals._mend import mend, reaffirm, sentence, tidy
 from portfsm.journals._reserve import Reserve
 from portfsm.journals._segments import EMPTY_DIGEST, Ending, Segment, ending_of, read_segment, survey
 from portfsm.journals._writer import Writer, no_room, outcome_unknown
@@ -302,6 +302,8 @@ class FileJournal:
         if ending is not None:
             self._with_room(lambda: mend(self._directory, self._segments[-1], ending, self._reserve, self._epoch))
             self._ending = None
+        elif self._segments:
+            self._with_room(lambda: reaffirm(self._directory, self._segments[-1]))
         if not self._reserve.full:
             self._reserve.take()
         self._tidied = True
@@ -386,6 +388,7 @@ class FileJournal:
         if writer is not None:
             if writer.count:
                 self._last = writer.head
+            if writer.count and self._stopped is None and os.getpid() == self._pid:
                 self._seal_at_close(writer)
             self._writer = None
             writer.close()
@@ -393,8 +396,6 @@ class FileJournal:
         lock.release()
 
     def _seal_at_close(self, writer: Writer) -> None:
-        if self._stopped is not None or os.getpid() != self._pid:
-            return
         try:
             writer.seal()
         except JournalError as error:

@@ -12,7 +12,6 @@ The name of each test is the failure it prevents.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +23,7 @@ from portfsm.states import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["JournalContract", "sample_events"]
 

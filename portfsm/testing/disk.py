@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import attrs
 
+from portfsm.testing._platter import SECTOR, Entries, File
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["Call", "SimulatedDisk"]
 
-SECTOR = 512
 _MISDIRECTED_BY = 4 * SECTOR
 
 
@@ -37,94 +38,6 @@ class Call(NamedTuple):
 
     name: str
     arguments: tuple[Any, ...]
-
-
-@attrs.define
-class _File:
-    """One inode: what programs see, what the platter has, and which sectors differ for all the kernel knows."""
-
-    inode: int
-    cache: bytearray = attrs.field(factory=bytearray)
-    platter: bytearray = attrs.field(factory=bytearray)
-    dirty: set[int] = attrs.field(factory=set)
-
-    def write(self, data: bytes, offset: int) -> None:
-        end = offset + len(data)
-        if end > len(self.cache):
-            self.cache.extend(bytes(end - len(self.cache)))
-        self.cache[offset:end] = data
-        self.dirty.update(range(offset // SECTOR, (end + SECTOR - 1) // SECTOR))
-
-    def resize(self, size: int) -> None:
-        if size < len(self.cache):
-            del self.cache[size:]
-        else:
-            self.cache.extend(bytes(size - len(self.cache)))
-        self.dirty.add(size // SECTOR)
-
-    def sync(self) -> None:
-        self.platter[len(self.cache) :] = bytes(max(0, len(self.cache) - len(self.platter)))
-        for sector in self.dirty:
-            place = slice(sector * SECTOR, (sector + 1) * SECTOR)
-            self.platter[place] = self.cache[place]
-        self.dirty.clear()
-
-    def after_power_cut(self, chance: random.Random) -> bytearray:
-        shorter, longer = sorted((len(self.platter), len(self.cache)))
-        size = chance.choice((shorter, longer, chance.randint(shorter, longer))) if self.dirty or shorter != longer else longer
-        found = bytearray(self.platter[:size].ljust(size, b"\0"))
-        for sector in sorted(self.dirty):
-            start, end = sector * SECTOR, min((sector + 1) * SECTOR, size)
-            fate = chance.random()
-            if start >= end or fate < 0.25:
-                continue
-            # Only the bytes that were being written can go bad; what a sector held before is assumed power-safe.
-            kept = next((n for n in range(start, end) if self.cache[n : n + 1] != self.platter[n : n + 1]), end)
-            found[kept:end] = _fate(bytes(self.cache[kept:end]), end - kept, fate, chance)
-        return found
-
-
-def _fate(new: bytes, size: int, fate: float, chance: random.Random) -> bytes:
-    """What became of bytes on their way to the platter: there, zeros, or garbage."""
-    if fate < 0.6:
-        return new.ljust(size, b"\0")
-    return bytes(size) if fate < 0.8 else chance.randbytes(size)
-
-
-@attrs.define
-class _Entries:
-    """One directory: its names as programs see them, as the platter has them, and the steps between."""
-
-    now: dict[str, int] = attrs.field(factory=dict)
-    platter: dict[str, int] = attrs.field(factory=dict)
-    unsynced: list[tuple[str, str, int]] = attrs.field(factory=list)
-    """(name that goes or "", name that comes or "", inode)."""
-
-    def step(self, gone: str, come: str, inode: int) -> None:
-        self.unsynced.append((gone, come, inode))
-        _apply(self.now, gone, come, inode)
-
-    def sync(self) -> None:
-        self.platter = dict(self.now)
-        self.unsynced.clear()
-
-    def after_power_cut(self, chance: random.Random) -> dict[str, int]:
-        found = dict(self.platter)
-        in_order = chance.random() < 0.5
-        kept = (
-            self.unsynced[: chance.randint(0, len(self.unsynced))]
-            if in_order
-            else [step for step in self.unsynced if chance.random() < 0.5]
-        )
-        for step in kept:
-            _apply(found, *step)
-        return found
-
-
-def _apply(entries: dict[str, int], gone: str, come: str, inode: int) -> None:
-    entries.pop(gone, None)
-    if come:
-        entries[come] = inode
 
 
 @attrs.define
@@ -154,8 +67,8 @@ class SimulatedDisk:
         self.trace: list[Call] = []
         self.calls = 0
         """How many calls were made; the next one has this number."""
-        self._files: dict[int, _File] = {}
-        self._directories: dict[str, _Entries] = {"/": _Entries()}
+        self._files: dict[int, File] = {}
+        self._directories: dict[str, Entries] = {"/": Entries()}
         self._handles: dict[int, _Handle] = {}
         self._locks: dict[int, int] = {}
         self._next = 100
@@ -185,9 +98,9 @@ class SimulatedDisk:
         contents = {inode: file.after_power_cut(chance) for inode, file in sorted(self._files.items())}
         for path, entries in sorted(self._directories.items()):
             names = entries.after_power_cut(chance)
-            after._directories[path] = _Entries(dict(names), dict(names))
+            after._directories[path] = Entries(dict(names), dict(names))
             for inode in names.values():
-                after._files[inode] = _File(inode, bytearray(contents[inode]), bytearray(contents[inode]))
+                after._files[inode] = File(inode, bytearray(contents[inode]), bytearray(contents[inode]))
         return after
 
     def killed(self) -> SimulatedDisk:
@@ -245,7 +158,7 @@ class SimulatedDisk:
             if not flags & os.O_CREAT:
                 raise _error(errno.ENOENT, path)
             self._check_room(1)
-            self._files[fd] = _File(fd)
+            self._files[fd] = File(fd)
             entries.step("", name, fd)
         elif flags & os.O_EXCL:
             raise _error(errno.EEXIST, path)
@@ -334,7 +247,7 @@ class SimulatedDisk:
         if path in self._directories or path in self._all_names():
             raise _error(errno.EEXIST, path)
         self._check_room(1)
-        self._directories[path] = _Entries()  # durable at once: the real one syncs the parent
+        self._directories[path] = Entries()  # durable at once: the real one syncs the parent
 
     def rename(self, source: str, target: str) -> None:
         source = self._called("rename", source, target)
@@ -397,17 +310,17 @@ class SimulatedDisk:
         else:
             self._files[handle.inode].sync()
 
-    def _opened(self, fd: int) -> _File:
+    def _opened(self, fd: int) -> File:
         handle = self._handles.get(fd)
         if handle is None or handle.inode is None:
             raise _error(errno.EBADF, str(fd))
         return self._files[handle.inode]
 
-    def _file(self, path: str) -> _File:
+    def _file(self, path: str) -> File:
         entries, name = self._parent(_clean(path))
         return self._files[entries.now[name]]
 
-    def _parent(self, path: str) -> tuple[_Entries, str]:
+    def _parent(self, path: str) -> tuple[Entries, str]:
         parent, _, name = path.rpartition("/")
         if (parent or "/") not in self._directories:
             raise _error(errno.ENOTDIR if parent in self._all_names() else errno.ENOENT, path)

@@ -118,7 +118,21 @@ def test_the_run_is_too_short_to_prove_anything():
     assert run.acknowledged == OLD + sum(BATCHES)
     names = [call.name for call in run.disk.trace]
     assert names.count("rename") >= 5
-    assert {"open", "close", "pread", "pwrite", "fsync", "fdatasync", "fstat", "stat", "flock", "listdir", "mkdir", "unlink", "allocate"} <= set(names)
+    assert {
+        "open",
+        "close",
+        "pread",
+        "pwrite",
+        "fsync",
+        "fdatasync",
+        "fstat",
+        "stat",
+        "flock",
+        "listdir",
+        "mkdir",
+        "unlink",
+        "allocate",
+    } <= set(names)
     run.check(run.disk)
 
 
@@ -300,106 +314,6 @@ def test_a_read_error_is_taken_for_the_end_of_the_log():
             assert found == EVENTS[:12]
         disk.heal()
         assert read_all(disk.killed()) == EVENTS[:12]
-
-
-# ---- a full disk ----------------------------------------------------------------------------------------------------------
-
-
-def fill(journal, events):
-    done = 0
-    for event in events:
-        try:
-            journal.append([event])
-        except JournalFull:
-            break
-        done += 1
-    return done
-
-
-@pytest.mark.parametrize("capacity", range(4000, 6500, 37))
-def test_a_full_disk_stops_releases_at_once_or_for_ever(capacity):
-    """`full` is said while the reserve still takes events; then `JournalFull` with nothing written; with room again it goes on."""
-    disk = SimulatedDisk(capacity=capacity)
-    journal = open_journal(disk, reserve_bytes=1500)
-    events = sample_events(100)
-    said_at = None
-    done = 0
-    for event in events:
-        try:
-            journal.append([event])
-        except JournalFull as error:
-            assert error.path == "/log"
-            break
-        done += 1
-        if journal.full and said_at is None:
-            said_at = done
-    assert said_at is not None
-    assert done - said_at >= 3, "the reserve was worth nothing"
-    for _ in range(2):
-        with pytest.raises(JournalFull):
-            journal.append(events[done : done + 1])
-    assert journal.head().seq == done
-    journal.save_snapshot(done, [b"x"])
-    assert journal.load_snapshot() is None, "the room is for events"
-    journal.append([])
-    assert journal.full
-    disk.capacity = 100_000
-    journal.append([])
-    assert not journal.full
-    journal.append(events[done : done + 3])
-    journal.close()
-    for after in (disk.killed(), disk.crashed(1)):
-        assert read_all(after) == events[: done + 3]
-
-
-@pytest.mark.parametrize("room", [*range(0, 40, 13), *range(100, 3000, 230)])
-@pytest.mark.parametrize("clean", [False, True])
-def test_a_log_on_a_full_disk_cannot_be_opened(room, clean):
-    """With no room left it opens, reads, and takes releases on the reserve: also when the last segment needs mending."""
-    disk = SimulatedDisk()
-    journal = open_journal(disk, segment_bytes=1 << 20)
-    events = sample_events(60)
-    for event in events[:40]:
-        journal.append([event])
-    if clean:
-        journal.close()
-    disk = disk.killed()
-    disk.capacity = sum(len(file.cache) for file in disk._files.values()) + room
-    journal = open_journal(disk, segment_bytes=1 << 20)
-    assert list(journal.read()) == events[:40]
-    done = 40 + fill(journal, events[40:])
-    assert done - 40 >= 5
-    assert journal.full or done == 60
-    journal.close()
-    for after in (disk.killed(), disk.crashed(7)):
-        after.capacity = None
-        assert read_all(after) == events[:done]
-
-
-def test_the_reserve_is_never_taken_back():
-    """Without any probe, appends themselves find out now and then that there is room again."""
-    disk = SimulatedDisk(capacity=5000)
-    journal = open_journal(disk, reserve_bytes=1500)
-    events = sample_events(300)
-    done = fill(journal, events)
-    assert journal.full
-    disk.capacity = 1 << 20
-    for event in events[done : done + 70]:
-        journal.append([event])
-    assert not journal.full
-    assert "reserve" in disk.listdir("/log")
-
-
-def test_a_full_disk_breaks_a_new_log():
-    """No room for a single file: typed, and it works as soon as there is room."""
-    for capacity in (0, 1, 100, 513, 600):
-        disk = SimulatedDisk(capacity=capacity)
-        with pytest.raises(JournalFull):
-            journal = open_journal(disk)
-            journal.append(EVENTS[:1])
-        disk = disk.killed()
-        disk.capacity = None
-        assert read_all(disk) == []
 
 
 def test_the_simulated_disk_is_kinder_than_a_real_one():

@@ -1,0 +1,1 @@
+"""Tests of the journals. A package, so that they can share `logs`."""

@@ -1,0 +1,118 @@
+"""A full disk: said early, survived on the reserve, and forgotten once there is room again. On a simulated disk."""
+
+import pytest
+
+from portfsm.errors import JournalFull
+from portfsm.journals import FileJournal
+from portfsm.testing.contract import sample_events
+from portfsm.testing.disk import SimulatedDisk
+
+
+def open_journal(disk, **options):
+    journal = FileJournal("/log", disk=disk, **{"segment_bytes": 700, "reserve_bytes": 2000} | options)
+    journal.open("me")
+    return journal
+
+
+def read_all(disk):
+    journal = open_journal(disk)
+    events = list(journal.read())
+    journal.close()
+    return events
+
+
+def fill(journal, events):
+    done = 0
+    for event in events:
+        try:
+            journal.append([event])
+        except JournalFull:
+            break
+        done += 1
+    return done
+
+
+@pytest.mark.parametrize("capacity", range(4000, 6500, 37))
+def test_a_full_disk_stops_releases_at_once_or_for_ever(capacity):
+    """`full` is said while the reserve still takes events; then `JournalFull` with nothing written; with room again it goes on."""
+    disk = SimulatedDisk(capacity=capacity)
+    journal = open_journal(disk, reserve_bytes=1500)
+    events = sample_events(100)
+    said_at = None
+    done = 0
+    for event in events:
+        try:
+            journal.append([event])
+        except JournalFull as error:
+            assert error.path == "/log"
+            break
+        done += 1
+        if journal.full and said_at is None:
+            said_at = done
+    assert said_at is not None
+    assert done - said_at >= 3, "the reserve was worth nothing"
+    for _ in range(2):
+        with pytest.raises(JournalFull):
+            journal.append(events[done : done + 1])
+    assert journal.head().seq == done
+    journal.save_snapshot(done, [b"x"])
+    assert journal.load_snapshot() is None, "the room is for events"
+    journal.append([])
+    assert journal.full
+    disk.capacity = 100_000
+    journal.append([])
+    assert not journal.full
+    journal.append(events[done : done + 3])
+    journal.close()
+    for after in (disk.killed(), disk.crashed(1)):
+        assert read_all(after) == events[: done + 3]
+
+
+@pytest.mark.parametrize("room", [*range(0, 40, 13), *range(100, 3000, 230)])
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_log_on_a_full_disk_cannot_be_opened(room, clean):
+    """With no room left it opens, reads, and takes releases on the reserve: also when the last segment needs mending."""
+    disk = SimulatedDisk()
+    journal = open_journal(disk, segment_bytes=1 << 20)
+    events = sample_events(60)
+    for event in events[:40]:
+        journal.append([event])
+    if clean:
+        journal.close()
+    disk = disk.killed()
+    disk.capacity = sum(len(file.cache) for file in disk._files.values()) + room
+    journal = open_journal(disk, segment_bytes=1 << 20)
+    assert list(journal.read()) == events[:40]
+    done = 40 + fill(journal, events[40:])
+    assert done - 40 >= 5
+    assert journal.full or done == 60
+    journal.close()
+    for after in (disk.killed(), disk.crashed(7)):
+        after.capacity = None
+        assert read_all(after) == events[:done]
+
+
+def test_the_reserve_is_never_taken_back():
+    """Without any probe, appends themselves find out now and then that there is room again."""
+    disk = SimulatedDisk(capacity=5000)
+    journal = open_journal(disk, reserve_bytes=1500)
+    events = sample_events(300)
+    done = fill(journal, events)
+    assert journal.full
+    disk.capacity = 1 << 20
+    for event in events[done : done + 70]:
+        journal.append([event])
+    assert not journal.full
+    assert "reserve" in disk.listdir("/log")
+
+
+def test_a_full_disk_breaks_a_new_log():
+    """No room for a single file: typed, and it works as soon as there is room."""
+    for capacity in (0, 1, 100, 513, 600):
+        disk = SimulatedDisk(capacity=capacity)
+        with pytest.raises(JournalFull):
+            journal = open_journal(disk)
+            journal.append(sample_events(1))
+        disk = disk.killed()
+        disk.capacity = None
+        assert read_all(disk) == []

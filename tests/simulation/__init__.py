@@ -1,0 +1,1 @@
+"""The whole library against a model, from one seed. `python -m tests.simulation --help`."""

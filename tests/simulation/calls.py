@@ -1,0 +1,291 @@
+"""Callers, and what may be said to them: every decision needs somebody who asked for it, every answer must be so on the disk.
+
+Rule: a call is judged twice. In the moment of a decision, there must be a call in flight that explains it. In the moment of
+an answer, the answer must follow from events that are durable, and a refusal from the state that was decided on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from portfsm import errors
+from portfsm.values import Lease
+
+PATIENT = (errors.PoolExhausted, errors.PortUnavailable)
+
+
+class Call:
+    def __init__(self, world, number, controller, name, args, options):
+        self.world, self.number, self.controller = world, number, controller
+        self.name, self.args, self.options = name, args, options
+        self.task = self.scope = self.result = self.error = None
+        self.cancelled = self.done = self.dead = self.started = self.entered = self.answered = False
+        self.token = 0
+        """Of the lease that this call has been given, or found its owner to have."""
+        self.deadline = None
+        self.before = ""
+
+    @property
+    def sentence(self):
+        words = [repr(arg) if not isinstance(arg, Lease) else f"{arg.pool} {arg.port} lease {arg.token} of {arg.owner}" for arg in self.args]
+        words += [f"{name}={value!r}" for name, value in self.options.items() if value not in ("", None) or name == "wait_s"]
+        return f"{self.name}({', '.join(words)})"
+
+    @property
+    def place(self):
+        return self.options.get("node", ""), self.args[0]
+
+    @property
+    def owner_key(self):
+        return *self.place, self.options["owner"]
+
+    @property
+    def waits(self):
+        """Whether it can only be waiting for a port."""
+        return self.name == "allocate" and self.started and not (self.cancelled or self.token or self.done)
+
+    def cancel(self):
+        self.cancelled = True
+        if self.scope is not None:
+            self.scope.cancel()
+        elif self.entered:
+            self.task.cancel()
+        else:  # a task that is cancelled before its first turn never runs at all
+            self.task.cancel()
+            self._over()
+
+    async def perform(self):
+        self.entered = True
+        try:
+            if self.scope is not None:
+                with self.scope:
+                    await self._ask()
+            else:
+                await self._ask()
+        except asyncio.CancelledError:
+            pass
+        except errors.PortfsmError as error:
+            self.error = error
+        self._over()
+
+    def _over(self):
+        self.done = True
+        if not self.dead:
+            self.world.calls.remove(self)
+            self.world.answered(self)
+
+    async def _ask(self):
+        self.started = True
+        self.world.begun(self)
+        self.result = await getattr(self.controller.manager, self.name)(*self.args, **self.options)
+        self.answered = True
+
+
+class Judge:
+    """The part of the world that judges."""
+
+    # ------------------------------------------------------------------ decisions
+
+    def explain(self, controller, event):
+        """Somebody must have asked for it, and nobody may have been overtaken."""
+        calls = [call for call in self.calls if call.controller is controller]
+        asked = getattr(self, f"_explain_{event.kind}", None)
+        if asked is not None and not asked(controller, event, calls):
+            self.fail("unasked", f"nobody asked for {event.kind} of {event.pool} {event.port} ({event.cause}), owner {event.owner}, lease {event.token}")
+
+    def _explain_allocated(self, controller, event, calls):
+        mine = [call for call in calls if call.name == "allocate" and call.owner_key == (event.node, event.pool, event.owner) and call.started]
+        fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
+        if fit:
+            self._check_turn(event, min(call.number for call in fit), calls, special=fit[0].options.get("port") is not None)
+        for call in fit:
+            call.token = event.token
+        return bool(fit)
+
+    def _check_turn(self, event, number, calls, *, special):
+        place = event.node, event.pool
+        earlier = [c for c in calls if c.waits and c.number < number and c.place == place and c.options.get("port") is None]
+        if earlier and not special and earlier[0].owner_key not in self.record.ahead.holders:
+            self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
+
+    def _explain_adopted(self, controller, event, calls):
+        return any(
+            c.name == "adopt" and c.args == (event.pool, event.port) and (c.options["owner"], c.options["service"]) == (event.owner, event.service)
+            for c in calls
+        )
+
+    def _explain_withdrawn(self, controller, event, calls):
+        return any(c.name == "withdraw" and c.args[0].token == event.token for c in calls)
+
+    def _explain_released(self, controller, event, calls):
+        if event.cause != "cancelled":
+            return any(
+                (c.name == "release" and c.args[0].token == event.token and c.options.get("block") is None)
+                or (c.name == "release_owner" and c.args[0] == event.owner and c.options.get("node") in (None, event.node))
+                for c in calls
+            )
+        if event.token in self.record.received:
+            self.fail("taken back", f"lease {event.token} was given back for a cancelled call, and another call has it")
+        waiting = [c for c in calls if c.token == event.token and not c.cancelled]
+        if waiting:
+            self.fail("taken back", f"lease {event.token} was given back while call {waiting[0].number} awaits it")
+        return True
+
+    def _explain_blocked(self, controller, event, calls):
+        if event.cause == "holder":
+            return any(c.name == "release" and c.options.get("block") and c.args[0].port == event.port for c in calls)
+        return any(c.name == "block" and c.args == (event.pool, event.port) for c in calls)
+
+    def _explain_unblocked(self, controller, event, calls):
+        return event.cause == "elapsed" or any(c.name == "unblock" and c.args == (event.pool, event.port) for c in calls)
+
+    def _explain_held(self, controller, event, calls):
+        opening = controller.manager is None
+        return opening if event.cause == "reboot" else any(c.name == "hold" and c.args == (event.pool, event.port) for c in calls)
+
+    def _explain_freed(self, controller, event, calls):
+        return event.cause == "elapsed" or any(c.name == "free" and c.args == (event.pool, event.port) for c in calls)
+
+    def _explain_closed(self, controller, event, calls):
+        return controller.leave.is_set()
+
+    def _explain_opened(self, controller, event, calls):
+        return controller.manager is None
+
+    # ------------------------------------------------------------------ answers
+
+    def begun(self, call):
+        """The call runs now; its decision is made before it first waits."""
+        if call.controller.superseded:
+            return
+        ahead = self.record.ahead
+        if call.name == "allocate":
+            port = ahead.holders.get(call.owner_key)
+            if port is not None:
+                call.token = ahead.ports[*call.place, port].token
+            wait_s = call.options.get("wait_s", 0.0)
+            call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
+        elif call.name in ("block", "unblock", "hold", "free"):
+            call.before = ahead.ports[call.options["node"], *call.args].state
+
+    def answered(self, call):
+        """The caller has an answer."""
+        outcome = type(call.error).__name__ if call.error else "done" if call.answered else "cancelled"
+        self.hits[f"{call.name} {outcome}"] += 1
+        self.say(f"  call {call.number} is {outcome}{f': {call.result.port} lease {call.result.token}' if isinstance(call.result, Lease) else ''}")
+        if not call.answered and call.error is None:
+            if not call.cancelled:
+                self.fail("silence", f"call {call.number} {call.sentence} ended without an answer")
+            return
+        if call.error is not None:
+            self._check_error(call, call.error)
+        elif call.controller.superseded:
+            self._check_zombie(call)
+        else:
+            self.record.promise(call.controller)
+            getattr(self, f"_check_{call.name}")(call, call.result)
+
+    def _check_zombie(self, call):
+        if call.controller.manager.durable_seq != call.controller.durable_at_takeover:
+            self.fail("two writers", f"controller {call.controller.number} wrote after another took over")
+
+    def _durable(self, call, seq, what):
+        if not seq or seq > call.controller.manager.durable_seq:
+            self.fail("told too early", f"call {call.number} {call.sentence} was answered, and {what} is not durable")
+
+    def _check_allocate(self, call, lease):
+        self._check_lease(call, lease, "allocated", "adopted")
+        self.record.received.add(lease.token)
+        self.leases.append(lease)
+
+    def _check_adopt(self, call, lease):
+        self._check_lease(call, lease, "adopted", "allocated")
+        self.record.received.add(lease.token)
+        self.leases.append(lease)
+
+    def _check_lease(self, call, lease, *kinds):
+        self._durable(call, lease.token, f"lease {lease.token}")
+        event = self.record.events[lease.token - 1]
+        said = (lease.node, lease.pool, lease.port, lease.owner, lease.service)
+        asked = (*call.place, call.options["owner"], call.options["service"])
+        if event.kind not in kinds or said != (event.node, event.pool, event.port, event.owner, event.service):
+            self.fail("wrong lease", f"call {call.number} was given {lease}, and the log says {event}")
+        if asked != (lease.node, lease.pool, lease.owner, lease.service):
+            self.fail("wrong lease", f"call {call.number} {call.sentence} was given {lease}")
+
+    def _check_release(self, call, _):
+        self._durable(call, self.record.ended.get(call.args[0].token), "the end of the lease")
+
+    def _check_withdraw(self, call, _):
+        lease = call.args[0]
+        events = self.record.events[lease.token : call.controller.manager.durable_seq]
+        if not any(e.token == lease.token and e.kind in ("withdrawn", "released", "blocked") for e in events):
+            self.fail("told too early", f"call {call.number} {call.sentence} was answered, and nothing of it is durable")
+
+    def _check_release_owner(self, call, leases):
+        for lease in leases:
+            self._durable(call, self.record.ended.get(lease.token), f"the end of lease {lease.token}")
+
+    def _check_sweep(self, call, events):
+        for event in events:
+            self._durable(call, event.seq, f"event {event.seq}")
+
+    def _check_view(self, call, view):
+        if (view.node, view.pool, view.port) != (call.options["node"], *call.args):
+            self.fail("wrong view", f"call {call.number} {call.sentence} was answered with {view}")
+
+    _check_block = _check_unblock = _check_hold = _check_free = _check_view
+
+    # ------------------------------------------------------------------ refusals
+
+    def _check_error(self, call, error):
+        controller = call.controller
+        if isinstance(error, errors.InternalError) or type(error) is errors.PortfsmError:
+            self.fail("internal", f"call {call.number} {call.sentence}: {error!r}")
+        elif isinstance(error, errors.JournalError):
+            if not (controller.provoked or controller.superseded or self.disk.provoked):
+                self.fail("unprovoked", f"call {call.number} {call.sentence}: {error!r}")
+        elif isinstance(error, errors.ManagerClosed):
+            if not controller.leave.is_set():
+                self.fail("unprovoked", f"call {call.number} {call.sentence}: {error!r}")
+        elif not (controller.superseded or controller.failed):
+            check = getattr(self, f"_refused_{type(error).__name__}", None)
+            if check is None or not check(call, error):
+                self.fail("refused", f"call {call.number} {call.sentence} was refused with {error!r}")
+
+    def _refused_PoolExhausted(self, call, error):  # noqa: N802  (named after the error)
+        if call.options.get("wait_s", 0.0) is None:
+            return False
+        if call.options["wait_s"]:
+            return call.deadline <= self.clock.boot_ns()
+        others = [c for c in self.calls if c.waits and c.place == call.place]
+        return bool(others) or not self.takeable(call.place, call.options.get("port"))
+
+    _refused_PortUnavailable = _refused_PoolExhausted  # noqa: N815
+
+    def takeable(self, place, number=None):
+        """Ports that could be given to anybody now, by log time."""
+        ahead, now = self.record.ahead, self.lead.engine.now()
+        numbers, hold = ahead.pools[place[1]]
+        ports = {n: ahead.ports[*place, n] for n in numbers if number in (None, n)}
+        return [
+            n
+            for n, port in ports.items()
+            if port.state == "FREE"
+            or (port.until and port.until <= now and (port.state == "QUARANTINED" or (port.state == "BLOCKED" and not hold and port.free_at <= self.true_ns)))
+        ]
+
+    def _refused_StaleLease(self, call, error):  # noqa: N802
+        lease = call.args[0]
+        return self.record.ahead.ports[lease.node, lease.pool, lease.port].token > lease.token
+
+    def _refused_OwnerConflict(self, call, error):  # noqa: N802
+        ahead = self.record.ahead
+        return call.owner_key in ahead.holders or (call.name == "adopt" and ahead.ports[*call.place, call.args[1]].state == "ALLOCATED")
+
+    def _refused_PortOutOfRange(self, call, error):  # noqa: N802
+        number = call.options["port"] if call.name == "allocate" else call.args[1]
+        return number not in self.record.ahead.pools[call.args[0]][0]
+
+    def _refused_IllegalTransition(self, call, error):  # noqa: N802
+        return call.before in (("ALLOCATED",) if call.name == "unblock" else ("ALLOCATED", "BLOCKED"))

@@ -1,0 +1,65 @@
+"""The reference: what the contract says a port does, in 60 lines that read events and the true time each was decided at (ns that
+really passed, whatever any clock says). No index, no order, no log time, no journal."""
+
+from collections import defaultdict
+
+from portfsm.specs import normalise_ports
+
+
+class Broken(Exception):
+    """An event that the contract does not allow."""
+
+
+def need(so, what):
+    if not so:
+        raise Broken(what)
+
+
+class Port:
+    state, owner, service, token, withdrawn = "FREE", "", "", 0, False
+    free_at, end, until = 0, None, 0  # true time before which no other may have it; at which a block ends; what the event said of either
+
+
+class Model:
+    def __init__(self):
+        self.ports, self.pools, self.seq = defaultdict(Port), {}, 0
+        self.holders, self.ended, self.boot = {}, set(), ""  # (node, pool, owner) -> number; tokens of leases that are over
+
+    def take(self, e, now):
+        need(e.seq == self.seq + 1, "the log has a gap")
+        self.seq = e.seq
+        if e.kind == "pool_defined":
+            self.pools[e.pool] = {n for piece in normalise_ports(e.data["ports"]) for n in piece}, round(e.data["hold_s"] * 1e9)
+        if not e.port:
+            self.boot = e.data["boot"] if e.kind == "opened" else self.boot
+            return
+        p, (numbers, hold), was = self.ports[e.node, e.pool, e.port], self.pools[e.pool], self.ports[e.node, e.pool, e.port].state
+        if was == "ALLOCATED" and e.kind in ("released", "blocked"):
+            need(p.token == e.token, "a lease was ended by the token of another")
+            self.ended.add(p.token)
+            del self.holders[e.node, e.pool, p.owner]
+        if e.kind in ("allocated", "adopted"):
+            same = p.owner == e.owner or (e.service and p.service == e.service)
+            allowed = (was == "FREE" and e.port in numbers) or (was == "QUARANTINED" and same)
+            need(allowed if e.kind == "allocated" else was != "ALLOCATED", f"given while {was} of {p.owner}/{p.service}")
+            need(e.token == e.seq > p.token, "a token did not grow")
+            need(self.holders.setdefault((e.node, e.pool, e.owner), e.port) == e.port, "its owner holds another port there")
+            p.state, p.owner, p.service, p.token, p.withdrawn, p.end = "ALLOCATED", e.owner, e.service, e.token, False, None
+        elif e.kind == "withdrawn":
+            need((was, p.token, p.withdrawn) == ("ALLOCATED", e.token, False), "withdrawn without a lease")
+            p.withdrawn = True
+        elif e.kind == "freed":
+            need(was == "QUARANTINED", f"freed while {was}")
+            need(e.cause == "operator" or now >= p.free_at, f"freed {(p.free_at - now) / 1e9:.3f} s before its hold was over")
+            p.state, p.owner, p.service, p.free_at = "FREE", "", "", 0
+        elif e.kind == "blocked":
+            need(was != "BLOCKED", "blocked twice")
+            p.state, p.end, p.boot = "BLOCKED", now + e.until - e.ts if e.until else None, self.boot
+        else:
+            before = {"released": ("ALLOCATED",), "held": ("FREE", "QUARANTINED"), "unblocked": ("BLOCKED",)}[e.kind]
+            need(was in before, f"{e.kind} while {was}")
+            over = p.end is not None and (now >= p.end or p.boot != self.boot)  # over a restart of the machine the wall clock counts
+            need(e.cause != "elapsed" or over, "a block ended before its time")
+            hold = e.hold_ms * 1_000_000 if e.kind == "held" else 0 if e.cause == "cancelled" else hold
+            p.state, p.end, p.free_at = "QUARANTINED", None, max(p.free_at, now + hold)
+        p.until = e.until if p.state in ("QUARANTINED", "BLOCKED") else 0

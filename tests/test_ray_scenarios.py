@@ -1,0 +1,552 @@
+"""What went wrong in Ray Serve's port manager, and what its own tests ask, put to this machine.
+
+`ray#N` is a thread of ray-project/ray. First what the issues tell, then the cases of Ray's
+`test_node_port_manager.py` (HTTP 8000-8003, gRPC 9000-9003; Ray's ranges are half-open).
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import subprocess
+import sys
+
+import attrs
+import pytest
+
+from portfsm.commands import Adopt, Allocate, Block, Free, Hold, Open, Release, ReleaseOwner, Sweep, Unblock, Withdraw
+from portfsm.errors import InvalidValue, OwnerConflict, PoolExhausted, PortOutOfRange, StaleLease
+from portfsm.specs import PoolSpec, check_overlaps
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def ray(empty):
+    """The pools of Ray's tests, with the hold of 150 s that Ray came to."""
+    empty.define("http", ports="8000-8003", hold_s=150.0)
+    empty.define("grpc", ports="9000-9003", hold_s=150.0)
+    return empty
+
+
+@pytest.fixture
+def immediate(empty):
+    """The same without a hold, as most of Ray's tests have it."""
+    empty.define("http", ports="8000-8003", hold_s=0.0)
+    empty.define("grpc", ports="9000-9003", hold_s=0.0)
+    return empty
+
+
+def crash(world, *, boot="same"):
+    """The controller dies and its successor reads the log."""
+    world.ledger = world.replayed()
+    world.do(Open(world.ledger.epoch + 1, "successor", boot, world.now, world.now))
+
+
+# ---------------------------------------------------------------------- allocation and recovery
+
+
+def test_a_recovered_port_handed_to_a_new_replica(ray):
+    """ray#60118: recovery filled the table and left the ports in the heap."""
+    ray.do(Adopt("http", 8000, owner="alive"))
+    assert ray.allocate("new", "http").port == 8001
+
+
+def test_a_recovered_port_handed_out_of_its_quarantine(ray):
+    """ray#63628: recovered, released, and still in the heap of free ones."""
+    ray.do(Adopt("http", 8000, owner="alive"))
+    ray.do(ReleaseOwner("alive"))
+    assert ray.allocate("new", "http").port == 8001
+    ray.pass_time(150)
+    assert ray.allocate("later", "http").port == 8000
+
+
+def test_containers_that_disagree_after_ten_thousand_steps(immediate):
+    """ray#60118, measured as A6: five recoveries of one port made a heap of eight for a pool of three."""
+    dice, world = random.Random(6), immediate
+    for step in range(10_000):
+        owner, port = f"r{dice.randrange(6)}", dice.randrange(8000, 8004)
+        command = dice.choice([Allocate("http", owner=owner), Adopt("http", port, owner=owner), ReleaseOwner(owner), ReleaseOwner(owner)])
+        try:
+            world.do(command)
+        except (OwnerConflict, PoolExhausted):
+            continue
+        if step % 50 == 0:
+            counts = world.ledger.statistics("http")
+            assert counts.free + counts.allocated == 4
+            held = [lease.port for number in range(6) for lease in world.ledger.find(f"r{number}")]
+            assert len(held) == len(set(held)) == counts.allocated
+    assert len(world.ledger.pools["", "http"].state) == 4
+
+
+def test_live_ports_handed_out_while_the_replicas_have_not_reported_yet(ray):
+    """Measured as R2 (ray#60118): four live ports went to a newcomer and then were blocked for ever."""
+    for number in range(3):
+        ray.allocate(f"live {number}", "http")
+    crash(ray)
+    assert ray.allocate("newcomer", "http").port == 8003
+    with pytest.raises(PoolExhausted):
+        ray.allocate("another", "http")
+    assert ray.ledger.statistics("http").blocked == 0
+
+
+def test_a_live_port_blocked_for_ever_by_somebody_else(ray):
+    """ray#60118, measured as A3: a block was recorded against a port of another owner. Only its holder's lease can do that here."""
+    live = ray.allocate("live", "http")
+    other = ray.allocate("other", "http")
+    with pytest.raises(InvalidValue):
+        ray.decide(Release(attrs.evolve(other, port=live.port), block="in use"))
+    assert ray.state(live.port, "http") == "ALLOCATED"
+
+
+def test_a_blocked_port_whose_owner_is_alive_and_cannot_say_so(ray):
+    """ray#60118, measured as A3: the later claim of the owner must win over the old note."""
+    ray.allocate("live", "http")
+    ray.do(Block("http", 8000, reason="bind failed"))
+    ray.do(Adopt("http", 8000, owner="live"))
+    assert "bind failed" in ray.events[-1].reason
+    assert ray.state(8000, "http") == "ALLOCATED"
+
+
+def test_two_replicas_that_claim_one_port(ray):
+    """Measured as A7 (#60118): both were accepted, and the port was quarantined while one still had it."""
+    ray.do(Adopt("http", 8001, owner="first"))
+    with pytest.raises(OwnerConflict) as caught:
+        ray.do(Adopt("http", 8001, owner="second"))
+    assert (caught.value.holder, caught.value.claimant) == ("first", "second")
+    assert ray.ledger.port("http", 8001).owner == "first"
+
+
+def test_a_claim_that_differs_from_the_record_and_is_ignored(ray):
+    """Measured as A8 (#60118): the broadcast kept the wrong port."""
+    ray.allocate("r1", "http")
+    with pytest.raises(OwnerConflict) as caught:
+        ray.do(Adopt("http", 8003, owner="r1"))
+    assert caught.value.port == 8000
+
+
+def test_a_quarantine_cancelled_by_any_claimant_without_a_word(ray):
+    """Measured as A9 (#60118, #63628): here a listening socket is believed, but the log says whose hold it broke."""
+    ray.release(ray.allocate("r1", "http", service="shop"))
+    ray.do(Adopt("http", 8000, owner="r2", service="blog"))
+    assert ray.events[-1].reason == "was quarantined for shop"
+
+
+def test_a_recovered_port_outside_the_range_that_joins_the_pool(ray):
+    """ray#64623: 49999 was recovered, released, and handed out. Also over a crash and a changed range."""
+    ray.do(Adopt("http", 49_999, owner="old"))
+    crash(ray)
+    ray.do(ReleaseOwner("old"))
+    ray.pass_time(3600)
+    ray.do(Sweep())
+    assert sorted(ray.allocate(f"r{number}", "http").port for number in range(4)) == [8000, 8001, 8002, 8003]
+    with pytest.raises(PortOutOfRange):
+        ray.allocate("r9", "http", port=49_999)
+
+
+@pytest.mark.parametrize(("ports", "size"), [("30000-30002", 3), ("30000-30000", 1), ("30000", 1), ("65535", 1)])
+def test_a_range_with_two_ends(empty, ports, size):
+    """Measured as A5 (#64623): half-open pool, closed check; MIN=30000, MAX=30002 gave two ports and recovered a third."""
+    empty.define(ports=ports, hold_s=0.0)
+    given = [empty.allocate(f"r{number}").port for number in range(size)]
+    assert given[-1] == empty.ledger.specs["p"].ports[-1].stop - 1
+    with pytest.raises(PoolExhausted):
+        empty.allocate("one more")
+    with pytest.raises(PortOutOfRange):
+        empty.decide(Allocate("p", owner="x", port=min(given[-1] + 1, 65_535) if given[-1] < 65_535 else 1))
+
+
+def test_overlapping_pools_or_a_range_upside_down():
+    """Measured as A10: both were accepted; one number was handed out twice, the other pool was empty."""
+    with pytest.raises(InvalidValue):
+        check_overlaps([PoolSpec("http", ports="8000-8010"), PoolSpec("grpc", ports="8010-8020")])
+    with pytest.raises(InvalidValue):
+        PoolSpec("http", ports="8010-8000")
+
+
+def test_a_release_replayed_after_a_lost_reply_that_fails_or_loses_the_block(ray):
+    """Measured as A4: the call is at-least-once, the second release raised, and the block request was lost."""
+    lease = ray.allocate("r1", "http")
+    assert ray.release(lease) == ["released"]
+    assert ray.release(lease) == []
+    assert ray.release(lease, block="address in use") == ["blocked"]
+    crash(ray)
+    assert ray.release(lease, block="address in use") == []
+    assert ray.state(8000, "http") == "BLOCKED"
+
+
+WRONG_PORT = """
+from portfsm import PoolSpec, InvalidValue
+from portfsm import commands, Ledger, decide, apply
+import attrs
+assert False, "not under -O"
+ledger = Ledger()
+def do(command):
+    events = decide(ledger, command, now_ns=10**18)
+    for event in events: apply(ledger, event)
+    return events
+do(commands.DefinePool(PoolSpec("http", ports="8000-8003", hold_s=0)))
+for owner in ("r1", "r2"): do(commands.Allocate("http", owner=owner))
+lease, = ledger.find("r1")
+before = ledger.digest()
+try:
+    do(commands.Release(attrs.evolve(lease, port=lease.port + 1)))
+except Exception as error:
+    print(type(error).__name__, ledger.digest() == before)
+"""
+
+
+def test_a_release_of_the_wrong_port_that_only_an_assert_forbids():
+    """Measured as O1: under `python -O` a live foreign port went back to the pool."""
+    done = subprocess.run([sys.executable, "-O", "-c", WRONG_PORT], capture_output=True, text=True, check=False)
+    assert done.stdout.split() in (["InvalidValue", "True"], ["StaleLease", "True"]), done.stderr
+
+
+def test_a_retried_allocation_that_takes_a_second_port(ray):
+    """ray#60118: the reply was lost, the new controller gave another port, and the first stayed taken."""
+    lease = ray.allocate("r1", "http")
+    crash(ray)
+    assert ray.do(Allocate("http", owner="r1")) == []
+    assert ray.ledger.find("r1") == (lease,)
+
+
+def test_a_late_release_of_a_former_owner_that_takes_the_port_from_its_successor(ray):
+    """No fencing in ray#60118: only the replica's name was compared, and a name can come back."""
+    late = ray.allocate("r1", "http", service="s")
+    ray.release(late)
+    ray.allocate("r2", "http", service="s")
+    for command in (Release(late), Release(late, block="in use"), Withdraw(late)):
+        with pytest.raises(StaleLease):
+            ray.decide(command)
+    ray.do(ReleaseOwner("r2"))
+    again = ray.allocate("r1", "http", service="s")
+    assert again.port == late.port
+    with pytest.raises(StaleLease):
+        ray.decide(Release(late))
+
+
+# ---------------------------------------------------------------------- quarantine
+
+
+def test_a_released_port_given_while_proxies_still_route_there(ray):
+    """ray#63628: wrong-app 404s under churn, since a released port went straight back to the pool."""
+    ray.release(ray.allocate("r1", "http", service="shop"))
+    assert ray.allocate("r2", "http", service="blog").port == 8001
+
+
+def test_a_quarantine_lost_when_its_node_emptied(ray):
+    """ray#63920: the manager of an emptied node was pruned with its quarantine; reuse after 42 s instead of 300 s."""
+    ray.define("http", ports="8000-8003", hold_s=300.0)
+    ray.release(ray.allocate("r1", "http", node="node-a", service="shop"))
+    ray.pass_time(42)
+    ray.do(Sweep())
+    assert ray.allocate("r2", "http", node="node-a", service="blog").port == 8001
+
+
+def test_a_hold_that_can_only_have_one_length(ray):
+    """ray#64021: ten seconds were twelve times too short. The length is the pool's, may change, and may be lengthened for one port."""
+    ray.release(ray.allocate("r1", "http"))
+    ray.do(Hold("http", 8000, hold_s=630))
+    ray.pass_time(150)
+    ray.do(Sweep())
+    assert ray.state(8000, "http") == "QUARANTINED"
+    ray.pass_time(480)
+    ray.do(Sweep())
+    assert ray.state(8000, "http") == "FREE"
+
+
+@pytest.mark.parametrize("step", [-3600, -1, 0])
+def test_a_clock_step_that_ends_a_quarantine_early(ray, step):
+    """ray#63628: the first version measured by the wall clock."""
+    ray.release(ray.allocate("r1", "http"))
+    until = ray.ledger.port("http", 8000).until
+    ray.pass_time(step)
+    crash(ray)
+    ray.do(Sweep())
+    assert ray.ledger.port("http", 8000).until >= until
+
+
+def test_a_reboot_that_ends_a_quarantine_early(ray):
+    """ray#63628: deadlines on a monotonic clock mean nothing after a restart, so each hold starts over."""
+    crash(ray, boot="one")
+    ray.release(ray.allocate("r1", "http"))
+    ray.pass_time(100_000)
+    crash(ray, boot="two")
+    ray.do(Sweep())
+    assert ray.ledger.port("http", 8000).until == ray.now + 150 * SECOND
+
+
+def test_a_quarantine_that_dies_with_the_controller(ray):
+    """Measured as R1: port 27000 was given to another app 9.6 s after its release, with a quarantine of 150 s. Here at each event."""
+    for number in range(3):
+        ray.release(ray.allocate(f"r{number}", "http", service=f"s{number}"))
+        ray.pass_time(1)
+    ray.do(Block("http", 8003, reason="bind failed"))
+    views, digest = list(ray.ledger.ports()), ray.ledger.digest()
+    ray.ledger = ray.replayed()
+    assert list(ray.ledger.ports()) == views
+    assert ray.ledger.digest() == digest
+    with pytest.raises(PoolExhausted):
+        ray.decide(Allocate("http", owner="new", service="new"))
+
+
+def test_a_timer_of_an_earlier_quarantine_that_ends_the_present_one(ray):
+    """ray#64508: a stale entry of the timer heap. Quarantined, claimed back, quarantined again."""
+    ray.release(ray.allocate("r1", "http"))
+    ray.pass_time(100)
+    ray.release(ray.allocate("r1", "http"))
+    ray.pass_time(100)
+    assert ray.do(Sweep()) == []
+    ray.pass_time(50)
+    assert ray.do(Sweep()) == ["freed"]
+
+
+def test_a_question_that_ends_a_quarantine(ray):
+    """Measured as B2: asking whether any quarantine was pending drained it."""
+    ray.release(ray.allocate("r1", "http"))
+    ray.pass_time(1000)
+    digest = ray.ledger.digest()
+    for question in (lambda: ray.ledger.port("http", 8000), ray.ledger.statistics, lambda: list(ray.ledger.ports()), lambda: ray.ledger.find("r1")):
+        question()
+    assert ray.ledger.digest() == digest
+    assert ray.state(8000, "http") == "QUARANTINED"
+
+
+def test_exhaustion_by_quarantine_that_looks_like_exhaustion_by_use(ray):
+    """Measured as A12: one bare error for both."""
+    for number in range(4):
+        lease = ray.allocate(f"r{number}", "http")
+        ray.release(lease) if number else None
+    with pytest.raises(PoolExhausted) as caught:
+        ray.decide(Allocate("http", owner="new"))
+    assert caught.value.counts == {"FREE": 0, "ALLOCATED": 1, "QUARANTINED": 3, "BLOCKED": 0}
+    assert caught.value.next_free_at == ray.now + 150 * SECOND
+
+
+def test_a_restarted_replica_that_waits_out_its_own_quarantine(ray):
+    """Ray's tests set the quarantine to nothing to keep immediate reuse; the same owner or service may have its port at once."""
+    ray.release(ray.allocate("r1", "http", service="shop"))
+    assert ray.allocate("r2", "http", service="shop").port == 8000
+    ray.do(ReleaseOwner("r2"))
+    assert ray.allocate("r2", "http").port == 8000
+
+
+# ---------------------------------------------------------------------- blocking
+
+
+def test_a_block_for_ever(ray):
+    """ray#61830, #62929, #62974: TIME_WAIT blocked ports for good. A block has a reason, may have an end, and an operator may end it."""
+    for number in range(2):
+        ray.release(ray.allocate(f"r{number}", "http"), block="EADDRINUSE", for_s=60)
+    assert ray.ledger.port("http", 8000).reason == "EADDRINUSE"
+    ray.pass_time(60)
+    assert ray.do(Sweep()) == ["unblocked", "unblocked"]
+    assert ray.state(8000, "http") == "QUARANTINED"
+    ray.do(Block("http", 8002, reason="by hand"))
+    assert ray.do(Unblock("http", 8002)) == ["unblocked"]
+    ray.pass_time(150)
+    assert ray.allocate("new", "http").port == 8000
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_block_that_vanishes_with_the_controller_or_with_the_last_replica(ray, emptied):
+    """Measured as A2 and A16."""
+    lease = ray.allocate("r1", "http", node="n")
+    if emptied:
+        ray.do(ReleaseOwner("r1"))
+        ray.pass_time(1000)
+        ray.do(Sweep())
+    ray.release(lease, block="bind failed")
+    crash(ray, boot="another")
+    assert ray.state(8000, "http", node="n") == "BLOCKED"
+    assert ray.allocate("r2", "http", node="n").port == 8001
+
+
+# ---------------------------------------------------------------------- reclaim
+
+
+def test_a_cancelled_rollout_that_leaks_its_ports(ray):
+    """Measured as R4 (ray#64508, #64676): the replica died before it was ever seen running, and two skip rules kept its port."""
+    for number in range(8):
+        ray.allocate(f"starting {number}", "http")
+        ray.do(ReleaseOwner(f"starting {number}"))
+        ray.pass_time(150)
+    assert ray.ledger.statistics("http").allocated == 0
+
+
+def test_an_owner_whose_leases_in_two_pools_part(ray):
+    """Measured as A17: the HTTP port stayed held when the gRPC bind failed."""
+    ray.allocate("r1", "http")
+    ray.release(ray.allocate("r1", "grpc"), block="bind failed")
+    assert ray.do(ReleaseOwner("r1")) == ["released"]
+    assert ray.ledger.find("r1") == ()
+
+
+def test_a_batch_stopped_in_the_middle_that_cannot_go_on(ray):
+    """ray#64676: reconcile raised half-way. Each event is whole, so what a crash leaves is a state to decide from again."""
+    for owner in ("r1", "r2"):
+        for pool in ("http", "grpc"):
+            ray.allocate(owner, pool)
+    batch = ray.decide(ReleaseOwner("r1"))
+    assert len(batch) == 2
+    ray.ledger.fold(batch[:1])
+    ray.events += batch[:1]
+    assert ray.do(ReleaseOwner("r1")) == ["released"]
+    assert ray.ledger.digest() == ray.replayed().digest()
+    assert ray.ledger.statistics().allocated == 2
+
+
+# ---------------------------------------------------------------------- Ray's own cases, in Ray's order
+
+
+def test_ray_01_a_released_port_that_is_not_reused(immediate):
+    """test_node_port_manager 1."""
+    lease = immediate.allocate("r1", "http")
+    assert 8000 <= lease.port <= 8003
+    immediate.release(lease)
+    assert immediate.allocate("r2", "http").port == lease.port
+
+
+def test_ray_02_a_blocked_port_given_again(immediate):
+    """test_node_port_manager 2."""
+    bad = immediate.allocate("ra", "grpc")
+    immediate.release(bad, block="bind failed")
+    others = [immediate.allocate(f"r{number}", "grpc").port for number in range(3)]
+    assert len({*others, bad.port}) == 4
+    with pytest.raises(PoolExhausted):
+        immediate.allocate("r9", "grpc")
+
+
+def test_ray_03_a_second_port_for_one_replica(immediate):
+    """test_node_port_manager 3."""
+    assert immediate.allocate("rx", "http") == immediate.allocate("rx", "http")
+    assert immediate.ledger.statistics("http").allocated == 1
+
+
+def test_ray_04_a_dead_replica_that_keeps_its_port(immediate):
+    """test_node_port_manager 4."""
+    leases = {owner: immediate.allocate(owner, "http").port for owner in ("r0", "r1", "r2", "r3")}
+    for dead in ("r2", "r3"):
+        immediate.do(ReleaseOwner(dead))
+    assert immediate.allocate("new", "http").port in {leases["r2"], leases["r3"]}
+
+
+def test_ray_05_a_node_that_was_never_used_and_costs_something(immediate):
+    """test_node_port_manager 5: there is no manager of a node to prune."""
+    immediate.ledger.statistics("http", node="node-5")
+    assert immediate.do(ReleaseOwner("nobody", node="node-5")) == []
+    assert not immediate.ledger.pools
+
+
+def test_ray_06_a_full_pool_that_gives(immediate):
+    """test_node_port_manager 6."""
+    for number in range(4):
+        immediate.allocate(f"r{number}", "http")
+    with pytest.raises(PoolExhausted, match="no free port"):
+        immediate.allocate("r5", "http")
+
+
+def test_ray_07_a_release_of_another_port(immediate):
+    """test_node_port_manager 7; there an assert."""
+    lease = immediate.allocate("r1", "http")
+    digest = immediate.ledger.digest()
+    with pytest.raises(InvalidValue):
+        immediate.decide(Release(attrs.evolve(lease, port=lease.port + 1)))
+    assert immediate.ledger.digest() == digest
+
+
+def test_ray_08_one_port_for_two_of_many(immediate):
+    """test_node_port_manager 8; there a plain loop as well. With tasks and threads: `test_manager.py`."""
+    assert sorted(immediate.allocate(f"r{number}", "http").port for number in range(4)) == [8000, 8001, 8002, 8003]
+
+
+def test_ray_09_two_protocols_that_share_a_range(immediate):
+    """test_node_port_manager 9."""
+    assert (immediate.allocate("r1", "http").port, immediate.allocate("r1", "grpc").port) == (8000, 9000)
+
+
+def test_ray_10_a_blocked_port_that_comes_back_after_a_few_rounds(immediate):
+    """test_node_port_manager 10."""
+    immediate.release(immediate.allocate("r1", "http"), block="bind failed")
+    for _ in range(3):
+        lease = immediate.allocate("r2", "http")
+        assert lease.port != 8000
+        immediate.release(lease)
+
+
+def test_ray_11_a_port_asked_for_by_its_owner(immediate):
+    """test_node_port_manager 11; an unknown owner holds nothing, which is no error."""
+    lease = immediate.allocate("r1", "http")
+    assert immediate.ledger.find("r1") == (lease,)
+    assert immediate.ledger.find("unknown") == ()
+
+
+def test_ray_12_a_quarantined_port_that_is_available(ray):
+    """test_node_port_manager 12."""
+    ray.release(ray.allocate("r1", "http"))
+    assert ray.allocate("r2", "http").port == 8001
+    assert ray.state(8000, "http") == "QUARANTINED"
+
+
+def test_ray_13_a_quarantine_without_end(empty):
+    """test_node_port_manager 13; also exactly at the deadline and a nanosecond before it."""
+    empty.define("http", ports="8000", hold_s=0.05)
+    empty.release(empty.allocate("r1", "http"))
+    empty.now += 50_000_000 - 1
+    with pytest.raises(PoolExhausted):
+        empty.allocate("r2", "http")
+    empty.now += 1
+    assert empty.allocate("r2", "http").port == 8000
+
+
+def test_ray_14_a_block_that_ends_up_in_quarantine(ray):
+    """test_node_port_manager 14."""
+    ray.release(ray.allocate("r1", "http"), block="bind failed")
+    assert ray.state(8000, "http") == "BLOCKED"
+    ray.pass_time(1000)
+    assert ray.do(Sweep()) == []
+
+
+def test_ray_15_no_quarantine_that_quarantines(immediate):
+    """test_node_port_manager 15."""
+    immediate.release(immediate.allocate("r1", "http"))
+    assert immediate.allocate("r2", "http").port == 8000
+
+
+def test_ray_16_the_lowest_port_recovered_and_given(immediate):
+    """test_node_port_manager 16."""
+    immediate.do(Adopt("http", 8000, owner="live"))
+    assert immediate.allocate("r2", "http").port == 8001
+
+
+def test_ray_25_a_redeployment_that_scatters(immediate):
+    """test_direct_ingress 25: four replicas, deleted, deployed again: the same ports. Keeps EndpointSlices few."""
+    for generation in range(3):
+        ports = [immediate.allocate(f"g{generation} r{number}", "http").port for number in range(4)]
+        assert ports == [8000, 8001, 8002, 8003]
+        for number in range(4):
+            immediate.do(ReleaseOwner(f"g{generation} r{number}"))
+
+
+def test_ray_28_a_controller_that_comes_back_with_other_ports(ray):
+    """test_direct_ingress 28; with quarantined and blocked ports equal too, and an allocate during the recovery."""
+    for number in range(2):
+        ray.allocate(f"live {number}", "http")
+    ray.release(ray.allocate("gone", "http"))
+    ray.do(Block("http", 8003, reason="bind failed"))
+    before = list(ray.ledger.ports())
+    crash(ray)
+    assert list(ray.ledger.ports()) == before
+    with pytest.raises(PoolExhausted):
+        ray.decide(Allocate("http", owner="new"))
+    assert ray.do(Adopt("http", 8000, owner="live 0")) == [], "a live replica that reports what the log knows changes nothing"
+    ray.do(Free("http", 8002, reason="the proxy is known to be gone"))
+    assert ray.allocate("new", "http").port == 8002
+
+
+def test_a_scenario_without_its_source():
+    """Each test here says where its case is from."""
+    tests = [test for name, test in globals().items() if name.startswith("test_") and name != "test_a_scenario_without_its_source"]
+    assert len(tests) > 40
+    for test in tests:
+        assert any(mark in (inspect.getdoc(test) or "") for mark in ("ray#", "#6", "Measured as", "test_", "Ray's tests")), test.__name__
