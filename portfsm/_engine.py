@@ -233,6 +233,11 @@ class Engine:
 
     # ------------------------------------------------------------------ waiting
 
+    def must_queue(self, command: commands.Allocate) -> bool:
+        """Whether others wait and come first. Not before one whose owner has its port already: it takes nothing from them."""
+        place = command.node, command.pool
+        return self.waiters.has(place) and not self._holds(place, command.owner)
+
     def wait(self, waiter: Waiter) -> None:
         """Queue up, and be served at once if there is something to be had."""
         self.check_open()

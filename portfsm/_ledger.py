@@ -70,10 +70,7 @@ class Ledger:
         return other
 
     def fold(self, events: Iterable[Event], *, indexed: bool = False) -> None:  # noqa: C901, PLR0912, PLR0915  (one loop: replay's speed)
-        """Take in `events` in order. At the first illegal one raise; those before it stay.
-
-        Indexes are dropped, unless the caller keeps them in step (`indexed`).
-        """
+        """Take in `events` in order; at the first illegal one raise, those before it stay. `indexed`: the caller keeps indexes in step."""
         seq, ts, after_of = self.seq, self.ts, _AFTER
         pool = None
         try:
@@ -82,25 +79,25 @@ class Ledger:
                     raise self._illegal(event, None, f"it follows seq {seq} at {ts}: events are gapless and time does not go back")
                 kind, port = event.kind, event.port
                 if pool is None or event.pool != pool.name or event.node != pool.node or not port or kind not in after_of:
-                    known = self.pools.get((event.node, event.pool)) if port and kind in after_of else None
-                    pool = known or self._begin(event)
+                    pool = self._turn_to(event, indexed=indexed)
                     if pool is None:
                         seq, ts = event.seq, event.ts
                         continue
-                    if not indexed:
-                        pool.index = None
                     state, owners, notes = pool.state, pool.owner, pool.notes
                 offset = port - pool.base
                 if not 0 <= offset < len(state):
                     offset = self._first(pool, event)
-                    notes = pool.notes
                 code = state[offset]
                 after = after_of[kind][code]
                 if after < 0:
                     raise self._illegal(event, code, "the table has no such cell")
                 if kind is _ALLOCATE:
                     owner, service = event.owner, event.service
-                    if event.token != event.seq or not owner or (code and not (owner == owners[offset] or service == pool.service[offset] != "")):
+                    if (
+                        event.token != event.seq
+                        or not owner
+                        or (code and not (owner == owners[offset] or service == pool.service[offset] != ""))
+                    ):
                         raise self._illegal(event, code, _lease_fault(pool, offset, event))
                     pool.token[offset] = event.seq
                     owners[offset] = owner
@@ -124,9 +121,8 @@ class Ledger:
                     owners[offset] = pool.service[offset] = ""
                     if notes:
                         notes.pop(offset, None)
-                    if pool.outside and offset in pool.outside:
-                        pool.outside.discard(offset)
-                        after = OUTSIDE
+                    if pool.outside:
+                        after = pool.retire(offset)
                 else:
                     if (fault := _rare_fault(pool, offset, event)) is not None:
                         raise self._illegal(event, code, fault)
@@ -137,6 +133,15 @@ class Ledger:
                     pool.since[offset] = ts
         finally:
             self.seq, self.ts = seq, ts
+
+    def _turn_to(self, event: Event, *, indexed: bool) -> Pool | None:
+        """The pool that this event and maybe the next ones concern; None when it was one that concerns no port."""
+        pool = self.pools.get((event.node, event.pool)) if event.port and event.kind in _AFTER else None
+        if pool is None:
+            return self._begin(event)
+        if not indexed:
+            pool.index = None
+        return pool
 
     def _first(self, pool: Pool, event: Event) -> int:
         """Make the row that a port's first event needs, unless the event is illegal anyway."""

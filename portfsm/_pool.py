@@ -159,10 +159,19 @@ class Pool:
         for name in ("since", "until", "token"):
             setattr(self, name, array("q", bytes(8 * shift)) + getattr(self, name))
         self.owner[:0] = self.service[:0] = [""] * shift
-        self.notes = {offset + shift: note for offset, note in self.notes.items()}
+        notes = {offset + shift: note for offset, note in self.notes.items()}
+        self.notes.clear()  # in place, like the columns: the loop in `fold` holds on to them
+        self.notes.update(notes)
         self.outside = {offset + shift for offset in self.outside}
         self.index = None
         self._mark()
+
+    def retire(self, offset: int) -> int:
+        """The code of a row that becomes FREE: OUTSIDE if it was held outside the ranges."""
+        if offset not in self.outside:
+            return FREE
+        self.outside.discard(offset)
+        return OUTSIDE
 
     def define(self, spec: PoolSpec, seed: str) -> None:
         """Put other ranges or another policy in force. Rows stay; held ports left outside will retire."""

@@ -122,7 +122,7 @@ class PortManager:
             check_seconds("wait_s", wait_s)
         await checkpoint_if_cancelled()
         engine = self._engine
-        if engine.waiters.has((node, pool)):
+        if engine.must_queue(command):
             lease = await self._queue(command, wait_s)
         else:
             try:

@@ -9,7 +9,8 @@ import pytest
 from portfsm import _dump
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
-from portfsm.commands import Adopt, Block, DefinePool, Free, Hold, Open, Release, ReleaseOwner, Sweep, Unblock, Withdraw
+from portfsm._replay import replay
+from portfsm.commands import Adopt, Allocate, Block, DefinePool, Free, Hold, Open, Release, ReleaseOwner, Sweep, Unblock, Withdraw
 from portfsm.errors import CommandRejected, PoolExhausted, PortOutOfRange, UnknownPool
 from portfsm.events import Event
 from portfsm.specs import PoolSpec
@@ -339,3 +340,18 @@ def test_an_index_that_grows_for_ever(empty):
         index = index_of(empty.ledger.pools["", "p"])
         largest = max(largest, len(index.due), *map(len, index.by_owner.values()), *map(len, index.by_service.values()), len(index.idle or ()))
     assert largest < 1100
+
+
+def test_an_index_that_does_not_hear_of_events_folded_in(world):
+    """A ledger that has decided keeps an index; `fold` and `replay(onto=)` are ways to change it too."""
+    lease = world.allocate("a", service="s")
+    events = world.decide(Release(lease))
+    world.ledger.fold(events)
+    world.events += events
+    assert world.do(ReleaseOwner("a")) == []
+    events = world.decide(Allocate("p", owner="b", service="s"))
+    replay(events, onto=world.ledger)
+    world.events += events
+    assert world.do(Allocate("p", owner="b", service="s")) == []
+    assert world.do(ReleaseOwner("b")) == ["released"]
+    assert world.ledger.digest() == world.replayed().digest()

@@ -12,7 +12,8 @@ from portfsm.cli._proof import Proof, prove
 from portfsm.cli._text import Cell, Column, Sheet
 from portfsm.errors import JournalUnreadable
 from portfsm.journals._inspect import head_at
-from portfsm.journals._repair import RepairPlan, repair as repair_log
+from portfsm.journals._repair import RepairPlan
+from portfsm.journals._repair import repair as repair_log
 
 if TYPE_CHECKING:
     from portfsm.values import Head
@@ -69,3 +70,47 @@ def head(log: str, as_json: bool) -> None:  # noqa: FBT001
         out.json({"head": str(found), "log": found.log_id, "seq": found.seq, "digest": found.digest})
     else:
         out.write(f"{found}\n")
+
+
+@options.command("portfsm repair ports-log", "portfsm repair ports-log --apply")
+@options.log
+@click.option("--apply", is_flag=True, help="Do it. Without this, only say what would be done.")
+@options.as_json
+def repair(log: str, apply: bool, as_json: bool) -> int:  # noqa: FBT001
+    """Save what stands before the first damage. Dry run unless --apply is given.
+
+    What goes is kept in torn/ inside the log. A torn tail needs no repair: the next opening sees to it. Exit code 1
+    while there is damage.
+    """
+    out = Out(as_json=as_json)
+    plan = repair_log(log, apply=apply)
+    if as_json:
+        out.json(_plan_json(plan))
+    else:
+        out.line(_plan_sentence(plan), wrap=True)
+    return 0 if plan.damage is None or plan.kept_in else 1
+
+
+def _plan_json(plan: RepairPlan) -> dict[str, object]:
+    return {
+        "log": plan.path,
+        "damage": str(plan.damage) if plan.damage else None,
+        "last_seq": plan.last_seq,
+        "cut_segment": plan.cut_segment,
+        "cut_offset": plan.cut_offset,
+        "dropped_segments": list(plan.dropped_segments),
+        "dropped_bytes": plan.dropped_bytes,
+        "dropped_events": plan.dropped_events,
+        "kept_in": list(plan.kept_in),
+    }
+
+
+def _plan_sentence(plan: RepairPlan) -> str:
+    if plan.damage is None:
+        return f"{plan.path} needs no repair: it opens as it is, up to seq {plan.last_seq}."
+    where = f"{plan.cut_segment} is cut at byte {plan.cut_offset}" if plan.cut_segment else "no segment is cut"
+    whole = f", and {len(plan.dropped_segments)} later segments go whole" if plan.dropped_segments else ""
+    loss = f"{plan.dropped_bytes} bytes go, of which {plan.dropped_events} events can still be read"
+    if plan.kept_in:
+        return f"Repaired up to seq {plan.last_seq}: {where}{whole}; {loss}. The originals are in {', '.join(plan.kept_in)}."
+    return f"{plan.damage} A repair would keep everything up to seq {plan.last_seq}: {where}{whole}; {loss}. Add --apply to do it."

@@ -217,7 +217,8 @@ def some_wrong(counts: Counts) -> Check:
 def answers(counts: Counts) -> str:
     """The counts in words."""
     found = f"{counts.right} right, {counts.wrong} wrong, {counts.failed} failed"
-    return f"{found} (first: {counts.example})" if counts.example else found
+    found += f" (first wrong: {counts.example})" if counts.example else ""
+    return found + (f" (first failed: {counts.failure})" if counts.failure else "")
 
 
 def as_figures(counts: Counts) -> dict[str, float]:

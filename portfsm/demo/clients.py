@@ -42,17 +42,18 @@ class Answer(msgspec.Struct):
 
 @attrs.define
 class Counts:
-    """What came back so far. `example` is the first wrong answer, in words."""
+    """What came back so far; the first wrong answer and the first failure in words."""
 
     right: int = 0
     wrong: int = 0
     failed: int = 0
     example: str = ""
+    failure: str = ""
 
     def judge(self, service: str, path: str, status: int, body: bytes) -> None:
         """Count one answer to a request for `path` of `service`."""
         if status != HTTPStatus.OK:
-            self.failed += 1
+            self.fail(f"{service}{path}: status {status}")
             return
         answer = msgspec.json.decode(body, type=Answer)
         if (answer.service, answer.path) == (service, path):
@@ -60,6 +61,12 @@ class Counts:
             return
         self.wrong += 1
         self.example = self.example or f"asked for {service}{path}, answered by {answer.owner} on port {answer.port}"
+
+
+    def fail(self, why: str) -> None:
+        """Count a request that got no answer."""
+        self.failed += 1
+        self.failure = self.failure or why
 
 
 async def ask_for_ever(port: int, services: Sequence[str], counts: Counts, *, name: int) -> None:
@@ -76,8 +83,8 @@ async def ask_for_ever(port: int, services: Sequence[str], counts: Counts, *, na
                         await stream.send(f"GET {path} HTTP/1.1\r\nHost: {service}\r\n\r\n".encode())
                         counts.judge(service, path, *await read_answer(lines))
                     await anyio.sleep(PAUSE_S)
-        except (OSError, TimeoutError, anyio.IncompleteRead, anyio.BrokenResourceError):
-            counts.failed += 1
+        except (OSError, TimeoutError, anyio.IncompleteRead, anyio.BrokenResourceError) as error:
+            counts.fail(repr(error))
             await anyio.sleep(PAUSE_S)
 
 

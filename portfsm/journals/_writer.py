@@ -102,7 +102,11 @@ class Writer:
 
     def _put(self, data: bytes, carry: bytes) -> None:
         """The bytes are durable at the end of the segment; or it is as it was (`JournalFull`, `Fenced`); or `OutcomeUnknown`."""
+        written = False
         try:
+            # Before the write: on a full disk whoever took over has sealed this very file in place, just where we would write.
+            self._lock.check()
+            written = True
             self._write(self._fd, data)
             # After the write and before the sync: whoever took over has written its epoch before it reads our bytes.
             # If we still see ours now, it will see these bytes.
@@ -112,8 +116,9 @@ class Writer:
             self._encoder.carry = carry
             raise
         except Fenced:
-            with contextlib.suppress(OSError):
-                self._disk.ftruncate(self._fd, self.size)
+            if written:
+                with contextlib.suppress(OSError):
+                    self._disk.ftruncate(self._fd, self.size)
             raise
         except OSError as error:
             raise outcome_unknown(self._directory.at(self.name), error, "a write") from error

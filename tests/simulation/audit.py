@@ -74,11 +74,12 @@ class Audit:
 
     def check_restarted(self):
         """After a restart of the machine every hold begins again in full."""
-        if self.plan.after_reboot != "restart":
+        record = self.record
+        openings = [event for event in record.events if event.kind == "opened"]
+        if self.plan.after_reboot != "restart" or len(openings) < 2 or openings[-1].data["boot"] == openings[-2].data["boot"]:  # noqa: PLR2004
             return
-        opened = max(event.seq for event in self.record.events if event.kind == "opened")
-        for key, port in self.record.ahead.ports.items():
-            least = self.record.times[opened - 1] + self.record.holds_before[key[1]]
+        for key, port in record.ahead.ports.items():
+            least = record.times[openings[-1].seq - 1] + record.holds_before[key[1]]
             if port.state == "QUARANTINED" and port.free_at < least:
                 self.fail("reboot", f"port {key} is quarantined until {port.free_at}, and its hold should have begun again: {least}")
 
@@ -104,7 +105,7 @@ class Audit:
         """Whoever is first in a queue has no port to wait for; and its time is not up."""
         for place in {call.place: None for call in self.calls if call.waits and call.controller is lead}:
             first = next(call for call in self.calls if call.waits and call.place == place)
-            free = self.takeable(place, first.options.get("port"))
+            free = self.takeable(lead, place, first.options.get("port"))
             if free:
                 self.fail("not served", f"call {first.number} {first.sentence} waits, and {free} can be had")
             if first.deadline is not None and first.deadline <= self.clock.boot_ns():

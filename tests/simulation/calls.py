@@ -68,6 +68,11 @@ class Call:
             self.error = error
         self._over()
 
+    def broke(self, task):
+        """The task is over; whatever it raised has no name in this library."""
+        if not task.cancelled() and task.exception() is not None and not self.dead:
+            self.world.fail("broke", f"call {self.number} {self.sentence}: {task.exception()!r}")
+
     def _over(self):
         self.done = True
         if not self.dead:
@@ -259,13 +264,13 @@ class Judge:
         if call.options["wait_s"]:
             return call.deadline <= self.clock.boot_ns()
         others = [c for c in self.calls if c.waits and c.place == call.place]
-        return bool(others) or not self.takeable(call.place, call.options.get("port"))
+        return bool(others) or not self.takeable(call.controller, call.place, call.options.get("port"))
 
     _refused_PortUnavailable = _refused_PoolExhausted  # noqa: N815
 
-    def takeable(self, place, number=None):
+    def takeable(self, controller, place, number=None):
         """Ports that could be given to anybody now, by log time."""
-        ahead, now = self.record.ahead, self.lead.engine.now()
+        ahead, now = self.record.ahead, controller.engine.now()
         numbers, hold = ahead.pools[place[1]]
         ports = {n: ahead.ports[*place, n] for n in numbers if number in (None, n)}
         return [

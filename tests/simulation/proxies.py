@@ -2,7 +2,8 @@
 
 Rule: a proxy hears of each published event `lag` after it was recorded, or when it is published, if that is later. A lag is never longer than
 the pool's hold, so no proxy may ever send a request for one service to a port that another service has by now. `strict` counts the
-lag from the publication instead: then a slow disk or a controller that was down eats into the hold.
+lag from the publication instead (then a slow disk or a controller that was down eats into the hold) and routes to leases that no
+caller was ever told of (then a cancelled call may send a request astray).
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Proxies:
             self.listening[place] = event.owner, event.service
         if event.kind == "adopted" or (event.kind == "freed" and event.cause == "operator"):
             self._excuse(place)
+        if event.cause == "cancelled" and not self.strict:
+            self._excuse(place)  # nobody was told of the lease
         if event.kind == "allocated":
             self.route()
 

@@ -103,7 +103,6 @@ class World(Judge, Audit):
         self.story, self.violation, self.over = [], None, False
         self.record = Record(self)
         self.proxies = Proxies(self, plan.lags, strict=strict)
-        self.boot_seen = self.clock.boot_id()
 
     # ------------------------------------------------------------------ telling
 
@@ -184,9 +183,7 @@ class World(Judge, Audit):
         self.say(f"controller {controller.number} is open at seq {controller.manager.seq}")
         if engine.cache.recovered:
             self.hits["mended: " + ("torn" if "torn" in engine.cache.recovered else "unsealed")] += 1
-        if self.clock.boot_id() != self.boot_seen:
-            self.boot_seen = self.clock.boot_id()
-            self.check_restarted()
+        self.check_restarted()
         record.promise(controller)
         for event in record.events[record.shown.seq : controller.manager.seq]:
             record.show(event)
@@ -250,6 +247,7 @@ class World(Judge, Audit):
         self.calls.append(call)
         self.say(f"  call {call.number}: {call.sentence}")
         call.task = asyncio.ensure_future(call.perform())
+        call.task.add_done_callback(call.broke)
         return call
 
     # ------------------------------------------------------------------ time

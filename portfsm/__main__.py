@@ -1,0 +1,5 @@
+"""`python -m portfsm` is `portfsm`."""
+
+from portfsm.cli import main
+
+main()
