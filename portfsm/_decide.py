@@ -56,7 +56,7 @@ class Draft(list[Event]):
         self.seq += 1
         self.append(Event(self.seq, self.ts, kind, pool.node, pool.name, pool.base + offset, **fields))
 
-    def begin(self, pool: Pool, offset: int, kind: EventKind, owner: str, service: str, reason: str = "") -> None:  # noqa: PLR0917  (hot)
+    def begin(self, pool: Pool, offset: int, kind: EventKind, owner: str, service: str, reason: str = "") -> None:
         """Begin a lease: its token is the event's own number."""
         self.seq = seq = self.seq + 1
         self.append(Event(seq, self.ts, kind, pool.node, pool.name, pool.base + offset, owner, service, seq, 0, 0, "", reason))

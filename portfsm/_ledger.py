@@ -93,11 +93,7 @@ class Ledger:
                     raise self._illegal(event, code, "the table has no such cell")
                 if kind is _ALLOCATE:
                     owner, service = event.owner, event.service
-                    if (
-                        event.token != event.seq
-                        or not owner
-                        or (code and not (owner == owners[offset] or service == pool.service[offset] != ""))
-                    ):
+                    if event.token != event.seq or not owner or (code and _is_stranger(pool, offset, owner, service)):
                         raise self._illegal(event, code, _lease_fault(pool, offset, event))
                     pool.token[offset] = event.seq
                     owners[offset] = owner
@@ -283,6 +279,10 @@ class Ledger:
         for line in dump(self):
             hasher.update(line)
         return hasher.hexdigest()
+
+
+def _is_stranger(pool: Pool, offset: int, owner: str, service: str) -> bool:
+    return owner != pool.owner[offset] and (not service or service != pool.service[offset])
 
 
 def _end_fault(pool: Pool, offset: int) -> str:

@@ -1,5 +1,6 @@
 """Durable before seen, many calls in one sync, and the order of decisions on disk. The gate of the journal is the disk."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -177,24 +178,26 @@ async def test_events_are_written_in_another_order_than_they_were_decided(log, c
         log.check(manager)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_a_huge_decision_is_one_endless_write(memory_log, clock):
     journal = memory_log.gated()
-    spec = PoolSpec("wide", ports="10000-19999", hold_s=1)
+    spec = PoolSpec("wide", ports="10000-14599", hold_s=1)
     async with open_manager(journal, pools=[spec], clock=clock) as manager:
         async with anyio.create_task_group() as tasks:
-            for port in range(10000, 20000):
+            for port in range(10000, 14600):
                 tasks.start_soon(partial(manager.hold, "wide", port, hold_s=1))
         clock.advance(1)
-        assert len(await manager.sweep()) == 10000
+        assert len(await manager.sweep()) == 4600
         assert max(map(len, journal.appends)) == BATCH
         memory_log.check(manager)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_a_crash_in_a_huge_opening_shortens_a_hold(memory_log, clock):
     """After a reboot every hold starts over. The opening takes several writes, and the machine dies after the first."""
-    spec = PoolSpec("wide", ports="10000-14999", hold_s=100)
+    spec = PoolSpec("wide", ports="10000-14599", hold_s=100)
     async with open_manager(memory_log.handle(), pools=[spec], clock=clock) as manager, anyio.create_task_group() as tasks:
-        for port in range(10000, 15000):
+        for port in range(10000, 14600):
             tasks.start_soon(partial(manager.hold, "wide", port, hold_s=100))
     for writes in (1, 1, 2, 9):
         clock.reboot(down_s=1)
@@ -214,9 +217,8 @@ async def test_a_crash_in_a_huge_opening_shortens_a_hold(memory_log, clock):
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_a_million_threads_touch_the_journal(clock, pool):
+async def test_a_second_thread_touches_the_journal(clock, pool):
     """One thread calls the journal, from opening to closing, and no two calls are under way at once."""
-    import threading
 
     class Watched(MemoryJournal):
         def __init__(self):

@@ -65,7 +65,7 @@ class GatedJournal:
 
     def _see(self) -> None:
         with self._gate:
-            if not self._gate.wait_for(lambda: self._waiting > 0, _PATIENCE_S):
+            if not self._gate.wait_for(lambda: self._waiting > 0 and self._passes == 0, _PATIENCE_S):
                 raise TimeoutError("no append came to the gate")
 
     def fail(self, error: BaseException, *, after: int = 0, kept: bool = False) -> None:
