@@ -207,17 +207,13 @@ def _longest_idle(pool: Pool, index: Index, freed: list[int]) -> int:
 
 def _random(pool: Pool, freed: list[int], salt: int) -> int:
     """A free port drawn from the recorded seed and the sequence number: replay would draw the same."""
+    offset = 0
     for draw in range(_DRAWS):
-        number = int.from_bytes(blake2b(f"{pool.seed}:{salt}:{draw}".encode(), digest_size=8).digest()) % pool.spec.size
-        for piece in pool.spec.ports:
-            if number < len(piece):
-                break
-            number -= len(piece)
-        offset = piece.start + number - pool.base
+        drawn = blake2b(f"{pool.seed}:{salt}:{draw}".encode(), digest_size=8).digest()
+        offset = pool.nth(int.from_bytes(drawn) % pool.spec.size)
         if offset >= len(pool.state) or pool.state[offset] == FREE or offset in freed:
             return offset
-    after, wrapped = pool.free_after(offset), pool.free_after(0)
-    candidates = [found for found in (after, wrapped, *freed) if found >= 0]
+    candidates = [found for found in (pool.free_after(offset), pool.free_after(0), *freed) if found >= 0]
     return min(candidates, key=lambda found: (found < offset, found), default=-1)
 
 

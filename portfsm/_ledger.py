@@ -72,7 +72,7 @@ class Ledger:
     def fold(self, events: Iterable[Event], *, indexed: bool = False) -> None:  # noqa: C901, PLR0912, PLR0915  (one loop: replay's speed)
         """Take in `events` in order; at the first illegal one raise, those before it stay. `indexed`: the caller keeps indexes in step."""
         seq, ts, after_of = self.seq, self.ts, _AFTER
-        pool = None
+        pool, state, owners, notes = None, bytearray(), list[str](), dict[int, Note]()
         try:
             for event in events:
                 if event.seq != seq + 1 or not ts <= event.ts < _LAST_NS:

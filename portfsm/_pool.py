@@ -129,6 +129,14 @@ class Pool:
         """The note on a row, empty fields when there is none."""
         return self.notes.get(offset, NO_NOTE)
 
+    def nth(self, number: int) -> int:
+        """The offset of the port that has `number` others before it in the ranges; `number` is below the size."""
+        for piece in self.spec.ports:
+            if number < len(piece):
+                return piece[number] - self.base
+            number -= len(piece)
+        raise IndexError(number)
+
     def free_after(self, offset: int) -> int:
         """The lowest FREE offset from `offset` on, or -1. A search in C: two microseconds over 65,535 rows."""
         found = self.state.find(FREE, offset)

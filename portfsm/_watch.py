@@ -45,7 +45,8 @@ class Watch:
     async def __anext__(self) -> Event:
         while not self._ready:
             await checkpoint()
-            await self._refill()
+            if not self._ready:  # another task that shares this watch may have come first
+                await self._refill()
         event = self._ready.popleft()
         self._seq = event.seq
         return event
@@ -67,9 +68,11 @@ class Watch:
 
     async def _read(self) -> None:
         """From the log, in a thread. What is written there and not yet durable is left for later."""
-        source = self._source or read_journal(self._engine.journal, after=self._seq)
+        seq, source = self._seq, self._source or read_journal(self._engine.journal, after=self._seq)
         self._source = None  # a native cancellation does not wait for the thread: what it takes would be missing then
         chunk = await anyio.to_thread.run_sync(_take, source)
+        if self._ready or self._seq != seq:
+            return
         durable = [event for event in chunk if event.seq <= self._engine.published.seq]
         if not durable:
             raise InternalError(f"the log ends before seq {self._seq + 1}, which is durable: was it cut while it was open?")

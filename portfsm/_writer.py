@@ -45,8 +45,9 @@ class _Loop(Protocol):
 def _scheduler() -> tuple[Callable[..., object], Callable[..., object]]:
     """How this loop runs a function at the end of the tick, and how a thread asks it to."""
     token = current_token().native_token
-    if hasattr(token, "run_sync_soon"):
-        return token.run_sync_soon, token.run_sync_soon
+    run_sync_soon: Callable[..., object] | None = getattr(token, "run_sync_soon", None)
+    if run_sync_soon is not None:
+        return run_sync_soon, run_sync_soon
     loop = cast("_Loop", token)
     return loop.call_soon, loop.call_soon_threadsafe
 

@@ -134,6 +134,14 @@ class Log:
         """The same, behind a gate."""
         return GatedJournal(self.handle())
 
+    def lose(self, handle: CachingJournal) -> None:
+        """Let `handle` lose its place without knowing, as a crash or a lost lock does: the next opening gets in."""
+        if self.path is not None:
+            (self.path / "LOCK").unlink()
+        else:
+            assert isinstance(handle, MemoryJournal)
+            handle.abandon()
+
     def events(self, *, after: int = 0) -> list[Event]:
         """What is recorded now."""
         return list(read_journal(self.path if self.path is not None else self.memory, after=after))

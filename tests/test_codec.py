@@ -252,6 +252,16 @@ def test_a_lost_sector_is_not_noticed(size, fill):
             assert rule.verdict is Verdict.CORRUPT
 
 
+def test_a_lost_line_end_hides_a_later_batch():
+    """Damage that takes the end of a line and its line end with it: the next batch is found all the same, wherever it begins."""
+    segment = Segment(random_batches(60, 3))
+    for mark in segment.marks[1:-1]:
+        for width in (2, 9, 30):
+            data = bytearray(segment.bytes)
+            data[mark - width : mark] = b"#" * width
+            assert recover(bytes(data))[1].verdict is Verdict.CORRUPT
+
+
 def test_a_power_cut_loses_acknowledged_events_or_is_refused():
     """24,000 power cuts during the last write: sectors kept, zeroed, garbage, any length. Acknowledged batches stay, and it opens."""
     chance, cuts = random.Random(1), 0

@@ -85,7 +85,12 @@ def test_a_copy_that_goes_on_otherwise(world, copied):
     for owner in ("x", "y", "z"):
         world.allocate(owner, service="s", node="n" if owner == "x" else "")
     world.pass_time(3600)
-    for command in (Sweep(), ReleaseOwner("outside below"), DefinePool(PoolSpec("p", ports="100-110")), Withdraw(world.ledger.find("y")[0])):
+    for command in (
+        Sweep(),
+        ReleaseOwner("outside below"),
+        DefinePool(PoolSpec("p", ports="100-110")),
+        Withdraw(world.ledger.find("y")[0]),
+    ):
         world.do(command)
     apply_all(other, [event for event in world.events if event.seq > after])
     assert other.digest() == world.ledger.digest() == world.replayed().digest()
@@ -135,7 +140,10 @@ def test_different_states_that_digest_alike(world, change):
     assert twin.digest() != world.ledger.digest()
 
 
-@pytest.mark.parametrize("lines", [[], [b"[]\n"], [b"junk\n"], [b"{}\n"], [b"[1,2,3]\n"], [b'[99,0,0,0,{},{},{}]\n'], [b'[1,1,1,1,{},{"p":{"ports":"2-1"}},{}]\n']])
+@pytest.mark.parametrize(
+    "lines",
+    [[], [b"[]\n"], [b"junk\n"], [b"{}\n"], [b"[1,2,3]\n"], [b"[99,0,0,0,{},{},{}]\n"], [b'[1,1,1,1,{},{"p":{"ports":"2-1"}},{}]\n']],
+)
 def test_a_snapshot_of_another_schema_read_on_a_guess(lines):
     with pytest.raises((ValueError, KeyError, TypeError)):
         _dump.load(Ledger(), lines)
@@ -157,7 +165,9 @@ def test_a_port_shown_with_facts_of_another_time(world):
     assert world.ledger.port("p", 103).reason == "released"
     second = world.allocate("b", service="s")
     view = world.ledger.port("p", 103)
-    assert (view.since, view.until, view.token, view.owner, view.reason) == (world.now, None, second.token, "b", ""), "the old hold is not the lease's end"
+    assert (view.since, view.until, view.token, view.owner, view.reason) == (world.now, None, second.token, "b", ""), (
+        "the old hold is not the lease's end"
+    )
 
 
 def test_a_hold_that_seems_to_begin_anew_when_it_is_lengthened(world):
@@ -197,7 +207,12 @@ def test_a_list_of_ports_out_of_order(world):
 
 
 def test_a_pool_or_port_that_is_made_up(world):
-    for call in (world.ledger.spec, world.ledger.statistics, lambda name: list(world.ledger.ports(name)), lambda name: world.ledger.port(name, 100)):
+    for call in (
+        world.ledger.spec,
+        world.ledger.statistics,
+        lambda name: list(world.ledger.ports(name)),
+        lambda name: world.ledger.port(name, 100),
+    ):
         with pytest.raises(UnknownPool, match="'nope'"):
             call("nope")
     for port in (99, 104, 0, -1, 70_000):
@@ -304,7 +319,9 @@ def test_a_choice_that_a_look_at_every_row_would_not_make(empty, order, hold_s):
             world.pass_time(dice.choice([0.0, 0.5, 1.0, 3.0]))
         elif roll < 0.98:
             if port in {101, 125, 119} or roll < 0.95:
-                attempt = dice.choice([Hold("p", port, hold_s=2), Free("p", port, reason="r"), Unblock("p", port), Adopt("p", port, owner=f"x{step}")])
+                attempt = dice.choice(
+                    [Hold("p", port, hold_s=2), Free("p", port, reason="r"), Unblock("p", port), Adopt("p", port, owner=f"x{step}")]
+                )
                 try:
                     world.do(attempt)
                 except CommandRejected:
@@ -338,7 +355,9 @@ def test_an_index_that_grows_for_ever(empty):
         empty.release(lease)
         empty.do(Hold("p", lease.port, hold_s=20 + number))
         index = index_of(empty.ledger.pools["", "p"])
-        largest = max(largest, len(index.due), *map(len, index.by_owner.values()), *map(len, index.by_service.values()), len(index.idle or ()))
+        largest = max(
+            largest, len(index.due), *map(len, index.by_owner.values()), *map(len, index.by_service.values()), len(index.idle or ())
+        )
     assert largest < 1100
 
 

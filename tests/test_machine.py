@@ -272,7 +272,9 @@ def test_a_second_writer(world, epoch):
     assert "two writers" in str(refused(world, Event(world.ledger.seq + 1, world.now, EventKind.OPENED, data=data)))
 
 
-@pytest.mark.parametrize("data", [None, {}, {"epoch": 9}, {"epoch": 9, "boot": "b"}, {"boot": "b", "boot_ns": 1}, {"epoch": "9", "boot": "b", "boot_ns": 1}])
+@pytest.mark.parametrize(
+    "data", [None, {}, {"epoch": 9}, {"epoch": 9, "boot": "b"}, {"boot": "b", "boot_ns": 1}, {"epoch": "9", "boot": "b", "boot_ns": 1}]
+)
 def test_an_opening_half_taken_in(world, data):
     world.do(Open(2, "h", "boot", 1, 1))
     opened = dict(world.ledger.opened)

@@ -110,7 +110,9 @@ class Obedience:
         owner, service, hold, token = self.last.get(place, ("", "", 0, 0))
         if event.kind == "allocated":
             mine = event.owner == owner or (event.service and event.service == service)
-            assert mine or event.ts >= hold, f"{place} went from {owner}/{service} to {event.owner}/{event.service} {hold - event.ts} ns early"
+            assert mine or event.ts >= hold, (
+                f"{place} went from {owner}/{service} to {event.owner}/{event.service} {hold - event.ts} ns early"
+            )
         if event.kind in ("allocated", "adopted"):
             assert event.token == event.seq > token
             owner, service, token = event.owner, event.service, event.token
@@ -307,7 +309,9 @@ class Core(RuleBasedStateMachine):
         self.focus = focus
         self.open(other_boot=False)
         for name, order in orders.items():
-            self.run(DefinePool(PoolSpec(name, ports="100-102,104", hold_s=0.0 if name == "now" else 10.0, order=order), seed=f"seed of {name}"))
+            self.run(
+                DefinePool(PoolSpec(name, ports="100-102,104", hold_s=0.0 if name == "now" else 10.0, order=order), seed=f"seed of {name}")
+            )
 
     @rule(pool=pools, owner=owners, node=nodes, service=services)
     def allocate(self, pool, owner, node, service):
@@ -348,7 +352,12 @@ class Core(RuleBasedStateMachine):
     @rule(pool=pools, port=numbers, node=nodes, call=st.sampled_from([Hold, Free, Block, Unblock]), length=st.none() | seconds)
     def operate(self, pool, port, node, call, length):
         """The operator's hand."""
-        options = {Hold: {"hold_s": length or 0.0}, Free: {"reason": "asked for"}, Block: {"reason": "broken", "for_s": length}, Unblock: {}}
+        options = {
+            Hold: {"hold_s": length or 0.0},
+            Free: {"reason": "asked for"},
+            Block: {"reason": "broken", "for_s": length},
+            Unblock: {},
+        }
         self.ask(call, pool, port, node=node, **options[call])
 
     @rule(owner=owners, node=st.none() | nodes, everybody=st.booleans())
@@ -406,7 +415,9 @@ class Core(RuleBasedStateMachine):
             views = list(self.ledger.ports(name, node=node))
             inside = [view.state.value for view in views if pool.in_range(view.port)]
             assert counts.size == counts.free + counts.allocated + counts.quarantined + counts.blocked == pool.spec.size
-            assert (counts.allocated, counts.quarantined, counts.blocked) == tuple(map(inside.count, ("ALLOCATED", "QUARANTINED", "BLOCKED")))
+            assert (counts.allocated, counts.quarantined, counts.blocked) == tuple(
+                map(inside.count, ("ALLOCATED", "QUARANTINED", "BLOCKED"))
+            )
             assert counts.retired == len(views) - len(inside)
 
     @invariant()

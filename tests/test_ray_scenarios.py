@@ -306,7 +306,12 @@ def test_a_question_that_ends_a_quarantine(ray):
     ray.release(ray.allocate("r1", "http"))
     ray.pass_time(1000)
     digest = ray.ledger.digest()
-    for question in (lambda: ray.ledger.port("http", 8000), ray.ledger.statistics, lambda: list(ray.ledger.ports()), lambda: ray.ledger.find("r1")):
+    for question in (
+        lambda: ray.ledger.port("http", 8000),
+        ray.ledger.statistics,
+        lambda: list(ray.ledger.ports()),
+        lambda: ray.ledger.find("r1"),
+    ):
         question()
     assert ray.ledger.digest() == digest
     assert ray.state(8000, "http") == "QUARANTINED"

@@ -57,7 +57,16 @@ def test_a_field_announced_and_not_carried(kind):
 
 def test_an_error_that_the_callers_except_clause_misses():
     tree = {kind.__name__: {base.__name__ for base in kind.__mro__} for kind in KINDS}
-    for name in ("PoolExhausted", "PortUnavailable", "OwnerConflict", "StaleLease", "UnknownPool", "PortOutOfRange", "IllegalTransition", "InvalidValue"):
+    for name in (
+        "PoolExhausted",
+        "PortUnavailable",
+        "OwnerConflict",
+        "StaleLease",
+        "UnknownPool",
+        "PortOutOfRange",
+        "IllegalTransition",
+        "InvalidValue",
+    ):
         assert "CommandRejected" in tree[name]
     for name in ("JournalLocked", "JournalCorrupt", "JournalFull", "Fenced", "OutcomeUnknown", "JournalTooNew", "JournalUnreadable"):
         assert "JournalError" in tree[name]
@@ -212,7 +221,12 @@ def test_a_misspelt_pool_that_is_not_told_the_others(world, empty):
 def test_a_refusal_that_leaves_a_trace(world):
     world.put("ALLOCATED")
     before = world.ledger.digest(), list(world.ledger.ports()), world.ledger.statistics()
-    for command in (Allocate("p", owner="x", port=100), Adopt("p", 100, owner="x"), Unblock("p", 100), Allocate("p", owner="last", node="n", port=7)):
+    for command in (
+        Allocate("p", owner="x", port=100),
+        Adopt("p", 100, owner="x"),
+        Unblock("p", 100),
+        Allocate("p", owner="last", node="n", port=7),
+    ):
         refusal(world, command)
     assert (world.ledger.digest(), list(world.ledger.ports()), world.ledger.statistics()) == before
     assert world.do(Sweep()) == []
@@ -220,7 +234,11 @@ def test_a_refusal_that_leaves_a_trace(world):
 
 @pytest.mark.parametrize(
     ("ns", "text"),
-    [(0, "1970-01-01T00:00:00.000000Z"), (1_700_000_000_123_456_789, "2023-11-14T22:13:20.123456Z"), (1_700_000_000_999_999_999, "2023-11-14T22:13:20.999999Z")],
+    [
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (1_700_000_000_123_456_789, "2023-11-14T22:13:20.123456Z"),
+        (1_700_000_000_999_999_999, "2023-11-14T22:13:20.999999Z"),
+    ],
 )
 def test_a_time_rounded_into_the_future_or_another_zone(ns, text, monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")

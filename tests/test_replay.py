@@ -76,7 +76,11 @@ def test_one_fold_that_differs_from_many(history):
 def test_a_lost_a_doubled_or_a_moved_event_that_goes_unseen(history):
     events = history.events
     for place in range(len(events) - 1):
-        for damaged in (events[:place] + events[place + 1 :], [*events[: place + 1], *events[place:]], [*events[:place], events[place + 1], events[place]]):
+        for damaged in (
+            events[:place] + events[place + 1 :],
+            [*events[: place + 1], *events[place:]],
+            [*events[:place], events[place + 1], events[place]],
+        ):
             with pytest.raises(JournalCorrupt) as caught:
                 replay(damaged)
             assert caught.value.seq in {place + 1, place + 2}
@@ -123,7 +127,11 @@ def test_a_pool_redefined_in_the_middle_of_a_run_of_its_events(empty):
 
 
 def test_a_replay_that_asks_for_the_time_or_for_luck(history, monkeypatch):
-    for module, names in {"time": ["time", "time_ns", "monotonic", "monotonic_ns"], "os": ["urandom", "open"], "random": ["random", "getrandbits"]}.items():
+    for module, names in {
+        "time": ["time", "time_ns", "monotonic", "monotonic_ns"],
+        "os": ["urandom", "open"],
+        "random": ["random", "getrandbits"],
+    }.items():
         for name in names:
             monkeypatch.setattr(f"{module}.{name}", None)
     digest = replay(history.events).digest()

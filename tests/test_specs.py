@@ -42,7 +42,9 @@ def test_a_generator_of_ports_read_twice():
     assert PoolSpec("p", ports=(number for number in (1, 2, 3))).ports == (range(1, 4),)
 
 
-@pytest.mark.parametrize(("ports", "size"), [("1", 1), ("1-65535", 65_535), ("65535", 1), (range(8000, 8004), 4), (range(8000, 8010, 3), 4)])
+@pytest.mark.parametrize(
+    ("ports", "size"), [("1", 1), ("1-65535", 65_535), ("65535", 1), (range(8000, 8004), 4), (range(8000, 8010, 3), 4)]
+)
 def test_a_range_whose_end_belongs_to_nobody(ports, size):
     """Text is inclusive, a Python range is not: one capacity, and the last port is usable (Ray: half-open pool, closed check)."""
     assert PoolSpec("p", ports=ports).size == size
@@ -55,7 +57,7 @@ def test_a_range_whose_end_belongs_to_nobody(ports, size):
         "٣٠", "１", "8000..8004", "8000 8001",
         "1,1", "1-5,5", "1-5,3-4", "5,1-9",
         [], (), range(0), range(5, 5), [range(5, 5)], iter(()),
-        [0], [65_536], [-1], [1.0], ["1"], ["1-5"], [True], [None], [[1]], [1, 1], [range(1, 5), 4], range(0, 5), range(60_000, 70_000),
+        [0], [65_536], [-1], [1.0], ["1"], ["1-5"], [True], [None], [[1]], [1, 1], [range(1, 5), 4], range(5), range(60_000, 70_000),
         range(1, 10**9, 2), range(10**9, 0, -1), [range(1, 10**9)],
         None, 8000, 8000.0, True, b"12", bytearray(b"12"),
     ],
@@ -100,7 +102,9 @@ def test_a_zero_that_digests_in_two_ways():
 
 
 @pytest.mark.parametrize("name", ["hold_s", "floor_s"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -1, -1e-9, True, False, "10", None, [], 1j, 10**400, MAX_HOLD_S * 1.01])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), float("-inf"), -1, -1e-9, True, False, "10", None, [], 1j, 10**400, MAX_HOLD_S * 1.01]
+)
 def test_a_length_of_time_that_is_none(name, value):
     with pytest.raises(InvalidValue) as caught:
         PoolSpec("p", ports="1", **{name: value})
@@ -108,7 +112,9 @@ def test_a_length_of_time_that_is_none(name, value):
     assert caught.value.value is value or caught.value.value == value
 
 
-@pytest.mark.parametrize(("hold_s", "hold_ms"), [(0, 0), (10, 10_000), (0.0001, 1), (0.001, 1), (0.0011, 2), (1.0004, 1001), (MAX_HOLD_S, 315_576_000_000)])
+@pytest.mark.parametrize(
+    ("hold_s", "hold_ms"), [(0, 0), (10, 10_000), (0.0001, 1), (0.001, 1), (0.0011, 2), (1.0004, 1001), (MAX_HOLD_S, 315_576_000_000)]
+)
 def test_a_hold_rounded_down(hold_s, hold_ms):
     assert PoolSpec("p", ports="1", hold_s=hold_s).hold_ms == hold_ms
 

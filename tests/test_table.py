@@ -9,7 +9,7 @@ CONTRACT = """
 | ALLOCATED   | –         | –         | ALLOCATED | QUARANTINED | –           | –     | BLOCKED | –           |
 | QUARANTINED | ALLOCATED | ALLOCATED | –         | –           | QUARANTINED | FREE  | BLOCKED | –           |
 | BLOCKED     | –         | ALLOCATED | –         | –           | –           | –     | –       | QUARANTINED |
-"""  # noqa: RUF001
+"""
 
 
 def _cells(text):

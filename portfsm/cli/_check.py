@@ -47,7 +47,7 @@ def verify(log: str, expect: Head | None, as_json: bool) -> int:  # noqa: FBT001
 
 
 def _print_proof(out: Out, proof: Proof) -> None:
-    rows = [[Cell(check.mark, _MARKS[check.mark]), check.name, check.found] for check in proof.checks]
+    rows: list[list[Cell | str | int]] = [[Cell(check.mark, _MARKS[check.mark]), check.name, check.found] for check in proof.checks]
     Sheet(out, (Column(""), Column("check"), Column("found"))).add(rows)
     out.line()
     out.line(proof.sentence(), style="bold green" if proof.passed else "bold red", wrap=True)

@@ -6,13 +6,10 @@ is never made: a path without a log is an error.
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
-import structlog
 
 from portfsm import commands
 from portfsm._decide import decide
@@ -21,7 +18,6 @@ from portfsm.cli import _options as options
 from portfsm.cli._out import Out
 from portfsm.cli._places import find_place
 from portfsm.cli._reading import log_now, read_state
-from portfsm.cli._text import neutral
 from portfsm.cli._views import port_json
 from portfsm.manager import open_manager
 
@@ -42,7 +38,7 @@ __all__ = ["block", "free", "hold", "unblock"]
 _for = click.option("--for", "for_s", type=options.SECONDS, metavar="LENGTH", help="How long: seconds, or 90s, 10m, 2h, 1d.")
 
 
-def _reason(*, required: bool) -> Any:
+def _reason(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option("--reason", metavar="TEXT", required=required, default=None if required else "", help="Why, for the record.")
 
 
@@ -55,7 +51,7 @@ def _reason(*, required: bool) -> Any:
 @options.node
 @options.as_json
 @click.pass_context
-def block(ctx: click.Context, for_s: float | None, reason: str, **given: Any) -> None:
+def block(ctx: click.Context, /, for_s: float | None, reason: str, **given: Any) -> None:
     """Take a port out of use, for a while or until unblocked.
 
     This ends its lease, if it has one. A port that is blocked already keeps its first reason and end.
@@ -74,7 +70,7 @@ def block(ctx: click.Context, for_s: float | None, reason: str, **given: Any) ->
 @options.node
 @options.as_json
 @click.pass_context
-def unblock(ctx: click.Context, reason: str, **given: Any) -> None:
+def unblock(ctx: click.Context, /, reason: str, **given: Any) -> None:
     """End a block: a full hold begins."""
     _do(ctx, given, lambda place: (
         commands.Unblock(place.pool, place.port, node=place.node, reason=reason),
@@ -91,7 +87,7 @@ def unblock(ctx: click.Context, reason: str, **given: Any) -> None:
 @options.node
 @options.as_json
 @click.pass_context
-def hold(ctx: click.Context, hold_s: float, reason: str, **given: Any) -> None:
+def hold(ctx: click.Context, /, hold_s: float, reason: str, **given: Any) -> None:
     """Lengthen a quarantine, or take a free port out for a while.
 
     The hold then ends this long from now or later, never earlier than before.
@@ -110,7 +106,7 @@ def hold(ctx: click.Context, hold_s: float, reason: str, **given: Any) -> None:
 @options.node
 @options.as_json
 @click.pass_context
-def free(ctx: click.Context, reason: str, **given: Any) -> None:
+def free(ctx: click.Context, /, reason: str, **given: Any) -> None:
     """End a quarantine now, on your word that nothing routes there any more."""
     _do(ctx, given, lambda place: (
         commands.Free(place.pool, place.port, node=place.node, reason=reason),
@@ -121,7 +117,6 @@ def free(ctx: click.Context, reason: str, **given: Any) -> None:
 def _do(ctx: click.Context, given: dict[str, Any], plan: Callable[[Place], tuple[Command, Call]]) -> None:
     """Find the port, look whether anything is to be done, do it, and say how the port stands now."""
     log, clock, out = given["log"], options.clock_of(ctx), Out(as_json=given["as_json"])
-    _warn_on_stderr()
     ledger = read_state(log).ledger
     place = find_place(ledger, given["port"], pool=given["pool"], node=given["node"])
     command, call = plan(place)
@@ -144,20 +139,3 @@ def _print(out: Out, ledger: Ledger, place: Place, clock: Clock, *, changed: boo
         return
     sentence = explain(ledger, place.pool, place.port, node=place.node, now_ns=log_now(ledger, clock))
     out.line(sentence if changed else f"nothing to do: {sentence}", wrap=True)
-
-
-def _warn_on_stderr() -> None:
-    """What opening has to tell (a crashed writer's log was mended) belongs beside the output, not into it."""
-    structlog.configure(
-        processors=[_render],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-
-
-def _render(_: Any, __: str, facts: Any) -> str:
-    if facts["event"] == "portfsm.recovered":
-        raise structlog.DropEvent  # `journal.unclean` has said it
-    about = facts.get("found") or facts.get("why") or facts.get("error") or ""
-    return f"portfsm: {neutral(facts['event'])}: {neutral(str(about))}"

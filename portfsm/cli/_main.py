@@ -2,78 +2,139 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
-from importlib.metadata import version
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+import structlog
+from click.shell_completion import shell_complete
 
-from portfsm.cli import _check, _hand, _history, _log, _options, _status
+from portfsm.cli import _check, _completion, _demo, _hand, _history, _log, _status
 from portfsm.cli._out import complain
-from portfsm.errors import JournalCorrupt, PortfsmError
+from portfsm.cli._text import neutral
+from portfsm.errors import IllegalTransition, JournalCorrupt, PortfsmError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from portfsm.protocols import Clock
 
 __all__ = ["run"]
 
+_INTERRUPTED = 130
+_FINDINGS = (JournalCorrupt, IllegalTransition)
+"""Errors that say something about the log or the port, not about how they were asked: exit code 1."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version("portfsm"), prog_name="portfsm")
+
+class _Group(click.Group):
+    """Commands in the order in which a newcomer wants to read them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """As they were added."""
+        return list(self.commands)
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"portfsm {version('portfsm')}")
+        ctx.exit()
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version.")
+@_completion.show
+@_completion.install
 def _portfsm() -> None:
     """Ports for replicas behind a proxy: watch it work, read its log, take a hand.
 
-    LOG is the directory a controller keeps its events in. Every command takes --json for programs. Shell completion:
-    eval "$(_PORTFSM_COMPLETE=bash_source portfsm)" (or zsh_source, fish_source).
+    LOG is the directory in which a controller keeps its events. Reading needs no lock and changes nothing: a live log may
+    be looked at.
     """
 
 
-@_options.command("portfsm demo", "portfsm demo --dir /tmp/demo --seconds 30")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where its logs go. Default: a new temporary directory, kept.")
-@click.option("--seconds", type=float, default=20.0, show_default=True, help="How long it runs, about.")
-@_options.as_json
-def _demo(directory: Path | None, seconds: float, as_json: bool) -> int:  # noqa: FBT001
-    """Kill a real controller and watch nothing get lost.
-
-    Real replicas behind a lagging proxy, kill -9 of the controller in the middle, replay, and a proof from the log and
-    from the clients' counts. Exit code 1 if any check fails.
-    """
-    from rich.console import Console  # noqa: PLC0415  (not needed by most commands, and slow to import)
-
-    from portfsm.demo import run as run_demo  # noqa: PLC0415
-
-    return run_demo(directory=directory, seconds=seconds, json=as_json, console=Console())
+for _command in (
+    _demo.demo, _status.status, _log.log, _history.history, _history.explain, _check.verify, _check.head, _check.repair,
+    _hand.block, _hand.unblock, _hand.hold, _hand.free,
+):  # fmt: skip
+    _portfsm.add_command(_command)
 
 
-_portfsm.add_command(_demo, "demo")
-for _module in (_status, _log, _history, _check, _hand):
-    for _value in list(vars(_module).values()):
-        if isinstance(_value, click.Command):
-            _portfsm.add_command(_value)
-
-
-def run(arguments: list[str]) -> int:
-    """The exit code of one command line."""
+def run(arguments: Sequence[str], *, clock: Clock | None = None) -> int:
+    """The exit code of one command line. `clock` is the machine's unless a test brings its own."""
+    _prepare()
+    code = 0
     try:
-        code = _portfsm.main(arguments, prog_name="portfsm", standalone_mode=False)
+        code = _invoke(arguments, clock)
         sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-        return 2
     except click.ClickException as error:
-        error.show()
-        return 2
+        complain(_usage(error))
+        code = 2
     except (click.Abort, KeyboardInterrupt):
-        return 130
-    except JournalCorrupt as error:
-        complain(str(error))
-        return 1
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the terminal has written ^C there
+        code = _INTERRUPTED
     except PortfsmError as error:
         complain(str(error))
-        return 2
+        code = 1 if isinstance(error, _FINDINGS) else 2
     except BrokenPipeError:
-        # Whoever read us has gone (`| head`). The interpreter would complain once more when it flushes stdout at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        pass  # whoever read us has seen enough (`| head`)
     except OSError as error:
-        complain(str(error))
-        return 2
+        complain(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+        code = 2
+    _let_go_of_stdout()
+    return code
+
+
+def _invoke(arguments: Sequence[str], clock: Clock | None) -> int:
+    # Not by `Group.main`, which ends the process with code 1 when a pipe is closed.
+    if instruction := os.environ.get(_completion.VARIABLE):
+        return shell_complete(_portfsm, {}, "portfsm", _completion.VARIABLE, instruction)
+    try:
+        with _portfsm.make_context("portfsm", list(arguments), obj=clock) as ctx:
+            code: object = _portfsm.invoke(ctx)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.ClickException) -> str:
+    """What is wrong with the command line, in one sentence, and where to read on."""
+    message = " ".join(error.format_message().split())
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if ctx is None:
+        return message
+    if not message or message == " ".join(ctx.get_help().split()):  # no arguments at all: click's message is all the help
+        message = "which command?"
+    return f"{message} (see `{ctx.command_path} --help`)"
+
+
+def _prepare() -> None:
+    """Output that cannot be encoded is escaped, and what the library has to tell goes to stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    structlog.configure(
+        processors=[_render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _render(_: Any, __: str, facts: Any) -> str:
+    if facts["event"] == "portfsm.recovered":
+        raise structlog.DropEvent  # `journal.unclean` has said it
+    about = [str(facts[key]) for key in ("path", "found", "why", "error", "effect") if facts.get(key)]
+    return neutral(f"portfsm: {facts['event']}: {': '.join(about)}")
+
+
+def _let_go_of_stdout() -> None:
+    """Flush; and if that fails, see to it that the interpreter does not try, and complain, once more when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

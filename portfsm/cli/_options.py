@@ -33,12 +33,18 @@ class _Command(click.Command):
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
-def command(*examples: str) -> Callable[[Callable[..., None]], click.Command]:
+def command(*examples: str) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a function a command. Its docstring is the help."""
     return click.command(cls=_Command, examples=examples)
 
 
-class _LogType(click.ParamType):
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # it takes no type argument before click 8.4
+
+
+class _LogType(_ParamType):
     name = "log"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
@@ -46,7 +52,7 @@ class _LogType(click.ParamType):
         return [CompletionItem(incomplete, type="dir")]
 
 
-class _Parsed(click.ParamType):
+class _Parsed(_ParamType):
     """A value that one of our own functions reads; what it raises is a usage error."""
 
     def __init__(self, name: str, read: Callable[[str, click.Context | None], Any]) -> None:

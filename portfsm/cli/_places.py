@@ -69,6 +69,7 @@ def _nowhere(ledger: Ledger, names: list[str], port: int) -> PortOutOfRange:
     if not names:
         text = "this log defines no pool yet"
     else:
-        text = f"the {'pool is' if len(names) == 1 else 'pools are'} " + ", ".join(f"{name} ({ledger.specs[name].ranges})" for name in names)
+        listed = ", ".join(f"{name} ({ledger.specs[name].ranges})" for name in names)
+        text = f"the {'pool is' if len(names) == 1 else 'pools are'} {listed}"
     ranges = ",".join(ledger.specs[name].ranges for name in names)
     return PortOutOfRange(f"port {port} is in no pool: {text}", node="", pool="", port=port, ranges=ranges)

@@ -77,12 +77,16 @@ def _bytes(report: LogReport) -> Check:
         return Check("FAIL", "bytes", "; ".join(map(str, report.damage)))
     events = sum(segment.count for segment in report.segments)
     sealed = sum(segment.sealed for segment in report.segments)
-    return Check("ok", "bytes", f"{events} events in {len(report.segments)} segments, {sealed} sealed and linked up to seq {report.sealed_upto}")
+    return Check(
+        "ok", "bytes", f"{events} events in {len(report.segments)} segments, {sealed} sealed and linked up to seq {report.sealed_upto}"
+    )
 
 
 def _tail(report: LogReport) -> Check:
     if report.torn_bytes:
-        return Check("note", "tail", f"torn: {report.torn_bytes} bytes of a write that was never acknowledged; the next opening cuts them off")
+        return Check(
+            "note", "tail", f"torn: {report.torn_bytes} bytes of a write that was never acknowledged; the next opening cuts them off"
+        )
     return Check("ok", "tail", "complete")
 
 

@@ -69,7 +69,7 @@ class Sheet:
         self._shown: list[int] = []
         self._day = ""
 
-    def add(self, rows: Sequence[Sequence[Cell | str]]) -> None:
+    def add(self, rows: Sequence[Sequence[Cell | str | int]]) -> None:
         """Print more rows."""
         if not rows:
             return

@@ -1,6 +1,6 @@
 """Clients that do not trust the answer: each asks for a service and looks at who answered.
 
-Every client keeps one connection to the proxy and asks for the services in turn. An answer from another service
+Every client keeps one connection to the proxy; between them they ask for the services in turn. An answer from another service
 than the one asked is *wrong*: in a real system it is a 404 from a stranger, or worse, a 200. No answer in time, or a 502,
 is *failed*. The counts are printed as JSON lines while they grow, and once more at the end.
 """
@@ -62,7 +62,6 @@ class Counts:
         self.wrong += 1
         self.example = self.example or f"asked for {service}{path}, answered by {answer.owner} on port {answer.port}"
 
-
     def fail(self, why: str) -> None:
         """Count a request that got no answer."""
         self.failed += 1
@@ -78,7 +77,7 @@ async def ask_for_ever(port: int, services: Sequence[str], counts: Counts, *, na
                 lines = BufferedByteReceiveStream(stream)
                 while True:
                     number = next(numbers)
-                    service, path = services[number // CLIENTS % len(services)], f"/{number}"
+                    service, path = services[number % len(services)], f"/{number}"
                     with anyio.fail_after(PATIENCE_S):
                         await stream.send(f"GET {path} HTTP/1.1\r\nHost: {service}\r\n\r\n".encode())
                         counts.judge(service, path, *await read_answer(lines))

@@ -85,7 +85,8 @@ class Side:
         await self.members["controller"].end(signal.SIGKILL)
         async with open_line(self.plan.node) as line:
             replicas = (await line.ask({"do": "list"}))["replicas"]
-        for replica in replicas[:CASUALTIES]:
+        one_of_each = {replica["service"]: replica for replica in replicas}
+        for replica in list(one_of_each.values())[:CASUALTIES]:
             os.kill(replica["pid"], signal.SIGKILL)
         self.gauges.controller = "killed (-9)"
         self.moved_before = self.gauges.moved

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from portfsm._codec import Encoder, Seal
 from portfsm.journals._disk import TEMPORARY, Directory, is_full, shut, write_all
-from portfsm.journals._segments import corrupt
+from portfsm.journals._segments import corrupt, seal_at_end
 from portfsm.journals._snapshots import remove_newer
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["TORN", "keep_torn", "mend", "reaffirm", "sentence", "tidy"]
 
 TORN = "torn"
-_SEAL_BYTES = 512
-"""A seal is shorter."""
 
 
 def sentence(segment: Segment, ending: Ending) -> str:
@@ -54,11 +52,12 @@ def reaffirm(directory: Directory, segment: Segment) -> None:
     could not be opened any more, once another segment followed.
     """
     disk = directory.disk
-    start = max(0, segment.size - _SEAL_BYTES)
-    end = directory.bytes_of(segment.name, start, segment.size)
+    start, line, seal = seal_at_end(directory, segment.name, segment.size)
+    if seal != segment.seal:
+        raise corrupt(directory.path, segment.name, start, None, "it reads differently than when it was opened")
     fd = disk.open(directory.at(segment.name), os.O_RDWR | os.O_NOFOLLOW)
     try:
-        write_all(disk, fd, end, start)
+        write_all(disk, fd, line, start)
         disk.fsync(fd)
     finally:
         shut(disk, fd)

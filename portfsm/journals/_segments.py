@@ -37,6 +37,7 @@ __all__ = [
     "names_in",
     "read_ends",
     "read_segment",
+    "seal_at_end",
     "survey",
 ]
 
@@ -144,20 +145,22 @@ def read_ends(directory: Directory, name: str) -> Segment:
     if scanner.header is None:
         why = scanner.wrong.why if scanner.wrong else "it does not prove"
         raise corrupt(directory.path, name, 0, None, f"it does not begin with a header ({why})")
-    return Segment(name, scanner.header, _seal_at_end(directory, name, size), size)
+    return Segment(name, scanner.header, seal_at_end(directory, name, size)[2], size)
 
 
-def _seal_at_end(directory: Directory, name: str, size: int) -> Seal | None:
-    """The seal, if the last line reads as one. Whether it proves shows when the segment is read."""
-    end = directory.bytes_of(name, max(0, size - _EDGE_BYTES), size).removesuffix(b"\n")
-    line = end[end.rfind(b"\n") + 1 :]
+def seal_at_end(directory: Directory, name: str, size: int) -> tuple[int, bytes, Seal | None]:
+    """Where the last line begins, the line, and what it says if it reads as a seal. Whether it proves shows when the segment is read."""
+    start = max(0, size - _EDGE_BYTES)
+    end = directory.bytes_of(name, start, size)
+    place = end.rfind(b"\n", 0, -1) + 1
+    line = end[place:]
     if not line.startswith(b'{"kind":"seal"'):
-        return None
+        return start + place, line, None
     try:
         mark = decode_mark(line, directory.at(name))
     except (msgspec.MsgspecError, ValueError):
-        return None
-    return mark if isinstance(mark, Seal) else None
+        return start + place, line, None
+    return start + place, line, mark if isinstance(mark, Seal) else None
 
 
 def ending_of(directory: Directory, segment: Segment, place: Place) -> Ending:

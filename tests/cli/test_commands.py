@@ -12,8 +12,25 @@ import pytest
 from portfsm import FileJournal, Head, PoolSpec, open_manager
 from portfsm.testing import ManualClock
 
-EVENT_KEYS = "seq ts kind node pool port from to owner service token until hold_s cause reason epoch".split()
-STATUS_PORT_KEYS = "port state owner service token since until reason".split()
+EVENT_KEYS = [
+    "seq",
+    "ts",
+    "kind",
+    "node",
+    "pool",
+    "port",
+    "from",
+    "to",
+    "owner",
+    "service",
+    "token",
+    "until",
+    "hold_s",
+    "cause",
+    "reason",
+    "epoch",
+]
+STATUS_PORT_KEYS = ["port", "state", "owner", "service", "token", "since", "until", "reason"]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -122,7 +139,9 @@ def test_a_missing_log_is_made_or_reported_as_empty(tmp_path, arguments):
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("arguments", [("block", 30001, "--reason", "x"), ("unblock", 30005), ("hold", 30007, "--for", "10m"), ("free", 30000, "--reason", "x")])
+@pytest.mark.parametrize(
+    "arguments", [("block", 30001, "--reason", "x"), ("unblock", 30005), ("hold", 30007, "--for", "10m"), ("free", 30000, "--reason", "x")]
+)
 def test_the_operators_hand_makes_a_log_or_breaks_into_an_open_one(log, tmp_path, arguments):
     command, *rest = arguments
     assert run(command, tmp_path / "nowhere", *rest).returncode == 2

@@ -16,7 +16,7 @@ def body(service: str = "cart", path: str = "/7") -> bytes:
     ("status", "answer", "counts"),
     [
         (200, body(), Counts(right=1)),
-        (502, b"", Counts(failed=1)),
+        (502, b"", Counts(failed=1, failure="cart/7: status 502")),
         (200, body("users"), Counts(wrong=1, example="asked for cart/7, answered by users-1 on port 5")),
         (200, body(path="/8"), Counts(wrong=1, example="asked for cart/7, answered by cart-1 on port 5")),
     ],

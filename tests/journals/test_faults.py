@@ -109,6 +109,7 @@ class Run:
 
 
 CALLS = Run(unclean_disk()).run().disk.calls
+SYNCS = sum("sync" in call.name for call in Run(unclean_disk()).run().disk.trace)
 KINDS = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.EACCES, "short"]
 
 
@@ -211,7 +212,7 @@ def test_a_failed_sync_is_tried_again():
 
 def test_pages_that_were_never_written_are_believed():
     """A sync fails and the kernel calls the pages clean: the next opening reads them, and must write them anew before it builds on them."""
-    for syncs in range(12):
+    for syncs in range(SYNCS + 1):
         disk = unclean_disk()
         disk.fail(at=syncs, kind=errno.EIO, only=["fdatasync", "fsync"])
         Run(disk).run()
@@ -242,6 +243,31 @@ def test_what_was_read_is_gone_before_it_was_written_anew():
             journal.append(EVENTS[3:4])
     journal.close()
     assert read_all(after.killed()) == EVENTS[:1]
+
+
+def test_a_seal_that_was_never_written_is_believed():
+    """The seal's own sync fails, at closing or at a rotation: it is written anew before another segment follows, or refused if it is gone."""
+    for rotation in (False, True):
+        disk = SimulatedDisk()
+        journal = open_journal(disk, segment_bytes=200 if rotation else 1 << 20)
+        journal.append(EVENTS[:1])
+        disk.fail(at=0, kind=errno.EIO, only=["fdatasync"])
+        if rotation:
+            with pytest.raises(OutcomeUnknown):
+                journal.append(EVENTS[1:2])
+        journal.close()
+        after = disk.killed()
+        journal = open_journal(after)
+        assert journal.recovered == ""
+        journal.append(EVENTS[1:2])
+        after.evict()
+        assert read_all(after.killed()) == EVENTS[:2]
+        late = disk.killed()
+        journal = open_journal(late)
+        late.evict()
+        with pytest.raises(JournalCorrupt, match="reads differently"):
+            journal.append(EVENTS[1:2])
+        assert read_all(late.killed()) == EVENTS[:1]
 
 
 def test_a_failed_directory_sync_is_forgotten():

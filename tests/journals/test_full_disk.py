@@ -1,8 +1,10 @@
 """A full disk: said early, survived on the reserve, and forgotten once there is room again. On a simulated disk."""
 
+import errno
+
 import pytest
 
-from portfsm.errors import JournalFull
+from portfsm.errors import JournalFull, OutcomeUnknown
 from portfsm.journals import FileJournal
 from portfsm.testing.contract import sample_events
 from portfsm.testing.disk import SimulatedDisk
@@ -90,6 +92,28 @@ def test_a_log_on_a_full_disk_cannot_be_opened(room, clean):
     for after in (disk.killed(), disk.crashed(7)):
         after.capacity = None
         assert read_all(after) == events[:done]
+
+
+def test_pages_that_were_never_written_are_believed_on_a_full_disk():
+    """No room to write the last segment anew elsewhere: it is written over itself, all of it, so that a lost page is written after all."""
+    events = sample_events(40)
+    disk = SimulatedDisk()
+    journal = open_journal(disk, segment_bytes=1 << 20)
+    for event in events[:20]:
+        journal.append([event])
+    disk.fail(at=0, kind=errno.EIO, only=["fdatasync"])
+    with pytest.raises(OutcomeUnknown):
+        journal.append(events[20:30])
+    disk = disk.killed()
+    disk.capacity = sum(len(file.cache) for file in disk._files.values())
+    journal = open_journal(disk, segment_bytes=1 << 20)
+    assert list(journal.read()) == events[:30]
+    journal.append(events[30:31])
+    assert [call.name for call in disk.trace].count("rename") > 0
+    disk.evict()
+    for after in (disk.killed(), disk.crashed(1), disk.crashed(2)):
+        after.capacity = None
+        assert read_all(after) == events[:31]
 
 
 def test_the_reserve_is_never_taken_back():

@@ -73,6 +73,25 @@ def test_a_forked_child_writes_or_keeps_the_lock(tmp_path):
     process.join()
 
 
+def test_a_forked_child_keeps_the_lock_of_its_parent(tmp_path):
+    """A child that does nothing with the journal does not keep others out once its parent has closed it."""
+    journal = write(tmp_path, 1, close=False)
+    context = multiprocessing.get_context("fork")
+    started, go_on = context.Event(), context.Event()
+
+    def child():
+        started.set()
+        go_on.wait(60)
+
+    process = context.Process(target=child)
+    process.start()
+    started.wait(60)
+    journal.close()
+    assert events_in(tmp_path) == sample_events(1)
+    go_on.set()
+    process.join()
+
+
 def test_the_lock_follows_a_link(tmp_path):
     """A LOCK that is a symbolic link, a directory or a pipe is refused, and what it names is not touched."""
     (tmp_path / "victim").write_text("precious")

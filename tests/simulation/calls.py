@@ -27,7 +27,9 @@ class Call:
 
     @property
     def sentence(self):
-        words = [repr(arg) if not isinstance(arg, Lease) else f"{arg.pool} {arg.port} lease {arg.token} of {arg.owner}" for arg in self.args]
+        words = [
+            repr(arg) if not isinstance(arg, Lease) else f"{arg.pool} {arg.port} lease {arg.token} of {arg.owner}" for arg in self.args
+        ]
         words += [f"{name}={value!r}" for name, value in self.options.items() if value not in ("", None) or name == "wait_s"]
         return f"{self.name}({', '.join(words)})"
 
@@ -96,10 +98,15 @@ class Judge:
         calls = [call for call in self.calls if call.controller is controller]
         asked = getattr(self, f"_explain_{event.kind}", None)
         if asked is not None and not asked(controller, event, calls):
-            self.fail("unasked", f"nobody asked for {event.kind} of {event.pool} {event.port} ({event.cause}), owner {event.owner}, lease {event.token}")
+            self.fail(
+                "unasked",
+                f"nobody asked for {event.kind} of {event.pool} {event.port} ({event.cause}), owner {event.owner}, lease {event.token}",
+            )
 
     def _explain_allocated(self, controller, event, calls):
-        mine = [call for call in calls if call.name == "allocate" and call.owner_key == (event.node, event.pool, event.owner) and call.started]
+        mine = [
+            call for call in calls if call.name == "allocate" and call.owner_key == (event.node, event.pool, event.owner) and call.started
+        ]
         fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
         if fit:
             self._check_turn(event, min(call.number for call in fit), calls, special=fit[0].options.get("port") is not None)
@@ -108,14 +115,17 @@ class Judge:
         return bool(fit)
 
     def _check_turn(self, event, number, calls, *, special):
-        place = event.node, event.pool
-        earlier = [c for c in calls if c.waits and c.number < number and c.place == place and c.options.get("port") is None]
+        place, now = (event.node, event.pool), self.clock.boot_ns()
+        before = [c for c in calls if c.waits and c.number < number and c.place == place and c.options.get("port") is None]
+        earlier = [c for c in before if c.deadline is None or c.deadline > now]
         if earlier and not special and earlier[0].owner_key not in self.record.ahead.holders:
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 
     def _explain_adopted(self, controller, event, calls):
         return any(
-            c.name == "adopt" and c.args == (event.pool, event.port) and (c.options["owner"], c.options["service"]) == (event.owner, event.service)
+            c.name == "adopt"
+            and c.args == (event.pool, event.port)
+            and (c.options["owner"], c.options["service"]) == (event.owner, event.service)
             for c in calls
         )
 
@@ -177,7 +187,9 @@ class Judge:
         """The caller has an answer."""
         outcome = type(call.error).__name__ if call.error else "done" if call.answered else "cancelled"
         self.hits[f"{call.name} {outcome}"] += 1
-        self.say(f"  call {call.number} is {outcome}{f': {call.result.port} lease {call.result.token}' if isinstance(call.result, Lease) else ''}")
+        self.say(
+            f"  call {call.number} is {outcome}{f': {call.result.port} lease {call.result.token}' if isinstance(call.result, Lease) else ''}"
+        )
         if not call.answered and call.error is None:
             if not call.cancelled:
                 self.fail("silence", f"call {call.number} {call.sentence} ended without an answer")
@@ -277,7 +289,11 @@ class Judge:
             n
             for n, port in ports.items()
             if port.state == "FREE"
-            or (port.until and port.until <= now and (port.state == "QUARANTINED" or (port.state == "BLOCKED" and not hold and port.free_at <= self.true_ns)))
+            or (
+                port.until
+                and port.until <= now
+                and (port.state == "QUARANTINED" or (port.state == "BLOCKED" and not hold and port.free_at <= self.true_ns))
+            )
         ]
 
     def _refused_StaleLease(self, call, error):  # noqa: N802

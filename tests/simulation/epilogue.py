@@ -101,7 +101,9 @@ async def _strangers_get_everything(world):
                 calls = [_stranger(world, spec.name, node, number) for number in range(spec.size)]
                 await world.drain()
             if any(call.error for call in calls) or len({call.result.port for call in calls}) != spec.size:
-                world.fail("lost ports", f"{spec.name} on {node!r} has {spec.size} ports, and gave {[str(c.error) for c in calls if c.error][:1]}")
+                world.fail(
+                    "lost ports", f"{spec.name} on {node!r} has {spec.size} ports, and gave {[str(c.error) for c in calls if c.error][:1]}"
+                )
             more = _stranger(world, spec.name, node, spec.size)
             await world.drain()
             if type(more.error).__name__ != "PoolExhausted":

@@ -31,7 +31,10 @@ class Model:
         if e.kind == "pool_defined":
             self.pools[e.pool] = {n for piece in normalise_ports(e.data["ports"]) for n in piece}, round(e.data["hold_s"] * 1e9)
         if not e.port:
-            self.boot = e.data["boot"] if e.kind == "opened" else self.boot
+            if e.kind == "opened" and self.boot != (boot := e.data["boot"]):
+                self.boot = boot
+                for p in self.ports.values():  # what waits behind a lease or a block goes by the wall clock over a restart of the machine
+                    p.free_at, p.end = p.free_at if p.state == "QUARANTINED" else 0, p.end and 0
             return
         p, (numbers, hold), was = self.ports[e.node, e.pool, e.port], self.pools[e.pool], self.ports[e.node, e.pool, e.port].state
         if was == "ALLOCATED" and e.kind in ("released", "blocked"):
@@ -54,12 +57,11 @@ class Model:
             p.state, p.owner, p.service, p.free_at = "FREE", "", "", 0
         elif e.kind == "blocked":
             need(was != "BLOCKED", "blocked twice")
-            p.state, p.end, p.boot = "BLOCKED", now + e.until - e.ts if e.until else None, self.boot
+            p.state, p.end = "BLOCKED", now + e.until - e.ts if e.until else None
         else:
             before = {"released": ("ALLOCATED",), "held": ("FREE", "QUARANTINED"), "unblocked": ("BLOCKED",)}[e.kind]
             need(was in before, f"{e.kind} while {was}")
-            over = p.end is not None and (now >= p.end or p.boot != self.boot)  # over a restart of the machine the wall clock counts
-            need(e.cause != "elapsed" or over, "a block ended before its time")
+            need(e.cause != "elapsed" or (p.end is not None and now >= p.end), "a block ended before its time")
             hold = e.hold_ms * 1_000_000 if e.kind == "held" else 0 if e.cause == "cancelled" else hold
             p.state, p.end, p.free_at = "QUARANTINED", None, max(p.free_at, now + hold)
         p.until = e.until if p.state in ("QUARANTINED", "BLOCKED") else 0

@@ -74,7 +74,7 @@ class Plan:
         self.speed = chance.choice((0.15, 0.5, 0.9))
         """How likely the disk does its next job in a turn of the loop."""
         self.after_reboot = "remaining" if chance.random() < 0.2 else "restart"
-        self.segment_bytes = chance.choice((600, 4_000, 1 << 20))
+        self.segment_bytes = chance.choice((1_500, 6_000, 1 << 20))
         self.reserve_bytes = chance.choice((2_000, 20_000))
         self.snapshot_every = chance.choice((5, 40, 10_000))
 

@@ -37,6 +37,10 @@ class PowerDisk(SimulatedDisk):
         self.cut_in -= self.cut_in > 0
         return super()._called(name, *arguments)
 
+    def _forget_unlinked(self):
+        if not self.looking:
+            super()._forget_unlinked()
+
     @contextmanager
     def aside(self):
         """Calls inside count for no fault, no cut and no trace."""

@@ -3,7 +3,7 @@
 Rule: a proxy hears of each published event `lag` after it was recorded, or when it is published, if that is later. A lag is never longer than
 the pool's hold, so no proxy may ever send a request for one service to a port that another service has by now. `strict` counts the
 lag from the publication instead (then a slow disk or a controller that was down eats into the hold) and routes to leases that no
-caller was ever told of (then a cancelled call may send a request astray).
+caller was ever told of (then a cancelled call may send a request astray); and owners may change their service.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ class Proxies:
             proxy.inbox.append((max(now, heard), event))
             proxy.inbox.sort(key=lambda entry: entry[0])
         place = event.node, event.port
+        was_owner, was_service = self.listening.get(place, ("", ""))
         if event.kind in ("allocated", "adopted"):
             self.listening[place] = event.owner, event.service
         if event.kind == "adopted" or (event.kind == "freed" and event.cause == "operator"):
             self._excuse(place)
-        if event.cause == "cancelled" and not self.strict:
-            self._excuse(place)  # nobody was told of the lease
+        if not self.strict and (event.cause == "cancelled" or (event.owner == was_owner and event.service != was_service)):
+            self._excuse(place)  # nobody was told of the lease; or its owner changed its service, which a process does not
         if event.kind == "allocated":
             self.route()
 

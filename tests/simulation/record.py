@@ -68,6 +68,8 @@ class Record:
         self.judge(found, "the opening")
         if len(found) != base:
             world.fail("recovery", f"the log has {len(found)} events and the controller read {base}")
+        if world.zombies:
+            self.uncertain |= self.ahead_tokens()
         for zombie in world.zombies:
             zombie.superseded, zombie.durable_at_takeover = True, zombie.manager.durable_seq
         if base < len(self.events):
@@ -96,7 +98,10 @@ class Record:
             lost = sentence(self.events[len(found)])
             fail("acknowledged", f"at {when} the log ends at {len(found)}, and {self.promised} was promised: gone is {lost}")
         if found != self.events[: len(found)]:
-            fail("invented", f"at {when} the log holds what was never sent: {next(e for e, s in zip(found, self._padded(), strict=False) if e != s)}")
+            fail(
+                "invented",
+                f"at {when} the log holds what was never sent: {next(e for e, s in zip(found, self._padded(), strict=False) if e != s)}",
+            )
         if len(found) not in self.ends:
             fail("half a decision", f"at {when} the log ends at {len(found)}, in the middle of a decision")
 

@@ -93,5 +93,9 @@ def shorten(outcome, *, tries=400, strict=False):
 def report(outcome, command):
     """A failing seed for people: how to see it again, and the end of the story."""
     told = outcome.story[-TOLD:] if len(outcome.story) > TOLD else outcome.story
-    head = [f"seed {outcome.seed}: {outcome.failure}", f"again: {command}", f"{len(outcome.steps)} steps are enough; the last {len(told)} lines:"]
+    head = [
+        f"seed {outcome.seed}: {outcome.failure}",
+        f"again: {command}",
+        f"{len(outcome.steps)} steps are enough; the last {len(told)} lines:",
+    ]
     return "\n".join([*head, *told])
