@@ -139,7 +139,7 @@ class Engine:
         """
         events = self._record(command)
         if events and self.waiters:
-            self.serve({(event.node, event.pool) for event in events})
+            self.serve(dict.fromkeys((event.node, event.pool) for event in events))
         return events
 
     def _record(self, command: commands.Command) -> tuple[Event, ...]:

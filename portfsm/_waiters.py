@@ -178,14 +178,14 @@ class Waiters:
             heappop(heap)
         return heap[0][0] if heap else None
 
-    def expire(self, boot_ns: int, refuse: Callable[[Allocate], PortfsmError]) -> set[tuple[str, str]]:
-        """Tell those whose time is up, and return the places they leave."""
-        left: set[tuple[str, str]] = set()
+    def expire(self, boot_ns: int, refuse: Callable[[Allocate], PortfsmError]) -> dict[tuple[str, str], None]:
+        """Tell those whose time is up, and return the places they leave, in order."""
+        left: dict[tuple[str, str], None] = {}
         while (deadline := self.next_deadline()) is not None and deadline <= boot_ns:
             waiter = self._deadlines[0][2]
             self.remove(waiter)
             waiter.fail(refuse(waiter.command))
-            left.add(waiter.place)
+            left[waiter.place] = None
         return left
 
     def fail_all(self, error: PortfsmError) -> None:

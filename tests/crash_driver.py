@@ -82,15 +82,8 @@ class Child:
         except PortfsmError as error:
             self.say("refused", call=name, error=type(error).__name__)
             return None
-        token = getattr(result, "token", 0)
-        self.say(
-            "ack",
-            call=name,
-            token=token,
-            seq=self.manager.seq,
-            digest=self.manager.digest(),
-            **{**facts, "port": getattr(result, "port", 0)},
-        )
+        facts |= {name: getattr(result, name) for name in ("port", "token") if hasattr(result, name)}
+        self.say("ack", call=name, seq=self.manager.seq, digest=self.manager.digest(), **facts)
         return result
 
 
@@ -158,7 +151,7 @@ def check_whole(events: list[Event]) -> None:
     openings = [event for event in events if event.kind is EventKind.OPENED]
     assert [event.data["epoch"] for event in openings] == sorted({event.data["epoch"] for event in openings})
     # Within one boot, log time must not move against the boot clock by one nanosecond, however often the log is opened.
-    assert len({event.ts - event.data["boot_ns"] for event in openings}) == 1
+    assert len({event.ts - event.data["boot_ns"] for event in openings}) <= 1
     until: dict[int, int] = {}
     for event in events:
         if event.kind in {EventKind.RELEASED, EventKind.HELD, EventKind.UNBLOCKED}:

@@ -5,20 +5,8 @@ from __future__ import annotations
 import pytest
 
 from portfsm import _decide
-from portfsm.commands import (
-    Adopt,
-    Allocate,
-    Block,
-    Sweep,
-)
-from portfsm.errors import (
-    OwnerConflict,
-    PoolExhausted,
-    PortOutOfRange,
-)
-
-SECOND = 1_000_000_000
-
+from portfsm.commands import Adopt, Allocate, Block, Sweep
+from portfsm.errors import OwnerConflict, PoolExhausted, PortOutOfRange
 
 # ---------------------------------------------------------------------- beginning a lease
 

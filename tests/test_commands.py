@@ -5,30 +5,9 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from portfsm.commands import (
-    Adopt,
-    Allocate,
-    Block,
-    Free,
-    Hold,
-    Release,
-    ReleaseOwner,
-    Sweep,
-    Unblock,
-    Withdraw,
-)
-from portfsm.errors import (
-    IllegalTransition,
-    InvalidValue,
-    OwnerConflict,
-    PortOutOfRange,
-    PortUnavailable,
-    StaleLease,
-    UnknownPool,
-)
+from portfsm.commands import Adopt, Allocate, Block, Free, Hold, Release, ReleaseOwner, Sweep, Unblock, Withdraw
+from portfsm.errors import IllegalTransition, InvalidValue, OwnerConflict, PortOutOfRange, PortUnavailable, StaleLease, UnknownPool
 from portfsm.specs import MAX_HOLD_S
-
-SECOND = 1_000_000_000
 
 CALLS = {
     "block": lambda last, former: Block("p", 100, reason="again"),

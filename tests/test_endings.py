@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from portfsm.commands import (
-    Adopt,
-    Allocate,
-    Block,
-    Free,
-    Hold,
-    ReleaseOwner,
-    Sweep,
-    Unblock,
-)
-from portfsm.errors import (
-    PoolExhausted,
-    PortUnavailable,
-)
+from portfsm.commands import Adopt, Allocate, Block, Free, Hold, ReleaseOwner, Sweep, Unblock
+from portfsm.errors import PoolExhausted, PortUnavailable
 
 SECOND = 1_000_000_000
 

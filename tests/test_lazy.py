@@ -5,17 +5,8 @@ from __future__ import annotations
 import pytest
 
 from portfsm import _decide
-from portfsm.commands import (
-    Allocate,
-    Block,
-    Hold,
-    ReleaseOwner,
-    Sweep,
-)
-from portfsm.errors import (
-    PoolExhausted,
-    PortUnavailable,
-)
+from portfsm.commands import Allocate, Block, Hold, ReleaseOwner, Sweep
+from portfsm.errors import PoolExhausted, PortUnavailable
 
 SECOND = 1_000_000_000
 

@@ -17,8 +17,6 @@ from portfsm.specs import PoolSpec
 from portfsm.states import EventKind, PortState
 from portfsm.values import PoolStatistics
 
-SECOND = 1_000_000_000
-
 
 def scenario(world):
     """One of everything that a dump can carry."""

@@ -19,21 +19,7 @@ from portfsm._decide import decide
 from portfsm._dump import dump, load
 from portfsm._ledger import Ledger, apply_all
 from portfsm._replay import replay
-from portfsm.commands import (
-    Adopt,
-    Allocate,
-    Block,
-    Close,
-    DefinePool,
-    Free,
-    Hold,
-    Open,
-    Release,
-    ReleaseOwner,
-    Sweep,
-    Unblock,
-    Withdraw,
-)
+from portfsm.commands import Adopt, Allocate, Block, Close, DefinePool, Free, Hold, Open, Release, ReleaseOwner, Sweep, Unblock, Withdraw
 from portfsm.specs import PoolSpec
 from portfsm.values import Lease
 

@@ -4,23 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from portfsm.commands import (
-    Allocate,
-    Block,
-    Close,
-    DefinePool,
-    Free,
-    Hold,
-    Open,
-    Release,
-    Sweep,
-    Unblock,
-)
-from portfsm.errors import (
-    InvalidValue,
-    PoolExhausted,
-    PortOutOfRange,
-)
+from portfsm.commands import Allocate, Block, Close, DefinePool, Free, Hold, Open, Release, Sweep, Unblock
+from portfsm.errors import InvalidValue, PoolExhausted, PortOutOfRange
 from portfsm.specs import PoolSpec
 
 SECOND = 1_000_000_000

@@ -8,8 +8,10 @@ import click
 
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
-from portfsm.cli._proof import Proof, prove
-from portfsm.cli._text import Cell, Column, Sheet
+from portfsm.cli._proof import Proof, prove, where
+from portfsm.cli._reading import read_state
+from portfsm.cli._text import Cell, Column, Row, Sheet
+from portfsm.cli._words import count
 from portfsm.errors import JournalUnreadable
 from portfsm.journals._inspect import head_at
 from portfsm.journals._repair import RepairPlan
@@ -47,7 +49,7 @@ def verify(log: str, expect: Head | None, as_json: bool) -> int:  # noqa: FBT001
 
 
 def _print_proof(out: Out, proof: Proof) -> None:
-    rows: list[list[Cell | str | int]] = [[Cell(check.mark, _MARKS[check.mark]), check.name, check.found] for check in proof.checks]
+    rows: list[Row] = [[Cell(check.mark, _MARKS[check.mark]), check.name, check.found] for check in proof.checks]
     Sheet(out, (Column(""), Column("check"), Column("found"))).add(rows)
     out.line()
     out.line(proof.sentence(), style="bold green" if proof.passed else "bold red", wrap=True)
@@ -84,10 +86,12 @@ def repair(log: str, apply: bool, as_json: bool) -> int:  # noqa: FBT001
     """
     out = Out(as_json=as_json)
     plan = repair_log(log, apply=apply)
+    if plan.damage is None:
+        read_state(log)  # bytes that prove may still tell what cannot be, and that nothing mends
     if as_json:
         out.json(_plan_json(plan))
     else:
-        out.line(_plan_sentence(plan), wrap=True)
+        _print_plan(out, plan)
     return 0 if plan.damage is None or plan.kept_in else 1
 
 
@@ -105,12 +109,28 @@ def _plan_json(plan: RepairPlan) -> dict[str, object]:
     }
 
 
-def _plan_sentence(plan: RepairPlan) -> str:
+def _print_plan(out: Out, plan: RepairPlan) -> None:
     if plan.damage is None:
-        return f"{plan.path} needs no repair: it opens as it is, up to seq {plan.last_seq}."
-    where = f"{plan.cut_segment} is cut at byte {plan.cut_offset}" if plan.cut_segment else "no segment is cut"
-    whole = f", and {len(plan.dropped_segments)} later segments go whole" if plan.dropped_segments else ""
-    loss = f"{plan.dropped_bytes} bytes go, of which {plan.dropped_events} events can still be read"
+        out.line(f"{plan.path} needs no repair: it opens as it is, up to @{plan.last_seq}", wrap=True)
+        return
+    goes = f"{count(plan.dropped_events, 'event')} that can still be read, {count(plan.dropped_bytes, 'byte')}: {_parts(plan)}"
+    rows: list[Row] = [["damage", where(plan.path, plan.damage)], ["stays", f"everything up to @{plan.last_seq}"], ["goes", goes]]
     if plan.kept_in:
-        return f"Repaired up to seq {plan.last_seq}: {where}{whole}; {loss}. The originals are in {', '.join(plan.kept_in)}."
-    return f"{plan.damage} A repair would keep everything up to seq {plan.last_seq}: {where}{whole}; {loss}. Add --apply to do it."
+        rows.append(["kept in", f"{plan.path}/torn"])
+    Sheet(out, (Column(""), Column("repair"))).add(rows)
+    out.line()
+    lost = f"what was recorded after @{plan.last_seq} (leases, releases, blocks)"
+    if plan.kept_in:
+        out.line(
+            f"Repaired. {lost[0].upper()}{lost[1:]} is forgotten: let each controller look what is in use before it gives ports.", wrap=True
+        )
+    else:
+        out.line(f"Dry run: nothing was changed. With --apply, {lost} is forgotten. Prefer a copy of the log, if there is one.", wrap=True)
+
+
+def _parts(plan: RepairPlan) -> str:
+    parts = [f"{plan.cut_segment} from byte {plan.cut_offset}"] if plan.cut_segment else []
+    if plan.dropped_segments:
+        later = "later " if parts else ""
+        parts.append(f"{later}{', '.join(plan.dropped_segments)}")
+    return " and ".join(parts)

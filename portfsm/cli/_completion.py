@@ -16,11 +16,15 @@ from click.shell_completion import get_completion_class
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    _Callback = Callable[[click.Context, click.Parameter, str | None], None]
+    _Function = Callable[..., Any]
+
 __all__ = ["VARIABLE", "install", "show"]
 
 VARIABLE = "_PORTFSM_COMPLETE"
 _SHELLS = ("bash", "zsh", "fish")
-_MINE = "mine"
+_MINE = ""
+"""Stands for the shell that the user logs in with."""
 
 
 def _show(ctx: click.Context, _: click.Parameter, shell: str | None) -> None:
@@ -40,10 +44,9 @@ def _install(ctx: click.Context, _: click.Parameter, shell: str | None) -> None:
     ctx.exit()
 
 
-def _option(name: str, callback: Callable[[click.Context, click.Parameter, str | None], None], text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _option(name: str, callback: _Callback, text: str) -> Callable[[_Function], _Function]:
     return click.option(
-        name, is_flag=False, flag_value=_MINE, type=click.Choice([*_SHELLS, _MINE]), metavar="[SHELL]", is_eager=True, expose_value=False,
-        callback=callback, help=text,
+        name, is_flag=False, flag_value=_MINE, metavar="[SHELL]", is_eager=True, expose_value=False, callback=callback, help=text,
     )  # fmt: skip
 
 

@@ -107,7 +107,10 @@ def hold(ctx: click.Context, /, hold_s: float, reason: str, **given: Any) -> Non
 @options.as_json
 @click.pass_context
 def free(ctx: click.Context, /, reason: str, **given: Any) -> None:
-    """End a quarantine now, on your word that nothing routes there any more."""
+    """End a quarantine now.
+
+    It is on your word that nothing routes to the port any more: nobody checks.
+    """
     _do(ctx, given, lambda place: (
         commands.Free(place.pool, place.port, node=place.node, reason=reason),
         lambda manager: manager.free(place.pool, place.port, node=place.node, reason=reason),

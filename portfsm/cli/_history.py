@@ -13,7 +13,7 @@ from portfsm.cli._out import Bar, Out
 from portfsm.cli._places import find_place
 from portfsm.cli._reading import log_now, read_state
 from portfsm.cli._steps import Replay
-from portfsm.cli._text import STATE_STYLES, Cell, Column, Sheet
+from portfsm.cli._text import STATE_STYLES, Cell, Column, Row, Sheet
 from portfsm.cli._times import duration
 from portfsm.cli._views import event_json, port_json
 from portfsm.cli._words import why
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["explain", "history"]
 
 _COLUMNS = (
-    Column("state"), Column("from", time=True), Column("to", time=True), Column("for", right=True), Column("owner"),
-    Column("service"), Column("lease", right=True), Column("details"),
+    Column("state"), Column("from", time=True), Column("to", time=True), Column("for", right=True), Column("owner", label="owner"),
+    Column("service", label="service"), Column("lease", right=True), Column("details"),
 )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def _print(out: Out, steps: list[Step], ledger: Ledger, place: Place, clock: Clo
     out.line(_sentence(ledger, place, now_ns), wrap=True)
 
 
-def _row(span: Span, now_ns: int) -> list[Cell | str | int]:
+def _row(span: Span, now_ns: int) -> Row:
     state = Cell(span.state.value, STATE_STYLES[span.state.value])
     so_far = "" if span.ended else "+"
     return [

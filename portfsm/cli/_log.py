@@ -13,7 +13,7 @@ import click
 from portfsm.cli import _options as options
 from portfsm.cli._out import Bar, Out
 from portfsm.cli._steps import Replay
-from portfsm.cli._text import Cell, Column, Sheet
+from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._views import Selection, event_json
 from portfsm.cli._words import KIND_STYLES, details
 from portfsm.journals import read_journal
@@ -30,7 +30,7 @@ __all__ = ["Printer", "log"]
 
 _COLUMNS = (
     Column("seq", right=True), Column("time", time=True, style="dim"), Column("event"), Column("node"), Column("pool"),
-    Column("port", right=True), Column("owner"), Column("service"), Column("details"),
+    Column("port", right=True), Column("owner", label="owner"), Column("service", label="service"), Column("details"),
 )  # fmt: skip
 _PART = 512
 """So many rows are aligned and printed at a time."""
@@ -43,7 +43,7 @@ class Printer:
     def __init__(self, out: Out) -> None:
         self._out = out
         self._sheet = Sheet(out, _COLUMNS)
-        self._rows: list[list[Cell | str | int]] = []
+        self._rows: list[Row] = []
         self.count = 0
 
     def add(self, step: Step) -> None:
@@ -63,7 +63,7 @@ class Printer:
         self._out.flush()
 
 
-def _row(step: Step) -> list[Cell | str | int]:
+def _row(step: Step) -> Row:
     event = step.event
     kind = Cell(event.kind.value, KIND_STYLES.get(event.kind, ""))
     port = str(event.port) if event.port else ""
@@ -77,7 +77,7 @@ def _row(step: Step) -> list[Cell | str | int]:
     "portfsm log ports-log --follow --json",
 )
 @options.log
-@click.option("--port", type=options.PORT, multiple=True, help="Of this port.")
+@click.option("--port", type=options.PORT, metavar="PORT", multiple=True, help="Of this port.")
 @click.option("--pool", metavar="NAME", multiple=True, help="Of this pool.")
 @click.option("--node", metavar="NAME", multiple=True, help='On this node ("" for this host).')
 @click.option("--owner", metavar="NAME", multiple=True, help="That name this owner.")
@@ -86,13 +86,14 @@ def _row(step: Step) -> list[Cell | str | int]:
 @click.option("--since", type=options.TIME, metavar="TIME", help="At this moment or later.")
 @click.option("--until", type=options.TIME, metavar="TIME", help="At this moment or earlier.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is recorded from now on, until Ctrl-C.")
-@click.option("-n", "last", type=click.IntRange(min=0), metavar="COUNT", help="Only the last ones.")
+@click.option("-n", "last", type=options.COUNT, metavar="COUNT", help="Only the last ones.")
 @options.as_json
 def log(log: str, follow: bool, last: int | None, as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
     """The events, oldest first.
 
     Options that choose may be repeated: `--port 1 --port 2` means either. TIME is 2026-08-01T09:30:00Z, "15m ago" (s, m,
-    h, d) or @SEQ.
+    h, d) or @SEQ. KIND is allocated, adopted, withdrawn, released, held, freed, blocked, unblocked, or of the log itself:
+    opened, closed, pool_defined, proxy_joined, proxy_left.
     """
     wanted = _selection(**chosen)
     out = Out(as_json=as_json)

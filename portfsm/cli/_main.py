@@ -45,16 +45,20 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version.")
 @_completion.show
 @_completion.install
-def _portfsm() -> None:
+@click.pass_context
+def _portfsm(ctx: click.Context) -> None:
     """Ports for replicas behind a proxy: watch it work, read its log, take a hand.
 
     LOG is the directory in which a controller keeps its events. Reading needs no lock and changes nothing: a live log may
     be looked at.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
 
 
 for _command in (
@@ -84,7 +88,7 @@ def run(arguments: Sequence[str], *, clock: Clock | None = None) -> int:
     except BrokenPipeError:
         pass  # whoever read us has seen enough (`| head`)
     except OSError as error:
-        complain(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
         code = 2
     _let_go_of_stdout()
     return code
@@ -104,13 +108,9 @@ def _invoke(arguments: Sequence[str], clock: Clock | None) -> int:
 
 def _usage(error: click.ClickException) -> str:
     """What is wrong with the command line, in one sentence, and where to read on."""
-    message = " ".join(error.format_message().split())
+    message = " ".join(error.format_message().split()).removesuffix(".")
     ctx = error.ctx if isinstance(error, click.UsageError) else None
-    if ctx is None:
-        return message
-    if not message or message == " ".join(ctx.get_help().split()):  # no arguments at all: click's message is all the help
-        message = "which command?"
-    return f"{message} (see `{ctx.command_path} --help`)"
+    return f"{message} (see `{ctx.command_path} --help`)" if ctx else message
 
 
 def _prepare() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from portfsm.protocols import Clock
 
-__all__ = ["HEAD", "LOG", "PORT", "SECONDS", "TIME", "as_json", "clock_of", "command", "log", "node", "pool", "port"]
+__all__ = ["COUNT", "HEAD", "LOG", "PORT", "SECONDS", "TIME", "as_json", "clock_of", "command", "log", "node", "pool", "port"]
 
 
 class _Command(click.Command):
@@ -79,11 +79,18 @@ def clock_of(ctx: click.Context | None) -> Clock:
     return SystemClock()
 
 
+def _whole(text: str, first: int, last: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(last)) and first <= int(text) <= last):
+        raise InvalidValue(f"{text!r} is not a whole number from {first} to {last}", name="number", value=text)
+    return int(text)
+
+
 LOG = _LogType()
 TIME = _Parsed("time", lambda text, ctx: parse_time(text, now_ns=clock_of(ctx).wall_ns()))
 SECONDS = _Parsed("length", lambda text, _: parse_seconds(text))
 HEAD = _Parsed("head", lambda text, _: Head.parse(text.strip()))
-PORT = click.IntRange(1, 65_535)
+PORT = _Parsed("port", lambda text, _: _whole(text, 1, 65_535))
+COUNT = _Parsed("count", lambda text, _: _whole(text, 0, 10**9))
 
 log = click.argument("log", type=LOG)
 port = click.argument("port", type=PORT)

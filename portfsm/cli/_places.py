@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
+from portfsm._pool import OUTSIDE
 from portfsm.cli._text import neutral
 from portfsm.errors import InvalidValue, PortOutOfRange
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from portfsm._pool import Pool
 
 __all__ = ["Place", "find_place"]
+
+_LISTED = 10
 
 
 class Place(NamedTuple):
@@ -23,19 +27,20 @@ class Place(NamedTuple):
 
 
 def find_place(ledger: Ledger, port: int, *, pool: str | None = None, node: str | None = None) -> Place:
-    """The one port with this number, here and of this pool if these are given.
+    """The one port with this number, of this pool and on this node if these are given.
 
-    A port that was used comes before one that only lies in a pool's range. Raises `UnknownPool`, `PortOutOfRange` when
-    there is none, `InvalidValue` when there are several to choose from.
+    Ports in use come first, then those in a pool's range, then retired ones, of which only the history is left. Raises
+    `UnknownPool`, `PortOutOfRange` when there is none, `InvalidValue` when there are several to choose from.
     """
     names = sorted(ledger.specs) if pool is None else [ledger.spec(pool).name]
     used = [record for record in ledger.select(pool, node) if _was_used(record, port)]
-    if used:
-        return _only([Place(record.node, record.name, port) for record in used])
+    present = [record for record in used if record.code(port) != OUTSIDE]
     ranged = [name for name in names if any(port in piece for piece in ledger.specs[name].ports)]
-    if not ranged:
-        raise _nowhere(ledger, names, port)
-    return _only([place for name in ranged for place in _unused_places(ledger, name, port, node)])
+    if ranged and not present:
+        return _only([place for name in ranged for place in _unused_places(ledger, name, port, node)])
+    if not used:
+        raise _nowhere(ledger, names, port, pool)
+    return _only([Place(record.node, record.name, port) for record in present or used])
 
 
 def _was_used(record: Pool, port: int) -> bool:
@@ -52,24 +57,21 @@ def _unused_places(ledger: Ledger, pool: str, port: int, node: str | None) -> li
 def _only(places: list[Place]) -> Place:
     if len(places) == 1:
         return places[0]
-    pools = sorted({place.pool for place in places})
-    nodes = sorted({place.node for place in places})
-    option, values = ("--pool", pools) if len(pools) > 1 else ("--node", nodes)
-    raise InvalidValue(
-        f"port {places[0].port} is in {len(values)} {option[2:]}s: choose one with {option} {' | '.join(map(_shown, values))}",
-        name=option[2:], value=None,
-    )  # fmt: skip
+    port = places[0].port
+    if len(pools := sorted({place.pool for place in places})) > 1:
+        raise InvalidValue(f"port {port} is in {len(pools)} pools: choose with {_choices('--pool', pools)}", name="pool", value=None)
+    nodes = sorted(place.node for place in places)
+    raise InvalidValue(f"port {port} is on {len(nodes)} nodes: choose with {_choices('--node', nodes)}", name="node", value=None)
 
 
-def _shown(name: str) -> str:
-    return neutral(name) if name else '""'
+def _choices(option: str, names: list[str]) -> str:
+    """Ready to be copied; not all of a thousand nodes."""
+    shown = " or ".join(f"{option} {quote(neutral(name))}" for name in names[:_LISTED])
+    return shown if len(names) <= _LISTED else f"{shown} or one of {len(names) - _LISTED} more"
 
 
-def _nowhere(ledger: Ledger, names: list[str], port: int) -> PortOutOfRange:
-    if not names:
-        text = "this log defines no pool yet"
-    else:
-        listed = ", ".join(f"{name} ({ledger.specs[name].ranges})" for name in names)
-        text = f"the {'pool is' if len(names) == 1 else 'pools are'} {listed}"
+def _nowhere(ledger: Ledger, names: list[str], port: int, pool: str | None) -> PortOutOfRange:
+    listed = ", ".join(f"{name} ({ledger.specs[name].ranges})" for name in names)
+    text = f"port {port} is not in pool {listed}" if pool else f"port {port} is in no pool: {listed or 'none is defined yet'}"
     ranges = ",".join(ledger.specs[name].ranges for name in names)
-    return PortOutOfRange(f"port {port} is in no pool: {text}", node="", pool="", port=port, ranges=ranges)
+    return PortOutOfRange(text, node="", pool=pool or "", port=port, ranges=ranges)

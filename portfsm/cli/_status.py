@@ -10,7 +10,7 @@ from portfsm.cli import _options as options
 from portfsm.cli._out import Out
 from portfsm.cli._reading import log_now, read_state
 from portfsm.cli._steps import Replay
-from portfsm.cli._text import STATE_STYLES, Cell, Column, Sheet
+from portfsm.cli._text import STATE_STYLES, Cell, Column, Row, Sheet
 from portfsm.cli._times import Moment, duration, time_text
 from portfsm.cli._views import pools_of, status_json
 from portfsm.errors import JournalCorrupt
@@ -25,7 +25,7 @@ __all__ = ["status"]
 
 _PORTS = (
     Column("node"), Column("pool"), Column("port", right=True), Column("state"), Column("for", right=True),
-    Column("left", right=True), Column("owner"), Column("service"), Column("reason"),
+    Column("left", right=True), Column("owner", label="owner"), Column("service", label="service"), Column("reason"),
 )  # fmt: skip
 _POOLS = (
     Column("node"), Column("pool"), *(
@@ -75,7 +75,7 @@ def _print(out: Out, replay: Replay, *, now_ns: int, head: Head | None, damaged:
     ledger = replay.ledger
     _print_ports(out, ledger, now_ns)
     _print_pools(out, ledger)
-    out.line(_writer(replay, now_ns, damaged=damaged))
+    out.line(_writer(replay, now_ns, damaged=damaged), wrap=True)
     if head is not None:
         out.line(f"head {head}", style="dim")
 
@@ -87,7 +87,7 @@ def _print_ports(out: Out, ledger: Ledger, now_ns: int) -> None:
         out.line()
 
 
-def _port_row(view: PortView, now_ns: int) -> list[Cell | str]:
+def _port_row(view: PortView, now_ns: int) -> Row:
     held = duration(now_ns - view.since) if view.since else ""
     reason = "" if view.reason == "released" else view.reason
     return [
@@ -109,7 +109,7 @@ def _print_pools(out: Out, ledger: Ledger) -> None:
         out.line("no pool is defined yet")
     several = any(pool.node for pool in pools)
     sheet = Sheet(out, _POOLS)
-    rows: list[list[Cell | str]] = []
+    rows: list[Row] = []
     for pool in pools:
         counts = pool.statistics()
         numbers = (counts.size, counts.free, counts.allocated, counts.quarantined, counts.blocked)
@@ -125,10 +125,12 @@ def _writer(replay: Replay, now_ns: int, *, damaged: bool) -> str:
     ledger, last, opened = replay.ledger, replay.last, replay.opened
     if last is None:
         return "the log has no events yet"
-    until = f"as of @{ledger.seq}, {time_text(ledger.ts)} ({duration(now_ns - ledger.ts)} before)"
+    until = f"as of @{ledger.seq}, {time_text(ledger.ts)}"
     if damaged:
         return f"{until}: the last event before the damage, NOT the present state"
+    if now_ns > ledger.ts:
+        until += f" ({duration(now_ns - ledger.ts)} ago)"
     if last.kind is EventKind.CLOSED or opened is None:
         return f"{until}; epoch {ledger.epoch}, closed"
     holder = (opened.data or {}).get("holder")
-    return f"{until}; epoch {ledger.epoch}, open since {time_text(opened.ts)} by {holder} (or left so by a crash)"
+    return f"{until}; epoch {ledger.epoch}, open since {time_text(opened.ts)} by {holder}, unless a crash left it so"

@@ -7,20 +7,21 @@ cursor, hide a line or turn the reading direction. Rich is imported on a termina
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
 from portfsm.cli._times import clock_text, day_text, time_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from rich.console import Console
 
     from portfsm.cli._out import Out
 
-__all__ = ["STATE_STYLES", "Cell", "Column", "Sheet", "neutral"]
+__all__ = ["STATE_STYLES", "Cell", "Column", "Row", "Sheet", "neutral"]
 
 STATE_STYLES = {"FREE": "cyan", "ALLOCATED": "green", "QUARANTINED": "yellow", "BLOCKED": "red"}
 _GAP = "  "
@@ -54,12 +55,19 @@ class Column:
     style: str = ""
     time: bool = False
     """Its cells are times. On a terminal only the time of day is shown, and the day in a line of its own where it changes."""
+    label: str = ""
+    """What to call a cell of it that has no room on its row's line."""
+
+
+Row = Sequence[Cell | str | int]
+"""The cells of a row, of which those without a style may be bare."""
 
 
 class Sheet:
     """A table that may be printed in parts, aligned as far as the parts known so far allow.
 
-    A column that is empty in all rows is left out. The last column takes what room is left and may be folded.
+    A column that is empty in all rows is left out. In a pipe every row is one whole line, however long. On a terminal the
+    columns that do not fit stand on a line of their own below the row, so that nothing is cut and no name is broken.
     """
 
     def __init__(self, out: Out, columns: Sequence[Column]) -> None:
@@ -69,18 +77,21 @@ class Sheet:
         self._shown: list[int] = []
         self._day = ""
 
-    def add(self, rows: Sequence[Sequence[Cell | str | int]]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         """Print more rows."""
         if not rows:
             return
         console = self._out.console
         cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
         texts = [row for line in cells for row in self._lines(line, by_day=console is not None)]
-        header = self._measure(texts)
-        if console is None:
-            self._print_plain(texts, header=header)
-        else:
-            self._print_rich(console, texts, header=header)
+        new = self._measure(texts)
+        room = self._room(console.width) if console else len(self._shown)
+        if new:
+            self._print(console, self._first_line([Cell(column.title, "bold") for column in self._columns], room))
+        for row in texts:
+            self._print(console, self._first_line(row, room))
+            if below := self._below(row, room):
+                self._print(console, [Cell(" " * (self._widths[self._shown[0]] + len(_GAP))), *below])
 
     def _lines(self, row: list[Cell], *, by_day: bool) -> Iterator[list[Cell]]:
         """The row as texts; before it the day, when that is another than before."""
@@ -113,29 +124,41 @@ class Sheet:
             self._widths[index] = max(self._widths[index], len(self._columns[index].title))
         return True
 
-    def _print_plain(self, texts: list[list[Cell]], *, header: bool) -> None:
-        titles = [[Cell(column.title) for column in self._columns]] if header else []
-        for row in titles + texts:
-            line = _GAP.join(self._pad(index, str(row[index].value)) for index in self._shown)
-            self._out.write(line.rstrip() + "\n")
+    def _room(self, width: int) -> int:
+        """How many of the shown columns fit on a line."""
+        used = -len(_GAP)
+        for count, index in enumerate(self._shown):
+            used += self._widths[index] + len(_GAP)
+            if used > width:
+                return max(1, count)
+        return len(self._shown)
 
-    def _pad(self, index: int, text: str) -> str:
-        space = " " * (self._widths[index] - _width(text))
-        return space + text if self._columns[index].right else text + space
+    def _first_line(self, row: list[Cell], room: int) -> list[Cell]:
+        line: list[Cell] = []
+        for index in self._shown[:room]:
+            text = str(row[index].value)
+            space = " " * (self._widths[index] - _width(text))
+            text = space + text if self._columns[index].right else text + space
+            line += [Cell(text, row[index].style or self._columns[index].style), Cell(_GAP)]
+        return line
 
-    def _print_rich(self, console: Console, texts: list[list[Cell]], *, header: bool) -> None:
-        from rich.table import Table
+    def _below(self, row: list[Cell], room: int) -> list[Cell]:
+        line: list[Cell] = []
+        for index in self._shown[room:]:
+            if row[index].value:
+                label = self._columns[index].label
+                line += [Cell(f"{label} " if label else "", "dim"), row[index], Cell(_GAP)]
+        return line
+
+    def _print(self, console: Console | None, line: list[Cell]) -> None:
+        if console is None:
+            self._out.write("".join(str(cell.value) for cell in line).rstrip() + "\n")
+            return
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, padding=(0, len(_GAP), 0, 0), show_header=header, header_style="bold underline")
-        last = self._shown[-1]
-        for index in self._shown:
-            column = self._columns[index]
-            size: dict[str, Any] = {"overflow": "fold"} if index == last else {"min_width": self._widths[index], "no_wrap": True}
-            table.add_column(column.title, justify="right" if column.right else "left", style=column.style, **size)
-        for row in texts:
-            table.add_row(*(Text(str(row[index].value), row[index].style) for index in self._shown))
-        console.print(table)
+        text = Text.assemble(*((str(cell.value), cell.style) for cell in line))
+        text.rstrip()
+        console.print(text, soft_wrap=True)
 
 
 def _width(text: str) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from portfsm.cli._steps import Step
     from portfsm.events import Event
 
-__all__ = ["KIND_STYLES", "details", "why"]
+__all__ = ["KIND_STYLES", "count", "details", "why"]
 
 KIND_STYLES = {
     EventKind.ALLOCATED: "green",
@@ -88,3 +88,8 @@ def _about_log(event: Event) -> str:
 
 def _seconds(value: Any) -> str:
     return duration(round(value * NS)) if isinstance(value, int | float) else str(value)
+
+
+def count(number: int, what: str) -> str:
+    """`1 event`, `2 events`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -107,14 +107,18 @@ class Holds:
     hold_ns: int
     total: int = 0
     at_kill: int = 0
+    at_return: int = 0
     broken: list[str] = attrs.field(factory=list)
     running: dict[int, Hold] = attrs.field(factory=dict)
+    now: int = 0
 
     def take(self, event: Event) -> None:
         """Account for one event."""
         hold = self.running.get(event.port)
+        before, self.now = self.now, event.ts
         if event.kind is EventKind.OPENED:
-            self.at_kill += sum(event.ts < hold.until and not hold.leased for hold in self.running.values())
+            self.at_kill += self._count(before)
+            self.at_return += self._count(event.ts)
         elif event.kind is EventKind.RELEASED:
             self._release(event, hold)
         elif hold and event.kind is EventKind.FREED:
@@ -124,6 +128,9 @@ class Holds:
             if event.service != hold.service:
                 self._expect_over(hold, event, f"went from {hold.service} to {event.service}")
             hold.leased = True
+
+    def _count(self, at: int) -> int:
+        return sum(at < hold.until and not hold.leased for hold in self.running.values())
 
     def _release(self, event: Event, before: Hold | None) -> None:
         if event.cause == "cancelled":
@@ -145,10 +152,11 @@ def holds_kept(events: Iterable[Event], *, hold_s: float) -> Check:
     holds = Holds(int(hold_s * NS))
     for event in events:
         holds.take(event)
-    found = f"{holds.total} holds of {hold_s:g} s, {holds.at_kill} of them running at the kill, {len(holds.broken)} shortened"
+    found = f"{holds.total} holds of {hold_s:g} s, {holds.at_kill} of them running at the kill, {holds.at_return} still at the return"
+    found += f", {len(holds.broken)} shortened"
     found += f": {holds.broken[0]}" if holds.broken else ""
-    figures = {"holds": holds.total, "at_kill": holds.at_kill, "shortened": len(holds.broken)}
-    return Check("no hold shortened", bool(holds.total) and not holds.broken, found, figures)
+    figures = {"holds": holds.total, "at_kill": holds.at_kill, "at_return": holds.at_return, "shortened": len(holds.broken)}
+    return Check("no hold shortened", holds.at_kill > 0 and not holds.broken, found, figures)
 
 
 def stopwatch_agrees(acks: Iterable[Ack], *, hold_s: float) -> Check:

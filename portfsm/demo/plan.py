@@ -16,7 +16,8 @@ POOL = "http"
 SERVICES = ("cart", "checkout", "pricing", "search", "users")
 POOL_SIZE = 36
 MAX_LAG_S = 0.8
-HOLD_PER_LAG = 3.0
+HOLD_S = 2.4
+"""Three times the longest lag; and longer than a controller is away, or its return would prove nothing."""
 
 
 class DemoError(Exception):
@@ -61,7 +62,7 @@ class Plan:
 
 
 def lag_for(seconds: float) -> float:
-    """How late the proxy is in a run of so many seconds: several holds must fit in."""
+    """How late the proxy is in a run of so many seconds: a short one shall see several tables come and go."""
     return min(MAX_LAG_S, round(seconds / 15, 3))
 
 

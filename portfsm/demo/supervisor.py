@@ -20,7 +20,7 @@ import attrs
 
 from portfsm import InvalidValue, JournalError, read_journal
 from portfsm.demo import checks
-from portfsm.demo.plan import HOLD_PER_LAG, DemoError, lag_for
+from portfsm.demo.plan import HOLD_S, DemoError, lag_for
 from portfsm.demo.processes import open_crew
 from portfsm.demo.show import Moment, Result, Show, open_show
 from portfsm.demo.side import CASUALTIES, Side, set_up
@@ -35,8 +35,8 @@ MIN_SECONDS, MAX_SECONDS = 3.0, 3600.0
 DRAW_EVERY_S = 0.2
 PATIENCE_S = 30.0
 """Bound on each step of the play: only a hang reaches it."""
-REST_S = 0.5
-"""How long nobody is in control: about what a process manager takes to notice and start anew."""
+REST_S = 0.3
+"""How long nobody is in control before the next controller is started: a process manager takes that long to notice."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -59,7 +59,7 @@ class Supervisor:
             group.start_soon(self._stop_at_signal)
             async with open_crew() as crew:
                 lag_s = lag_for(self.seconds)
-                held, ports = await set_up(crew, name=HELD, directory=self.place, hold_s=round(HOLD_PER_LAG * lag_s, 3), lag_s=lag_s)
+                held, ports = await set_up(crew, name=HELD, directory=self.place, hold_s=HOLD_S, lag_s=lag_s)
                 bare, _ = await set_up(crew, name=BARE, directory=self.place, hold_s=0.0, lag_s=lag_s, avoid=ports)
                 self.sides = (held, bare)
                 self.show.note(f"the logs go to {self.place}")
@@ -74,8 +74,9 @@ class Supervisor:
             group.start_soon(self._draw_for_ever, began)
             await anyio.sleep_until(began + self.seconds / 2)
             await self._kill_and_restart()
-            # On a slow machine little may be left: the holds that ran at the kill shall all come to their end.
-            await anyio.sleep_until(max(began + self.seconds, anyio.current_time() + self.sides[0].plan.hold_s))
+            # Little may be left of a short run, or on a slow machine: the holds that ran at the kill shall all come to
+            # their end, and some of the ports go to others.
+            await anyio.sleep_until(max(began + self.seconds, anyio.current_time() + 1.5 * HOLD_S))
             group.cancel_scope.cancel()
         await self._on_both(Side.end)
         self._draw(self.seconds)

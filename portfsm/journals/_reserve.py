@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from portfsm.journals._disk import is_full, shut
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from portfsm.journals._disk import Directory
 
 __all__ = ["Reserve"]
@@ -45,6 +47,15 @@ class Reserve:
         self.full = True
         self._countdown = _TRY_EVERY
         return self._directory.remove(NAME)
+
+    def make_room_for(self, action: Callable[[], None]) -> None:
+        """Do it; on a full disk give the room up and do it once more. Raises `OSError`."""
+        try:
+            return action()
+        except OSError as error:
+            if not is_full(error) or not self.give():
+                raise
+        return action()
 
     def _held(self) -> bool:
         try:

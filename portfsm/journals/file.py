@@ -18,7 +18,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -35,7 +35,7 @@ from portfsm.journals._writer import Writer, no_room, outcome_unknown
 from portfsm.values import Head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from portfsm.events import Event
     from portfsm.protocols import Clock
@@ -44,7 +44,6 @@ __all__ = ["FileJournal"]
 
 _CLOCK_STEP_NS = 100_000_000
 _log = structlog.get_logger()
-_T = TypeVar("_T")
 
 
 class FileJournal:
@@ -286,7 +285,7 @@ class FileJournal:
             lock.check()  # whoever was superseded must not mend what another writes
             self._mend_once()
             writer = Writer(self._directory, lock, self._reserve, self._header(batch_bytes))
-            self._with_room(writer.create)
+            self._reserve.make_room_for(writer.create)
         except OSError as error:
             if is_full(error):
                 raise no_room(self.path) from error
@@ -300,22 +299,13 @@ class FileJournal:
         tidy(self._directory, self._last[0])
         ending = self._ending
         if ending is not None:
-            self._with_room(lambda: mend(self._directory, self._segments[-1], ending, self._reserve, self._epoch))
+            self._reserve.make_room_for(lambda: mend(self._directory, self._segments[-1], ending, self._reserve, self._epoch))
             self._ending = None
         elif self._segments:
-            self._with_room(lambda: reaffirm(self._directory, self._segments[-1]))
+            self._reserve.make_room_for(lambda: reaffirm(self._directory, self._segments[-1]))
         if not self._reserve.full:
             self._reserve.take()
         self._tidied = True
-
-    def _with_room(self, action: Callable[[], _T]) -> _T:
-        """Do it; on a full disk give the reserve up and do it once more."""
-        try:
-            return action()
-        except OSError as error:
-            if not is_full(error) or not self._reserve.give():
-                raise
-        return action()
 
     def _header(self, batch_bytes: int) -> Header:
         boot_id, wall, boot = "", 0, 0

@@ -68,7 +68,17 @@ def test_a_right_log_passes() -> None:
 
 
 def test_holds_running_at_the_kill_are_counted() -> None:
-    assert checks.holds_kept(log(FREED, TAKEN), hold_s=HOLD_S).figures == {"holds": 1, "at_kill": 1, "shortened": 0}
+    assert checks.holds_kept(log(FREED, TAKEN), hold_s=HOLD_S).figures == {"holds": 1, "at_kill": 1, "at_return": 1, "shortened": 0}
+
+
+def test_a_hold_that_ended_while_nobody_was_in_control_ran_at_the_kill_but_not_at_the_return() -> None:
+    events = [*log()[:3], event(4, 103.5, EventKind.OPENED), msgspec.structs.replace(FREED, ts=104 * S)]
+
+    assert checks.holds_kept(events, hold_s=HOLD_S).figures == {"holds": 1, "at_kill": 1, "at_return": 0, "shortened": 0}
+
+
+def test_holds_without_a_kill_are_no_proof() -> None:
+    assert not checks.holds_kept([*log()[:3], FREED], hold_s=HOLD_S).passed
 
 
 def test_a_lease_that_the_log_lost_is_found() -> None:

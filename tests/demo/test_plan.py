@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from portfsm.demo import plan
-from portfsm.demo.plan import DemoError, find_ports, lag_for
+from portfsm.demo.plan import HOLD_S, DemoError, find_ports, lag_for
 
 
 def test_chosen_ports_lie_outside_the_ephemeral_range_and_the_range_to_avoid() -> None:
@@ -34,5 +34,6 @@ def test_no_room_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "lag_s"), [(3.0, 0.2), (6.0, 0.4), (15.0, 0.8), (600.0, 0.8)])
-def test_short_runs_have_a_short_lag(seconds: float, lag_s: float) -> None:
+def test_short_runs_have_a_short_lag_and_the_hold_is_at_least_three_times_as_long(seconds: float, lag_s: float) -> None:
     assert lag_for(seconds) == pytest.approx(lag_s)
+    assert lag_for(seconds) * 3 <= HOLD_S + 1e-9

@@ -26,6 +26,7 @@ class Audit:
         if lead is None or not lead.open or lead.superseded:
             return
         record.promise(lead)
+        self.hits["disk was full"] += lead.engine.cache.full
         for zombie in self.zombies:
             self.watch_zombie(zombie)
         if (lead.number, record.shadow.seq, record.shown.seq) == self.audited:

@@ -22,7 +22,7 @@ class Call:
         self.cancelled = self.done = self.dead = self.started = self.entered = self.answered = False
         self.token = 0
         """Of the lease that this call has been given, or found its owner to have."""
-        self.deadline = None
+        self.deadline, self.turn = None, 0
         self.before = ""
 
     @property
@@ -112,6 +112,7 @@ class Judge:
             self._check_turn(event, min(call.number for call in fit), calls, special=fit[0].options.get("port") is not None)
         for call in fit:
             call.token = event.token
+            self.hits["waiter was served"] += self.turns > call.turn
         return bool(fit)
 
     def _check_turn(self, event, number, calls, *, special):
@@ -171,6 +172,7 @@ class Judge:
 
     def begun(self, call):
         """The call runs now; its decision is made before it first waits."""
+        call.turn = self.turns
         if call.controller.superseded:
             return
         ahead = self.record.ahead
@@ -274,6 +276,7 @@ class Judge:
         if call.options.get("wait_s", 0.0) is None:
             return False
         if call.options["wait_s"]:
+            self.hits["waiter gave up"] += 1
             return call.deadline <= self.clock.boot_ns()
         others = [c for c in self.calls if c.waits and c.place == call.place]
         return bool(others) or not self.takeable(call.controller, call.place, call.options.get("port"))

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 from .broken import broken
 from .story import report, shorten, tell
@@ -52,7 +53,7 @@ def many(first, count, steps, *, strict=False, name="", processes=None, chunk=25
     total, started = Sum(), time.monotonic()
     processes = processes or os.cpu_count() or 1
     shares = [(at, min(chunk, first + count - at), steps, strict, name) for at in range(first, first + count, chunk)]
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         running = [pool.submit(some, *share) for share in shares]
         for future in running:
             total.add(future.result())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections import Counter
 from contextlib import contextmanager
 
 from portfsm.errors import JournalUnreadable
@@ -10,6 +12,12 @@ from portfsm.journals._reader import open_directory, read_directory
 from portfsm.testing import SimulatedDisk
 
 PATH = "/log"
+_WORDS = {
+    ("fsync", errno.EIO): "sync failed",
+    ("fdatasync", errno.EIO): "sync failed",
+    ("pwrite", errno.EIO): "write failed",
+    ("pwrite", errno.EINTR): "write was interrupted",
+}
 
 
 class PowerCut(BaseException):
@@ -26,16 +34,32 @@ class PowerDisk(SimulatedDisk):
     provoked = False
     """A fault was asked for since the disk was last whole: errors are no surprise."""
 
+    def __init__(self, hits=None):
+        super().__init__()
+        self.hits = hits if hits is not None else Counter()
+
     def _called(self, name, *arguments):
         if self.looking:
             return os.path.normpath("/" + arguments[0]) if isinstance(arguments[0], str) else ""
-        if self.is_cut and name == "close":
-            return ""  # what the garbage collector closes, a machine without power does not
+        if name == "close" and (self.is_cut or self.cut_in == 0):
+            return ""  # the garbage collector closes too, at its own time
         if self.is_cut or self.cut_in == 0:
             self.is_cut = True
             raise PowerCut
         self.cut_in -= self.cut_in > 0
-        return super()._called(name, *arguments)
+        return self._note(name, arguments)
+
+    def _note(self, name, arguments):
+        """Make the call, and count what happened."""
+        if name == "rename" and arguments[1].endswith(".jsonl"):
+            self.hits["new segment"] += 1
+        try:
+            found = super()._called(name, *arguments)
+        except OSError as error:
+            self.hits[_WORDS.get((name, error.errno), "another call failed")] += 1
+            raise
+        self.hits["write was short"] += found == "short"
+        return found
 
     def _forget_unlinked(self):
         if not self.looking:
@@ -54,14 +78,14 @@ class PowerDisk(SimulatedDisk):
         """What a power cut leaves."""
         after = PowerDisk()
         after.__dict__.update(self.crashed(seed).__dict__)
-        after.provoked = after.capacity is not None
+        after.provoked, after.hits = after.capacity is not None, self.hits
         return after
 
     def after_kill(self):
         """What the death of every process leaves."""
         self.trace.clear()
         after = self.killed()
-        after.cut_in, after.is_cut, after.provoked = -1, False, after.capacity is not None
+        after.cut_in, after.is_cut, after.provoked, after.hits = -1, False, after.capacity is not None, self.hits
         return after
 
     def mend(self):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from portfsm._ledger import Ledger
 from portfsm._replay import replay
+from portfsm.specs import PoolSpec
 
 from .model import Broken, Model
 
@@ -46,6 +47,7 @@ class Record:
         world.hits[f"event {event.kind} {event.cause}".strip()] += 1
         world.say(f"    → {sentence(event)}")
         world.explain(controller, event)
+        self._count(event)
         self.events.append(event)
         self.times.append(world.true_ns)
         if event.kind in ("released", "blocked") and event.token:
@@ -54,6 +56,16 @@ class Record:
             self.ahead.take(event, world.true_ns)
         except Broken as broken:
             world.fail("contract", f"{sentence(event)}: {broken}")
+
+    def _count(self, event):
+        """Note what is worth knowing that it happened."""
+        hits = self.world.hits
+        if event.kind == "pool_defined" and event.pool in self.ahead.pools:
+            was, now = len(self.ahead.pools[event.pool][0]), PoolSpec(event.pool, ports=event.data["ports"]).size
+            hits["pool grew"] += now > was
+            hits["pool shrank"] += now < was
+        if event.kind == "freed":
+            hits["port retired"] += event.port not in self.ahead.pools[event.pool][0]
 
     def promise(self, controller):
         """Note what the controller says would survive a crash now."""

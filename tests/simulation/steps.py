@@ -165,6 +165,7 @@ class Steps:
             self.fail("repeat", f"{first.sentence} was repeated, and refused: {again.error!r}")
         elif first.name == "allocate" and again.result != first.result:
             self.fail("repeat", f"{first.sentence} gave {first.result} and then {again.result}")
+        self.hits["answered twice"] += 1
 
     # ------------------------------------------------------------------ time
 

@@ -93,13 +93,13 @@ class Controller:
 class World(Judge, Audit):
     def __init__(self, plan, chance, *, strict=False):
         self.plan, self.chance = plan, chance
-        self.clock, self.disk = ManualClock(), PowerDisk()
+        self.hits, self.routed, self.turns = Counter(), 0, 0
+        self.clock, self.disk = ManualClock(), PowerDisk(self.hits)
         self.true_ns = 0
         self.lead, self.zombies, self.opened_count = None, [], 0
         self.by_journal = {}
         self.calls, self.call_count = [], 0
         self.leases = []
-        self.hits, self.routed = Counter(), 0
         self.story, self.violation, self.over = [], None, False
         self.record = Record(self)
         self.proxies = Proxies(self, plan.lags, strict=strict)
@@ -125,6 +125,7 @@ class World(Judge, Audit):
 
     async def turn(self, *, speed=None):
         """Perhaps the disk does a job, then the loop goes round once."""
+        self.turns += 1
         for controller in self.processes():
             if controller.worker.jobs and not controller.hung and self.chance.random() < (speed or self.plan.speed):
                 with suppress(PowerCut):
@@ -183,6 +184,7 @@ class World(Judge, Audit):
         self.say(f"controller {controller.number} is open at seq {controller.manager.seq}")
         if engine.cache.recovered:
             self.hits["mended: " + ("torn" if "torn" in engine.cache.recovered else "unsealed")] += 1
+        self.hits["opened from a snapshot"] += engine.cache._seq > 0
         self.check_restarted()
         record.promise(controller)
         for event in record.events[record.shown.seq : controller.manager.seq]:

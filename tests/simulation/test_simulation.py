@@ -1,0 +1,86 @@
+"""The simulation as part of the suite: a quick run, the long one, proof that it notices, and that a seed is a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.broken import BREAKS
+from tests.simulation.many import explain, many
+from tests.simulation.story import tell
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HAPPENED = """
+    adopt done|allocate done|block done|free done|hold done|release done|release_owner done|sweep done|unblock done|withdraw done
+    allocate cancelled|allocate PoolExhausted|allocate PortUnavailable|allocate OwnerConflict|allocate PortOutOfRange|allocate Fenced
+    allocate JournalFull|allocate ManagerClosed|allocate OutcomeUnknown|release StaleLease|withdraw StaleLease|adopt OwnerConflict
+    unblock IllegalTransition|hold IllegalTransition|free IllegalTransition|block PortOutOfRange
+    event adopted|event allocated|event withdrawn|event released released|event released cancelled|event held operator|event held reboot
+    event freed elapsed|event freed operator|event blocked holder|event blocked operator|event unblocked elapsed|event unblocked operator
+    event opened|event pool_defined|event closed
+    kill|kill and restart of the machine|power cut|died inside a disk call: power|died inside a disk call: killed|left|takeover|disk hangs
+    mended: torn|mended: unsealed|events lost before anybody was told|wall clock step|pool grew|pool shrank|port retired
+    opened from a snapshot|new segment|sync failed|write failed|write was short|disk was full|write was interrupted
+    controller ended by OutcomeUnknown|controller ended by JournalFull|controller ended by JournalUnreadable
+    waiter was served|waiter gave up|answered twice
+"""
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return many(0, 150, 200)
+
+
+def test_a_promise_is_broken(quick):
+    assert not quick.failures, explain(quick.failures[0][0], 200)
+
+
+@pytest.mark.parametrize("what", [what.strip() for line in HAPPENED.strip().splitlines() for what in line.split("|")])
+def test_something_never_happens(quick, what):
+    assert quick.hits[what] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_promise_is_broken_once_in_two_thousand_stories():
+    found = many(150, 2000, 200)
+    assert not found.failures, explain(found.failures[0][0], 200)
+    assert found.hits["power cut"] > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_safeguard_is_off_and_nobody_notices(name):
+    assert many(0, 400, 200, name=name, enough=1, chunk=2).failures
+
+
+def test_a_seed_tells_another_story_in_another_process():
+    here = hashlib.sha256("".join("\n".join(tell(seed).story) for seed in range(4)).encode()).hexdigest()
+    program = (
+        "import hashlib; from tests.simulation.story import tell; "
+        "print(hashlib.sha256(''.join('\\n'.join(tell(seed).story) for seed in range(4)).encode()).hexdigest())"
+    )
+    for hash_seed in ("1", "2"):
+        found = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True
+        )
+        assert found.stdout.strip() == here
+
+
+def test_a_failing_seed_does_not_say_how_to_see_it_again():
+    failing = next(seed for seed in range(50) if tell_broken(seed).failure)
+    text = explain(failing, 200, name="no_token_check")
+    assert f"python -m tests.simulation --seed {failing} --steps 200 --broken no_token_check" in text
+    assert "nobody asked for released" in text
+    assert int(text.split(" steps are enough")[0].rsplit("\n", 1)[1]) < 40
+
+
+def tell_broken(seed):
+    with BREAKS["no_token_check"]():
+        return tell(seed)

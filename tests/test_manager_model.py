@@ -1,0 +1,324 @@
+"""The real manager on a real directory against a dict, with a crash and a reopening between any two steps.
+
+The model is written from the contract and knows nothing of ledgers or journals. After every step the manager's views are
+compared with it, and its digest with the digest of what the directory replays to. A crash copies the directory as it is,
+while the old manager still has it open, and goes on in the copy.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import attrs
+import hypothesis.strategies as st
+from anyio.from_thread import start_blocking_portal
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from portfsm import (
+    CommandRejected,
+    FileJournal,
+    Lease,
+    PoolExhausted,
+    PoolSpec,
+    PortUnavailable,
+    StaleLease,
+    open_manager,
+    read_journal,
+    replay,
+)
+from portfsm.testing import ManualClock
+
+HOLD = 10
+PORTS = range(100, 104)
+NODES = ("", "b")
+OWNERS = ("r1", "r2", "r3")
+SERVICES = ("", "s1", "s2")
+SECOND = 1_000_000_000
+MEMORY = Path("/dev/shm")
+"""Killing a process loses nothing that was written, wherever it was written; syncs are what takes the time here."""
+
+
+@attrs.define
+class Port:
+    """What the model knows of one port. `until` in seconds of its own clock; None for no end."""
+
+    state: str = "FREE"
+    owner: str = ""
+    service: str = ""
+    until: float | None = None
+    lease: Lease | None = None
+    floor: float = 0
+    """End of a hold that was running when the port was taken or blocked: it outlasts what came between."""
+
+
+class ManagerModel(RuleBasedStateMachine):
+    backend = "asyncio"
+
+    @initialize()
+    def open(self):
+        self.loop = start_blocking_portal(self.backend)
+        self.portal = self.loop.__enter__()
+        self.call = self.portal.call
+        self.home = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+        self.turn = 0
+        self.clock = ManualClock()
+        self.now = 0.0
+        self.model = {(node, port): Port() for node in NODES for port in PORTS}
+        self.leases: list[Lease] = []
+        self.enter()
+
+    def enter(self):
+        spec = PoolSpec("p", ports=PORTS, hold_s=HOLD)
+        self.journal = FileJournal(self.home / str(self.turn), reserve_bytes=100)
+        self.context = self.portal.wrap_async_context_manager(open_manager(self.journal, pools=[spec], clock=self.clock))
+        self.manager = self.context.__enter__()
+
+    def teardown(self):
+        if hasattr(self, "context"):
+            self.context.__exit__(None, None, None)
+            self.loop.__exit__(None, None, None)
+            shutil.rmtree(self.home)
+
+    # ---- what happens to the controller ---------------------------------------------------------------------
+
+    @rule()
+    def crash(self):
+        """The directory as a kill -9 leaves it; the old manager is dismissed afterwards."""
+        old = self.context
+        before = self.home / str(self.turn)
+        self.turn += 1
+        shutil.copytree(before, self.home / str(self.turn))
+        old.__exit__(None, None, None)
+        self.enter()
+
+    @rule()
+    def reopen(self):
+        self.context.__exit__(None, None, None)
+        self.enter()
+
+    @rule(seconds=st.sampled_from([0.001, 1, 4, HOLD, 25]))
+    def pass_time(self, seconds):
+        self.clock.advance(seconds)
+        self.now += seconds
+
+    @rule(seconds=st.sampled_from([-3600, 3600]))
+    def set_the_wall_clock(self, seconds):
+        self.clock.step_wall(seconds)
+
+    @rule(down_s=st.sampled_from([0, 5]))
+    def reboot(self, down_s):
+        """Every hold starts over in full; the ends of blocks, and of holds under a block or a lease, go by the wall clock."""
+        self.context.__exit__(None, None, None)
+        before = self.log_now()
+        self.clock.reboot(down_s=down_s)
+        self.enter()
+        jump = (self.log_now() - before) / SECOND
+        for (node, number), port in self.model.items():
+            port.floor -= jump
+            if port.state == "BLOCKED" and port.until is not None:
+                port.until -= jump
+            elif port.state == "QUARANTINED":
+                left = (self.manager.port("p", number, node=node).until - self.log_now()) / SECOND
+                assert left >= min(HOLD, port.until - self.now)
+                port.until = self.now + left
+
+    def log_now(self):
+        """The time of the log, from the event that every opening records."""
+        opened = [event for event in read_journal(self.home / str(self.turn)) if event.kind == "opened"][-1]
+        return opened.ts + self.clock.boot_ns() - opened.data["boot_ns"]
+
+    # ---- calls -------------------------------------------------------------------------------------------------
+
+    def due(self, node):
+        """What an `allocate` or a `sweep` notices first."""
+        for port in (port for (at, _), port in self.model.items() if at == node):
+            if port.state == "BLOCKED" and port.until is not None and port.until <= self.now + 1e-9:
+                port.state, port.until, port.lease = "QUARANTINED", max(self.now + HOLD, port.floor), None
+            elif port.state == "QUARANTINED" and port.until <= self.now + 1e-9:
+                self.set_free(port)
+
+    @staticmethod
+    def set_free(port):
+        port.state, port.owner, port.service, port.until, port.floor = "FREE", "", "", None, 0
+
+    def holder(self, owner, node):
+        return next(
+            (number for (at, number), port in self.model.items() if at == node and port.state == "ALLOCATED" and port.owner == owner), None
+        )
+
+    @rule(
+        owner=st.sampled_from(OWNERS),
+        service=st.sampled_from(SERVICES),
+        node=st.sampled_from(NODES),
+        wish=st.sampled_from([None, None, *PORTS]),
+    )
+    def allocate(self, owner, service, node, wish):
+        held = self.holder(owner, node)
+        call = partial(self.manager.allocate, "p", owner=owner, service=service, node=node, port=wish)
+        try:
+            lease = self.call(call)
+        except (PoolExhausted, PortUnavailable) as error:
+            assert held is None
+            numbers = [wish] if isinstance(error, PortUnavailable) else PORTS
+            for number in numbers:
+                port = self.model[node, number]
+                assert port.state != "FREE"
+                if port.state == "QUARANTINED":
+                    assert port.until > self.now - 1e-9
+                    assert owner != port.owner
+                    assert service == "" or service != port.service
+            self.call(self.manager.sweep)
+            for at in NODES:
+                self.due(at)
+            return
+        except CommandRejected:
+            port = self.model[node, held]
+            assert port.service != service or wish not in {None, held}
+            return
+        port = self.model[node, lease.port]
+        if held is not None:
+            assert (lease.port, lease) == (held, port.lease)
+            return
+        mine = {
+            number for (at, number), found in self.model.items() if at == node and found.state == "QUARANTINED" and found.owner == owner
+        }
+        assert wish in {None, lease.port}
+        assert wish is not None or not mine or lease.port in mine
+        reuse = port.state == "QUARANTINED" and (port.owner == owner or service == port.service != "")
+        floor = max(port.until, port.floor) if reuse else 0
+        if not reuse:
+            assert port.state == "FREE" or port.until <= self.now + 1e-9
+            assert port.state != "BLOCKED"
+        if wish is None or not reuse:
+            self.call(self.manager.sweep)
+            for at in NODES:
+                self.due(at)
+        self.model[node, lease.port] = Port("ALLOCATED", owner, service, None, lease, floor)
+        self.leases.append(lease)
+
+    @rule(choice=st.integers(0, 50), block=st.sampled_from([None, None, "x"]), again=st.booleans())
+    def release(self, choice, block, again):
+        if not self.leases:
+            return
+        lease = self.leases[choice % len(self.leases)]
+        port = self.model[lease.node, lease.port]
+        last = (
+            port.lease is not None and port.lease.token == lease.token
+            if port.state == "ALLOCATED"
+            else self.last_token(lease) == lease.token
+        )
+        for _ in range(1 + again):
+            try:
+                self.call(partial(self.manager.release, lease, block=block))
+            except StaleLease:
+                assert not last
+                return
+        if not last:
+            assert port.state in {"QUARANTINED", "BLOCKED"}
+        elif block is not None and port.state != "BLOCKED":
+            floor = max(port.floor, port.until or 0)
+            port.state, port.until, port.floor = "BLOCKED", None, floor
+        elif block is None and port.state == "ALLOCATED":
+            port.state, port.until = "QUARANTINED", max(self.now + HOLD, port.floor)
+
+    def last_token(self, lease):
+        return max(found.token for found in self.leases if (found.node, found.port) == (lease.node, lease.port))
+
+    @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS), for_s=st.sampled_from([None, 2, 30]))
+    def block(self, node, number, for_s):
+        self.call(partial(self.manager.block, "p", number, node=node, reason="x", for_s=for_s))
+        port = self.model[node, number]
+        if port.state == "BLOCKED":
+            if port.until is None or port.until > self.now + 1e-9:
+                return
+            floor = max(self.now + HOLD, port.floor)  # the end of the first block is noticed: its hold outlasts the second
+        else:
+            floor = max(port.floor, port.until or 0)
+        port.state, port.until, port.floor = "BLOCKED", None if for_s is None else self.now + for_s, floor
+
+    @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS))
+    def unblock(self, node, number):
+        port = self.model[node, number]
+        try:
+            self.call(partial(self.manager.unblock, "p", number, node=node))
+        except CommandRejected:
+            assert port.state == "ALLOCATED"
+            return
+        if port.state == "BLOCKED":
+            port.state, port.until = "QUARANTINED", max(self.now + HOLD, port.floor)
+
+    @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS), hold_s=st.sampled_from([1, 40]))
+    def hold(self, node, number, hold_s):
+        port = self.model[node, number]
+        try:
+            self.call(partial(self.manager.hold, "p", number, node=node, hold_s=hold_s))
+        except CommandRejected:
+            assert port.state in {"ALLOCATED", "BLOCKED"}
+            return
+        until = self.now + hold_s
+        if port.state == "FREE" or until > port.until:
+            port.state, port.until = "QUARANTINED", until
+
+    @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS))
+    def free(self, node, number):
+        port = self.model[node, number]
+        try:
+            self.call(partial(self.manager.free, "p", number, node=node, reason="x"))
+        except CommandRejected:
+            assert port.state in {"ALLOCATED", "BLOCKED"}
+            return
+        self.set_free(port)
+
+    @rule(owner=st.sampled_from(OWNERS), node=st.sampled_from([None, *NODES]))
+    def release_owner(self, owner, node):
+        ended = self.call(partial(self.manager.release_owner, owner, node=node))
+        expected = [
+            port for (at, _), port in self.model.items() if port.state == "ALLOCATED" and port.owner == owner and node in {None, at}
+        ]
+        assert sorted(lease.token for lease in ended) == sorted(port.lease.token for port in expected)
+        for port in expected:
+            port.state, port.until = "QUARANTINED", max(self.now + HOLD, port.floor)
+
+    @rule()
+    def sweep(self):
+        self.call(self.manager.sweep)
+        for node in NODES:
+            self.due(node)
+
+    # ---- after every step ----------------------------------------------------------------------------------------
+
+    @invariant()
+    def views_agree(self):
+        if not hasattr(self, "manager"):
+            return
+        for (node, number), port in self.model.items():
+            view = self.manager.port("p", number, node=node)
+            assert view.state.value == port.state, (node, number, view, port)
+            if port.state == "ALLOCATED":
+                assert (view.owner, view.service, view.token) == (port.owner, port.service, port.lease.token)
+                assert self.manager.find(port.owner)
+        for owner in OWNERS:
+            held = {(lease.node, lease.port) for lease in self.manager.find(owner)}
+            assert held == {place for place, port in self.model.items() if port.state == "ALLOCATED" and port.owner == owner}
+
+    @invariant()
+    def live_is_replayed(self):
+        if hasattr(self, "manager"):
+            assert self.manager.digest() == replay(read_journal(self.home / str(self.turn))).digest()
+
+
+class TrioModel(ManagerModel):
+    backend = "trio"
+
+
+limits = settings(
+    max_examples=600, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+TestManagerOnAsyncio = ManagerModel.TestCase
+TestManagerOnAsyncio.settings = limits
+TestManagerOnTrio = TrioModel.TestCase
+TestManagerOnTrio.settings = limits
