@@ -32,7 +32,7 @@ __all__ = ["explain", "history"]
 
 _COLUMNS = (
     Column("state"), Column("from", time=True), Column("to", time=True), Column("for", right=True), Column("owner", label="owner"),
-    Column("service", label="service"), Column("lease", right=True), Column("details"),
+    Column("service", label="service"), Column("lease", right=True, label="lease"), Column("details"),
 )  # fmt: skip
 
 

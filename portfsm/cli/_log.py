@@ -101,13 +101,19 @@ def log(log: str, follow: bool, last: int | None, as_json: bool, **chosen: Any) 
     replay = Replay()
     bar = Bar(log)
     steps = replay.steps(_until(bar.watch(read_journal(log)), wanted), wanted.__contains__)
+    kept: deque[Step] = deque(maxlen=last)
     try:
-        for step in steps if last is None else deque(steps, maxlen=last):
+        for step in steps:
+            if last is not None:
+                kept.append(step)
+                continue
             if out.console is not None:
                 bar.end()  # both would write to one terminal
             printer.add(step)
-    finally:
-        printer.flush()  # what was read before damage is worth seeing
+    finally:  # what was read before damage is worth seeing
+        for step in kept:
+            printer.add(step)
+        printer.flush()
     if follow:
         for step in replay.steps(_until(_coming(log, replay.ledger.seq, printer), wanted), wanted.__contains__):
             printer.add(step)

@@ -1,0 +1,92 @@
+"""A log replayed: the events with what each did, and the state at a moment.
+
+Everything the command line shows is a fold over events. `Replay` keeps the ledger and goes on from where it is;
+a damaged log raises from it and leaves the ledger as of the last good event. Pure: events come in, steps go out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from portfsm._ledger import Ledger
+from portfsm._pool import STATES
+from portfsm._replay import replay
+from portfsm.states import EventKind, PortState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from portfsm.cli._times import Moment
+    from portfsm.events import Event
+
+__all__ = ["Replay", "Step"]
+
+_CHUNK = 4_096
+
+
+class Step(NamedTuple):
+    """One event, and the state of its port before and after it (None for an event that concerns no port)."""
+
+    event: Event
+    before: PortState | None
+    after: PortState | None
+    epoch: int
+    """Of the writer that recorded it."""
+
+
+class Replay:
+    """A ledger on its way through a log."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.last: Event | None = None
+        """The last event taken in."""
+        self.opened: Event | None = None
+        """The last opening."""
+
+    def run(self, events: Iterable[Event], *, upto: Moment | None = None) -> None:
+        """Take in `events`, all or those that `upto` covers. Raises `JournalCorrupt`."""
+        known: list[Event] = []
+        try:
+            for event in events:
+                if upto is not None and not upto.covers(event):
+                    break
+                known.append(event)
+                if len(known) == _CHUNK:  # many at a time are folded several times faster
+                    self._take(known)
+                    known.clear()
+        finally:
+            self._take(known)  # those before damage, too
+
+    def steps(self, events: Iterable[Event], wanted: Callable[[Event], bool]) -> Iterator[Step]:
+        """Take in `events` and give out those that are `wanted`. Raises `JournalCorrupt`."""
+        between: list[Event] = []
+        for event in events:
+            if wanted(event):
+                self._take(between)
+                between.clear()
+                yield self._step(event)
+            else:
+                between.append(event)
+                if len(between) >= _CHUNK:
+                    self._take(between)
+                    between.clear()
+        self._take(between)
+
+    def _step(self, event: Event) -> Step:
+        if not event.port:
+            self._take([event])
+            return Step(event, None, None, self.ledger.epoch)
+        before = self._state(event)
+        self._take([event])
+        return Step(event, before, self._state(event), self.ledger.epoch)
+
+    def _state(self, event: Event) -> PortState:
+        pool = self.ledger.pools.get((event.node, event.pool))
+        return PortState.FREE if pool is None else STATES[pool.code(event.port)]
+
+    def _take(self, events: list[Event]) -> None:
+        if events:
+            replay(events, onto=self.ledger)
+            self.last = events[-1]
+            self.opened = next((event for event in reversed(events) if event.kind is EventKind.OPENED), self.opened)

@@ -7,6 +7,7 @@ cursor, hide a line or turn the reading direction. Rich is imported on a termina
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +26,8 @@ __all__ = ["STATE_STYLES", "Cell", "Column", "Row", "Sheet", "neutral"]
 
 STATE_STYLES = {"FREE": "cyan", "ALLOCATED": "green", "QUARANTINED": "yellow", "BLOCKED": "red"}
 _GAP = "  "
+_READABLE = 24
+"""A column of text this wide may be folded; a narrower one stands below its row."""
 _ESCAPED = re.compile(r"[^ -~]")
 
 
@@ -67,7 +70,8 @@ class Sheet:
     """A table that may be printed in parts, aligned as far as the parts known so far allow.
 
     A column that is empty in all rows is left out. In a pipe every row is one whole line, however long. On a terminal the
-    columns that do not fit stand on a line of their own below the row, so that nothing is cut and no name is broken.
+    last column is folded, and columns that still do not fit stand on a line of their own below the row: nothing is cut, and no name
+    is broken.
     """
 
     def __init__(self, out: Out, columns: Sequence[Column]) -> None:
@@ -86,9 +90,14 @@ class Sheet:
         texts = [row for line in cells for row in self._lines(line, by_day=console is not None)]
         new = self._measure(texts)
         room = self._room(console.width) if console else len(self._shown)
+        folds = console is not None and room == len(self._shown) - 1 and self._left(console.width) >= _READABLE
         if new:
-            self._print(console, self._first_line([Cell(column.title, "bold") for column in self._columns], room))
+            titles = [Cell(column.title, "bold") for column in self._columns]
+            self._print(console, self._first_line(titles, room + folds))
         for row in texts:
+            if console and folds:
+                self._print_folded(console, row)
+                continue
             self._print(console, self._first_line(row, room))
             if below := self._below(row, room):
                 self._print(console, [Cell(" " * (self._widths[self._shown[0]] + len(_GAP))), *below])
@@ -109,7 +118,8 @@ class Sheet:
             return value
         if not by_day:
             return time_text(value)
-        return clock_text(value) if day_text(value) == self._day else time_text(value)
+        day, clock = day_text(value), clock_text(value)
+        return clock if day == self._day else f"{day} {clock[:5]}"
 
     def _measure(self, texts: list[list[Cell]]) -> bool:
         """Widen the columns as needed. True when the header has to be printed (again)."""
@@ -132,6 +142,20 @@ class Sheet:
             if used > width:
                 return max(1, count)
         return len(self._shown)
+
+    def _left(self, width: int) -> int:
+        """How much of a line the last column may take."""
+        return width - sum(self._widths[index] + len(_GAP) for index in self._shown[:-1])
+
+    def _print_folded(self, console: Console, row: list[Cell]) -> None:
+        """The last column in lines of its own width."""
+        cell = row[self._shown[-1]]
+        width = self._left(console.width)
+        lines = textwrap.wrap(str(cell.value), width, break_on_hyphens=False) or [""]
+        start = self._first_line(row, len(self._shown) - 1)
+        for line in lines:
+            self._print(console, [*start, Cell(line, cell.style)])
+            start = [Cell(" " * (console.width - width))]
 
     def _first_line(self, row: list[Cell], room: int) -> list[Cell]:
         line: list[Cell] = []

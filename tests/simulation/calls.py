@@ -305,7 +305,12 @@ class Judge:
 
     def _refused_OwnerConflict(self, call, error):  # noqa: N802
         ahead = self.record.ahead
-        return call.owner_key in ahead.holders or (call.name == "adopt" and ahead.ports[*call.place, call.args[1]].state == "ALLOCATED")
+        waited = call.turn < self.turns  # its owner may have given up meanwhile what it held then
+        return (
+            waited
+            or call.owner_key in ahead.holders
+            or (call.name == "adopt" and ahead.ports[*call.place, call.args[1]].state == "ALLOCATED")
+        )
 
     def _refused_PortOutOfRange(self, call, error):  # noqa: N802
         number = call.options["port"] if call.name == "allocate" else call.args[1]

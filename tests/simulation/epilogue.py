@@ -32,7 +32,7 @@ async def _one_controller(world, chance):
     world.disk.mend()
     world.disk.cut_in = -1
     for controller in world.processes():
-        if controller.failed or controller is not world.lead:
+        if controller.failed or controller.provoked or controller is not world.lead:
             controller.leave.set()
     for _ in range(50):
         await world.drain()
