@@ -53,6 +53,8 @@ def _print_proof(out: Out, proof: Proof) -> None:
     Sheet(out, (Column(""), Column("check"), Column("found"))).add(rows)
     out.line()
     out.line(proof.sentence(), style="bold green" if proof.passed else "bold red", wrap=True)
+    if proof.head:
+        out.line(f"head {proof.head}", style="dim")
 
 
 @options.command("portfsm head ports-log", "portfsm head ports-log > /elsewhere/head")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from portfsm.cli._text import neutral
+from portfsm.cli._text import fold, neutral
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,8 +48,9 @@ class Out:
         text = neutral(text)
         if self.console is None:
             self.write(text + "\n")
-        else:
-            self.console.print(text, style=style, soft_wrap=not wrap)
+            return
+        for line in fold(text, self.console.width) if wrap else [text]:
+            self.console.print(line, style=style, soft_wrap=True)
 
     def json(self, value: dict[str, Any]) -> None:
         """A line for programs, in ASCII: whatever a name holds is escaped."""
@@ -60,8 +63,12 @@ class Out:
 
 
 def complain(text: str) -> None:
-    """A sentence on stderr."""
-    print(f"portfsm: {neutral(text)}", file=sys.stderr)
+    """A sentence on stderr, below what stdout got before it."""
+    with contextlib.suppress(OSError):  # whoever reads stdout may be gone, and is not told here
+        sys.stdout.flush()
+    text = f"portfsm: {neutral(text)}"
+    lines = fold(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else [text]
+    print(*lines, sep="\n", file=sys.stderr)
 
 
 def _console() -> Console:

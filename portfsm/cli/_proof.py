@@ -58,7 +58,7 @@ class Proof:
         """The verdict, and what to do next."""
         failed = {check.name for check in self.checks if check.mark == "FAIL"}
         if not failed:
-            return f"{self.path} holds: {count(self.seq, 'event')}, head {self.head}" if self.seq else f"{self.path} holds no events yet"
+            return f"{self.path} holds: {count(self.seq, 'event')}" if self.seq else f"{self.path} holds no events yet"
         if failed <= {"head", "snapshot"}:
             return f"{self.path} opens, but it is not what it should be. Nothing was changed."
         if "bytes" in failed:

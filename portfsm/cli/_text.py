@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from portfsm.cli._out import Out
 
-__all__ = ["STATE_STYLES", "Cell", "Column", "Row", "Sheet", "neutral"]
+__all__ = ["STATE_STYLES", "Cell", "Column", "Row", "Sheet", "fold", "neutral"]
 
 STATE_STYLES = {"FREE": "cyan", "ALLOCATED": "green", "QUARANTINED": "yellow", "BLOCKED": "red"}
 _GAP = "  "
@@ -40,6 +40,18 @@ def neutral(text: str) -> str:
 
 def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
+
+
+def fold(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width`, broken between words. A longer word stays whole: it can be copied."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and _width(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 class Cell(NamedTuple):
@@ -99,8 +111,8 @@ class Sheet:
                 self._print_folded(console, row)
                 continue
             self._print(console, self._first_line(row, room))
-            if below := self._below(row, room):
-                self._print(console, [Cell(" " * (self._widths[self._shown[0]] + len(_GAP))), *below])
+            if console:
+                self._print_below(console, row, room)
 
     def _lines(self, row: list[Cell], *, by_day: bool) -> Iterator[list[Cell]]:
         """The row as texts; before it the day, when that is another than before."""
@@ -166,13 +178,23 @@ class Sheet:
             line += [Cell(text, row[index].style or self._columns[index].style), Cell(_GAP)]
         return line
 
-    def _below(self, row: list[Cell], room: int) -> list[Cell]:
-        line: list[Cell] = []
-        for index in self._shown[room:]:
-            if row[index].value:
-                label = self._columns[index].label
-                line += [Cell(f"{label} " if label else "", "dim"), row[index], Cell(_GAP)]
-        return line
+    def _print_below(self, console: Console, row: list[Cell], room: int) -> None:
+        """What has no room on the row's line, each with its label, in lines of their own."""
+        start = Cell(" " * (self._widths[self._shown[0]] + len(_GAP)))
+        width = max(_READABLE, console.width - len(str(start.value)))
+        line, used = [start], 0
+        for index in (index for index in self._shown[room:] if row[index].value):
+            label = f"{self._columns[index].label} ".lstrip()
+            for text in fold(str(row[index].value), width - len(label)):
+                size = len(label) + _width(text)
+                if used and used + size > width:
+                    self._print(console, line)
+                    line, used = [start], 0
+                line += [Cell(label, "dim"), Cell(text, row[index].style), Cell(_GAP)]
+                used += size + len(_GAP)
+                label = ""
+        if used:
+            self._print(console, line)
 
     def _print(self, console: Console | None, line: list[Cell]) -> None:
         if console is None:

@@ -25,6 +25,7 @@ KIND_STYLES = {
 
 _USUAL = {EventKind.RELEASED: "released", EventKind.FREED: "elapsed", EventKind.HELD: "operator", EventKind.UNBLOCKED: "operator"}
 """The cause that goes without saying."""
+_CAUSES = {"holder": "by its holder", "operator": "by an operator", "elapsed": "its time was over", "reboot": "after a reboot"}
 
 
 def details(step: Step) -> str:
@@ -40,7 +41,7 @@ def why(event: Event) -> str:
     """Cause, hold and reason of an event on a port."""
     parts = []
     if event.cause and event.cause != _USUAL.get(event.kind):
-        parts.append(event.cause)
+        parts.append(_CAUSES.get(event.cause, event.cause))
     if event.until:
         parts.append(_hold(event))
     if event.reason:
