@@ -15,7 +15,7 @@ from portfsm._dump import dump
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED, STATES, Note, Pool
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
-from portfsm.specs import PoolSpec, check_text
+from portfsm.specs import PoolSpec, check_port, check_text
 from portfsm.states import PORT_KINDS, EventKind, PortState
 from portfsm.values import Lease, PoolStatistics, PortView
 
@@ -227,6 +227,10 @@ class Ledger:
 
     def locate(self, pool: str, port: int, node: str) -> Pool:
         """The pool that `port` belongs to. Raises `UnknownPool`, or `PortOutOfRange` if it is neither inside nor held."""
+        check_text("pool", pool)
+        check_text("node", node)
+        if type(port) is not int:  # a number that is none of a pool's ports is told the ranges below
+            check_port(port)
         found = self.pool(pool, node)
         if found.code(port) == OUTSIDE:
             ranges = found.spec.ranges
@@ -243,11 +247,15 @@ class Ledger:
     def select(self, pool: str | None = None, node: str | None = None) -> list[Pool]:
         """Touched pools in the order of (node, name), all or those that match."""
         if pool is not None:
-            self.spec(pool)
+            self.spec(check_text("pool", pool))
+        if node is not None:
+            check_text("node", node)
         return [self.pools[key] for key in sorted(self.pools) if node in (None, key[0]) and pool in (None, key[1])]
 
     def ports(self, pool: str | None = None, *, node: str | None = None, state: PortState | None = None) -> Iterator[PortView]:
         """Every port that is not FREE, by node, pool and number; or every used one in `state`."""
+        if not (state is None or isinstance(state, PortState)):
+            raise InvalidValue(f"state must be a PortState, such as PortState.BLOCKED, not {state!r}", name="state", value=state)
         wanted = bytes((ALLOCATED, QUARANTINED, BLOCKED)) if state is None else bytes((_CODES[state],))
         for record in self.select(pool, node):
             for offset in record.offsets(states=wanted):
@@ -256,6 +264,7 @@ class Ledger:
 
     def find(self, owner: str) -> tuple[Lease, ...]:
         """The leases `owner` holds, by node and pool."""
+        check_text("owner", owner)
         return tuple(
             record.lease(offset)
             for record in self.select()

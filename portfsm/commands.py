@@ -6,15 +6,13 @@ checks its own arguments when it is made (`InvalidValue`), so a decision only me
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from portfsm.errors import InvalidValue
 from portfsm.specs import PoolSpec, check_port, check_seconds, check_text
-
-if TYPE_CHECKING:
-    from portfsm.values import Lease
+from portfsm.values import Lease
 
 __all__ = [
     "Adopt",
@@ -41,6 +39,11 @@ def _check_reason(value: str, *, required: bool, name: str = "reason") -> None:
     check_text(name, value, required=required, limit=REASON_LIMIT)
 
 
+def _check_lease(value: object) -> None:
+    if not isinstance(value, Lease):
+        raise InvalidValue(f"lease must be what allocate() or adopt() returned, not {value!r}", name="lease", value=value)
+
+
 @attrs.frozen(slots=False)  # built on every call, and a fifth faster without slots
 class Allocate:
     """Give `owner` a port of `pool` on `node`: the one it holds, or one it or its `service` held, or a free one."""
@@ -52,6 +55,8 @@ class Allocate:
     port: int | None = attrs.field(kw_only=True, default=None)
 
     def __attrs_post_init__(self) -> None:
+        if type(self.pool) is not str:  # a name in any other shape is looked up and not found
+            check_text("pool", self.pool)
         check_text("owner", self.owner, required=True)
         if self.node != "":
             check_text("node", self.node)
@@ -71,6 +76,8 @@ class Release:
     cause: str = attrs.field(kw_only=True, default="released")
 
     def __attrs_post_init__(self) -> None:
+        if type(self.lease) is not Lease:
+            _check_lease(self.lease)
         if self.block is not None:
             _check_reason(self.block, required=True, name="block")
         if self.for_s is not None:
@@ -83,7 +90,7 @@ class Release:
 class Withdraw:
     """The proxies were told to stop routing to the lease's port; its owner still drains."""
 
-    lease: Lease
+    lease: Lease = attrs.field(validator=lambda _, __, value: _check_lease(value))
 
 
 @attrs.frozen
@@ -105,18 +112,19 @@ class Adopt:
     """Record that a live `owner` already uses `port`."""
 
     pool: str
-    port: int = attrs.field(validator=lambda _, __, value: check_port(value))
+    port: int
     owner: str = attrs.field(kw_only=True)
     node: str = attrs.field(kw_only=True, default="")
     service: str = attrs.field(kw_only=True, default="")
 
     def __attrs_post_init__(self) -> None:
+        _check_place(self)
         check_text("owner", self.owner, required=True)
-        check_text("node", self.node)
         check_text("service", self.service)
 
 
-def _check_place(command: Any, *_: object) -> None:
+def _check_place(command: Any) -> None:
+    check_text("pool", command.pool)
     check_port(command.port)
     check_text("node", command.node)
 
@@ -199,6 +207,11 @@ class DefinePool:
     spec: PoolSpec
     seed: str = attrs.field(kw_only=True, default="")
     """What `order="random"` draws from: recorded, so that replay draws the same."""
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.spec, PoolSpec):
+            raise InvalidValue(f"spec must be a PoolSpec(...), not {self.spec!r}", name="spec", value=self.spec)
+        check_text("seed", self.seed)
 
 
 @attrs.frozen

@@ -24,7 +24,8 @@ from portfsm._watch import Watch
 from portfsm.clocks import SystemClock
 from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable
 from portfsm.journals import open_journal
-from portfsm.specs import check_overlaps, check_seconds, check_text
+from portfsm.protocols import Clock
+from portfsm.specs import check_overlaps, check_seconds, check_specs, check_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from portfsm.events import Event
-    from portfsm.protocols import Clock, Journal
+    from portfsm.protocols import Journal
     from portfsm.specs import PoolSpec
     from portfsm.states import PortState
     from portfsm.values import Head, Lease, PoolStatistics, PortView
@@ -63,8 +64,10 @@ async def open_manager(
     """
     if after_reboot not in ("restart", "remaining"):
         raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
-    specs = tuple(pools)
+    specs = check_specs(pools)
     check_overlaps(specs)
+    if not (clock is None or isinstance(clock, Clock)):
+        raise InvalidValue(f"clock must be a portfsm.Clock, such as SystemClock(), not {clock!r}", name="clock", value=clock)
     name = check_text("holder", holder if holder is not None else f"{socket.gethostname()} pid {os.getpid()}", required=True)
     clock = clock if clock is not None else SystemClock()
     engine = Engine(open_journal(journal, clock=clock), clock, close_s=check_seconds("close_s", close_s))

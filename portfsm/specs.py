@@ -213,6 +213,14 @@ def _env_seconds(variable: str, text: str) -> float:
         ) from None
 
 
+def check_specs(value: object) -> tuple[PoolSpec, ...]:
+    """Return `value`, an iterable of `PoolSpec`, as a tuple, else raise `InvalidValue`."""
+    specs = tuple(value) if isinstance(value, Iterable) else (None,)
+    if not all(isinstance(spec, PoolSpec) for spec in specs):
+        raise InvalidValue(f"pools must be a list of PoolSpec(...), not {value!r}", name="pools", value=value)
+    return specs
+
+
 def check_overlaps(specs: Sequence[PoolSpec]) -> None:
     """Raise `InvalidValue` if two pools have a name or a port in common: a number would be given twice on one node."""
     taken: list[tuple[range, str]] = []

@@ -40,6 +40,8 @@ def read_journal(target: Target, *, after: int = 0) -> Iterator[Event]:
     Ends quietly at a torn tail, and at what a live writer is writing just now. Raises `JournalCorrupt` at any other
     damage, `JournalUnreadable` when `target` holds no log, `JournalTooNew`, `InvalidValue`.
     """
+    if type(after) is not int or after < 0:
+        raise InvalidValue(f"after must be the seq of an event, or 0 for all, not {after!r}", name="after", value=after)
     if isinstance(target, FileJournal):
         return read_directory(open_directory(target.path), after)
     if isinstance(target, Journal):

@@ -66,8 +66,8 @@ class FileJournal:
     ) -> None:
         if segment_bytes < 1:
             raise InvalidValue(f"segment_bytes must be at least 1, not {segment_bytes!r}", name="segment_bytes", value=segment_bytes)
-        self.path = os.fspath(path)
-        if not self.path or "\0" in self.path:
+        self.path = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+        if not isinstance(self.path, str) or not self.path or "\0" in self.path:
             raise InvalidValue(f"a log needs the path of a directory, not {self.path!r}", name="path", value=self.path)
         self._disk: Disk = disk or RealDisk()
         self._clock = clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import anyio
@@ -28,7 +29,7 @@ class ManualClock:
 
     def advance(self, seconds: float) -> None:
         """Let time pass on every clock, and wake those whose time has come."""
-        if seconds < 0:
+        if not 0 <= seconds < math.inf:
             message = f"time does not go back: advance({seconds!r}); to step the wall clock use step_wall()"
             raise InvalidValue(message, name="seconds", value=seconds)
         self._wall_ns += round(seconds * 1e9)
