@@ -94,15 +94,20 @@ def _seal(directory: Directory, segment: Segment, ending: Ending, reserve: Reser
 
 
 def _seal_in_place(directory: Directory, segment: Segment, ending: Ending) -> None:
-    """No room for a second copy: write the same bytes over themselves, which makes the kernel write them out again."""
+    """No room for a second copy: write the same bytes over themselves, which makes the kernel write them out again.
+
+    What is torn goes first, durably: a seal in front of it could not be told from damage.
+    """
     disk = directory.disk
     fd = disk.open(directory.at(segment.name), os.O_RDWR | os.O_NOFOLLOW)
     try:
+        if ending.torn_bytes:
+            disk.ftruncate(fd, ending.good.offset)
+            disk.fsync(fd)
         offset = 0
         for piece in _sealed(directory, segment, ending):
             write_all(disk, fd, piece, offset)
             offset += len(piece)
-        disk.ftruncate(fd, offset)
         disk.fsync(fd)
     finally:
         shut(disk, fd)
