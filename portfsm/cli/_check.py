@@ -53,7 +53,7 @@ def _print_proof(out: Out, proof: Proof) -> None:
     Sheet(out, (Column(""), Column("check"), Column("found"))).add(rows)
     out.line()
     out.line(proof.sentence(), style="bold green" if proof.passed else "bold red", wrap=True)
-    if proof.head:
+    if proof.passed and proof.head:
         out.line(f"head {proof.head}", style="dim")
 
 
@@ -73,7 +73,7 @@ def head(log: str, as_json: bool) -> None:  # noqa: FBT001
     if as_json:
         out.json({"head": str(found), "log": found.log_id, "seq": found.seq, "digest": found.digest})
     else:
-        out.write(f"{found}\n")
+        out.line(str(found))
 
 
 @options.command("portfsm repair ports-log", "portfsm repair ports-log --apply")

@@ -17,7 +17,7 @@ from portfsm.cli._text import STATE_STYLES, Cell, Column, Row, Sheet
 from portfsm.cli._times import duration
 from portfsm.cli._views import event_json, port_json
 from portfsm.cli._words import why
-from portfsm.errors import CommandRejected, JournalCorrupt, PortOutOfRange
+from portfsm.errors import CommandRejected, InvalidValue, JournalCorrupt, PortOutOfRange
 from portfsm.journals import read_journal
 from portfsm.states import EventKind
 
@@ -107,6 +107,8 @@ def _sentence(ledger: Ledger, place: Place, now_ns: int) -> str:
         return explain_port(ledger, place.pool, place.port, node=place.node, now_ns=now_ns)
     except PortOutOfRange as error:  # it retired, and only its history is left
         return str(error)
+    except InvalidValue as error:
+        return f"no writer of portfsm records such a name: {error}"
 
 
 @options.command(

@@ -86,7 +86,12 @@ class Replay:
         return PortState.FREE if pool is None else STATES[pool.code(event.port)]
 
     def _take(self, events: list[Event]) -> None:
-        if events:
+        try:
             replay(events, onto=self.ledger)
-            self.last = events[-1]
-            self.opened = next((event for event in reversed(events) if event.kind is EventKind.OPENED), self.opened)
+        finally:  # those before one that cannot have happened are taken in
+            for event in events:
+                if event.seq > self.ledger.seq:
+                    break
+                self.last = event
+                if event.kind is EventKind.OPENED:
+                    self.opened = event

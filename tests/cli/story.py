@@ -35,7 +35,7 @@ from portfsm.testing import ManualClock
 clock = ManualClock(start_ns=int(sys.argv[1]))
 clock.advance(float(sys.argv[2]))
 for arguments in json.loads(sys.argv[3]):
-    print("$ portfsm", *arguments, flush=True)
+    print("$ portfsm", *(ascii(argument)[1:-1] for argument in arguments), flush=True)
     code = run(arguments, clock=clock)
     print(*[f"[exit code {code}]"] * bool(code), sep="", end="\\n\\n" if code else "\\n", flush=True)
 """
