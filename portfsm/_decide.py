@@ -56,23 +56,20 @@ class Draft(list[Event]):
         self.seq += 1
         self.append(Event(self.seq, self.ts, kind, pool.node, pool.name, pool.base + offset, **fields))
 
-    def begin(self, pool: Pool, offset: int, kind: EventKind, owner: str, service: str, reason: str = "") -> None:
-        """Begin a lease: its token is the event's own number."""
-        self.seq = seq = self.seq + 1
-        self.append(Event(seq, self.ts, kind, pool.node, pool.name, pool.base + offset, owner, service, seq, 0, 0, "", reason))
-
     def end(self, pool: Pool, offset: int, cause: str) -> None:
         """End the lease of an ALLOCATED port; with nothing to wait for, free it in the same batch."""
+        ts, until = self.ts, pool.until[offset]
         # Nobody ever knew of a cancelled lease, so only an earlier holder's hold can still matter; and that one always does.
-        until = self.ts + pool.hold_ns if cause != "cancelled" else self.ts
-        until = max(until, pool.until[offset])
-        hold_ms = -((self.ts - until) // 1_000_000)
+        full = ts + pool.hold_ns if cause != "cancelled" else ts
+        if full > until:  # noqa: PLR1730  (max() costs a call)
+            until = full
         self.seq = seq = self.seq + 1
-        port, owner, service, token = pool.base + offset, pool.owner[offset], pool.service[offset], pool.token[offset]
-        self.append(Event(seq, self.ts, _RELEASED, pool.node, pool.name, port, owner, service, token, hold_ms, until, cause))
-        if until <= self.ts:
+        node, name, port = pool.node, pool.name, pool.base + offset
+        owner, service, token, hold_ms = pool.owner[offset], pool.service[offset], pool.token[offset], -((ts - until) // 1_000_000)
+        self.append(Event(seq, ts, _RELEASED, node, name, port, owner, service, token, hold_ms, until, cause))
+        if until <= ts:
             self.seq = seq = seq + 1
-            self.append(Event(seq, self.ts, _FREED, pool.node, pool.name, port, "", "", 0, 0, 0, "elapsed"))
+            self.append(Event(seq, ts, _FREED, node, name, port, "", "", 0, 0, 0, "elapsed"))
 
     def free(self, pool: Pool, offset: int) -> None:
         """The hold is over."""
@@ -126,7 +123,8 @@ def _allocate(command: commands.Allocate, ledger: Ledger, draft: Draft) -> None:
         _notice_all(pool, due, chosen, command, draft)
     if chosen < 0:
         raise exhausted(pool, draft.ts)
-    draft.begin(pool, chosen, _ALLOCATED, command.owner, command.service)
+    token = draft.seq + 1  # a lease's token is the number of its own event
+    draft.append(Event(token, draft.ts, _ALLOCATED, pool.node, pool.name, pool.base + chosen, command.owner, command.service, token))
 
 
 def _notice_all(pool: Pool, due: list[int], chosen: int, command: commands.Allocate, draft: Draft) -> None:
@@ -227,7 +225,11 @@ def _adopt(command: commands.Adopt, ledger: Ledger, draft: Draft) -> None:
         if held != offset:
             raise owner_conflict(pool, offset, command.owner)
         return
-    draft.begin(pool, command.port - pool.base, EventKind.ADOPTED, command.owner, command.service, _flag(pool, command, offset, code))
+    reason = _flag(pool, command, offset, code)
+    draft.on(
+        pool, command.port - pool.base, EventKind.ADOPTED,
+        owner=command.owner, service=command.service, token=draft.seq + 1, reason=reason,
+    )  # fmt: skip
 
 
 def _flag(pool: Pool, command: commands.Adopt, offset: int, code: int) -> str:
@@ -247,7 +249,7 @@ def _release(command: commands.Release, ledger: Ledger, draft: Draft) -> None:
     lease = command.lease
     pool, offset = _leased(ledger, lease)
     code, last = pool.state[offset], pool.token[offset] == lease.token
-    if code == ALLOCATED and last and command.block is None:
+    if last and code == ALLOCATED and command.block is None:
         draft.end(pool, offset, command.cause)
     elif not last:
         if code in (FREE, OUTSIDE, ALLOCATED):

@@ -12,7 +12,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from portfsm._dump import dump
-from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED, STATES, Note, Pool
+from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Note, Pool
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
 from portfsm.specs import PoolSpec, check_port, check_text
@@ -69,21 +69,23 @@ class Ledger:
         other.pools = {place: pool.copy() for place, pool in self.pools.items()}
         return other
 
-    def fold(self, events: Iterable[Event], *, indexed: bool = False) -> None:  # noqa: C901, PLR0912, PLR0915  (one loop: replay's speed)
-        """Take in `events` in order; at the first illegal one raise, those before it stay. `indexed`: the caller keeps indexes in step."""
+    def fold(self, events: Iterable[Event], *, at: Pool | None = None) -> None:  # noqa: C901, PLR0912, PLR0915  (one loop: replay's speed)
+        """Take in `events` in order; at the first illegal one raise, those before it stay. `at`: their pool, its index kept by the caller."""
         seq, ts, after_of = self.seq, self.ts, _AFTER
-        pool, state, owners, notes = None, bytearray(), list[str](), dict[int, Note]()
+        pool = at
+        state, since, ends, tokens, owners, services, notes = NO_COLUMNS if pool is None else pool.columns
         try:
             for event in events:
-                if event.seq != seq + 1 or not ts <= event.ts < _LAST_NS:
+                number, now = event.seq, event.ts
+                if number != seq + 1 or not ts <= now < _LAST_NS:
                     raise self._illegal(event, None, f"it follows seq {seq} at {ts}: events are gapless and time does not go back")
                 kind, port = event.kind, event.port
                 if pool is None or event.pool != pool.name or event.node != pool.node or not port or kind not in after_of:
-                    pool = self._turn_to(event, indexed=indexed)
+                    pool = self._turn_to(event)
                     if pool is None:
-                        seq, ts = event.seq, event.ts
+                        seq, ts = number, now
                         continue
-                    state, owners, notes = pool.state, pool.owner, pool.notes
+                    state, since, ends, tokens, owners, services, notes = pool.columns
                 offset = port - pool.base
                 if not 0 <= offset < len(state):
                     offset = self._first(pool, event)
@@ -93,28 +95,28 @@ class Ledger:
                     raise self._illegal(event, code, "the table has no such cell")
                 if kind is _ALLOCATE:
                     owner, service = event.owner, event.service
-                    if event.token != event.seq or not owner or (code and _is_stranger(pool, offset, owner, service)):
+                    if event.token != number or not owner or (code and _is_stranger(pool, offset, owner, service)):
                         raise self._illegal(event, code, _lease_fault(pool, offset, event))
-                    pool.token[offset] = event.seq
+                    tokens[offset] = number
                     owners[offset] = owner
-                    if service or pool.service[offset]:
-                        pool.service[offset] = intern(service)
+                    if service or services[offset]:
+                        services[offset] = intern(service)
                     if notes:
                         notes.pop(offset, None)
                 elif kind is _RELEASE:
                     until = event.until
-                    if event.token != pool.token[offset] or event.owner != owners[offset] or not pool.until[offset] <= until < _LAST_NS:
+                    if event.token != tokens[offset] or event.owner != owners[offset] or not ends[offset] <= until < _LAST_NS:
                         raise self._illegal(event, code, _end_fault(pool, offset))
-                    pool.until[offset] = until
+                    ends[offset] = until
                     if notes:
                         notes.pop(offset, None)
                     if event.cause != "released":
                         notes[offset] = Note(event.cause, event.reason)
                 elif kind is _FREED:
-                    if event.ts < pool.until[offset] and event.cause == "elapsed":
-                        raise self._illegal(event, code, f"its hold runs until {pool.until[offset]}")
-                    pool.until[offset] = 0
-                    owners[offset] = pool.service[offset] = ""
+                    if now < ends[offset] and event.cause == "elapsed":
+                        raise self._illegal(event, code, f"its hold runs until {ends[offset]}")
+                    ends[offset] = 0
+                    owners[offset] = services[offset] = ""
                     if notes:
                         notes.pop(offset, None)
                     if pool.outside:
@@ -123,20 +125,18 @@ class Ledger:
                     if (fault := _rare_fault(pool, offset, event)) is not None:
                         raise self._illegal(event, code, fault)
                     _write_rare(pool, offset, code, event)
-                state[offset] = after
-                seq, ts = event.seq, event.ts
+                seq, ts, state[offset] = number, now, after
                 if after != code:
-                    pool.since[offset] = ts
+                    since[offset] = now
         finally:
             self.seq, self.ts = seq, ts
 
-    def _turn_to(self, event: Event, *, indexed: bool) -> Pool | None:
+    def _turn_to(self, event: Event) -> Pool | None:
         """The pool that this event and maybe the next ones concern; None when it was one that concerns no port."""
         pool = self.pools.get((event.node, event.pool)) if event.port and event.kind in _AFTER else None
         if pool is None:
             return self._begin(event)
-        if not indexed:
-            pool.index = None
+        pool.index = None  # whoever keeps it in step names the pool beforehand
         return pool
 
     def _first(self, pool: Pool, event: Event) -> int:
@@ -352,9 +352,8 @@ def apply(ledger: Ledger, event: Event) -> None:
 
 def apply_all(ledger: Ledger, events: Sequence[Event]) -> None:
     """Change `ledger` by the events of one decision, keeping the indexes in step."""
-    first, last = events[0], events[-1]
-    if first is not last and not (len(events) == 2 and first.port == last.port and first.pool == last.pool and first.node == last.node):  # noqa: PLR2004
-        # Two events on one port, its release and its freeing say, are one step to the index; any others are taken singly.
+    first = events[0]
+    if len(events) > 1 and not _are_one_step(events):
         for event in events:
             apply_all(ledger, (event,))
         return
@@ -362,15 +361,21 @@ def apply_all(ledger: Ledger, events: Sequence[Event]) -> None:
     if pool is None or pool.index is None or not first.port:
         ledger.fold(events)
         return
-    index, offset = pool.index, first.port - pool.base
-    if 0 <= offset < len(pool.state):
-        code, owner, service = pool.state[offset], pool.owner[offset], pool.service[offset]
+    index, state, offset = pool.index, pool.state, first.port - pool.base
+    if 0 <= offset < len(state):
+        code, owner, service = state[offset], pool.owner[offset], pool.service[offset]
     else:
         code, owner, service = FREE, "", ""
     try:
-        ledger.fold(events, indexed=True)
+        ledger.fold(events, at=pool)
     except IllegalTransition:
         pool.index = None  # the first of two may have happened
         raise
     if pool.index is index:
         index.touched(pool, offset, code, owner, service)
+
+
+def _are_one_step(events: Sequence[Event]) -> bool:
+    """Two events on one port, its release and its freeing say, are one step to the index; any others are taken singly."""
+    first, last = events[0], events[-1]
+    return len(events) == 2 and first.port == last.port and first.pool == last.pool and first.node == last.node  # noqa: PLR2004

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from portfsm._index import Index
     from portfsm.specs import PoolSpec
 
-__all__ = ["ALLOCATED", "BLOCKED", "FREE", "OUTSIDE", "QUARANTINED", "STATES", "Note", "Pool"]
+__all__ = ["ALLOCATED", "BLOCKED", "FREE", "NO_COLUMNS", "OUTSIDE", "QUARANTINED", "STATES", "Note", "Pool"]
 
 FREE: Final = 0
 ALLOCATED: Final = 1
@@ -48,12 +48,18 @@ class Note(NamedTuple):
 
 NO_NOTE = Note("", "")
 
+Columns = tuple[bytearray, "array[int]", "array[int]", "array[int]", list[str], list[str], dict[int, Note]]
+"""state, since, until, token, owner, service, notes."""
+
+NO_COLUMNS: Columns = (bytearray(), array("q"), array("q"), array("q"), [], [], {})
+
 
 class Pool:
     """One pool on one node. Offsets count from `base`, the lowest port that has or may have a row."""
 
     __slots__ = (
         "base",
+        "columns",
         "hold_ns",
         "index",
         "name",
@@ -89,14 +95,21 @@ class Pool:
         self.outside: set[int] = set()
         """Offsets held (not FREE) though outside the present ranges: they retire when freed."""
         self.index: Index | None = None
+        self.columns: Columns = (self.state, self.since, self.until, self.token, self.owner, self.service, self.notes)
+        """All of them at one reach. They are changed in place and never replaced."""
 
     def copy(self) -> Pool:
         """An equal record that shares no column; its index is built when needed."""
         other = Pool(self.node, self.spec, self.seed)
-        other.base, other.state = self.base, self.state[:]
-        other.since, other.until, other.token = self.since[:], self.until[:], self.token[:]
-        other.owner, other.service = self.owner[:], self.service[:]
-        other.notes, other.outside = dict(self.notes), set(self.outside)
+        other.base = self.base
+        other.state.extend(self.state)
+        other.since.extend(self.since)
+        other.until.extend(self.until)
+        other.token.extend(self.token)
+        other.owner.extend(self.owner)
+        other.service.extend(self.service)
+        other.notes.update(self.notes)
+        other.outside.update(self.outside)
         return other
 
     def in_range(self, port: int) -> bool:
@@ -164,11 +177,11 @@ class Pool:
         shift = self.base - base
         self.base = base
         self.state[:0] = bytes(OUTSIDE for _ in range(shift))
-        for name in ("since", "until", "token"):
-            setattr(self, name, array("q", bytes(8 * shift)) + getattr(self, name))
+        for column in (self.since, self.until, self.token):
+            column[:0] = array("q", bytes(8 * shift))
         self.owner[:0] = self.service[:0] = [""] * shift
         notes = {offset + shift: note for offset, note in self.notes.items()}
-        self.notes.clear()  # in place, like the columns: the loop in `fold` holds on to them
+        self.notes.clear()
         self.notes.update(notes)
         self.outside = {offset + shift for offset in self.outside}
         self.index = None
