@@ -155,15 +155,14 @@ def check(disk, acknowledged, attempted):
     after = disk.crashed(len(found))
     journal.close()
     for again in (disk, after):
-        journal = open_journal(again)
-        assert list(journal.read()) == EVENTS[: len(found) + 2]
-        journal.close()
+        assert found_in(again) == EVENTS[: len(found) + 2]
 
 
 def explore(ops, start=0):
     """Every crash behind step `start`; how many different ones there were."""
     count = 0
-    for count, (number, acknowledged, attempted, state) in enumerate(crash_states(ops, start), 1):
+    for number, acknowledged, attempted, state in crash_states(ops, start):
+        count += 1
         try:
             check(disk_of(state), acknowledged, attempted)
         except (AssertionError, PortfsmError) as error:
@@ -185,14 +184,21 @@ def mended(state):
     """What an opening after this crash does to the disk: the steps, and from which on they are its own."""
     life = Life()
     life.disk = disk_of(state, RecordedDisk)
-    start = len(life.disk.ops)
-    life.journal = open_journal(life.disk)
-    life.done = len(list(life.journal.read()))
+    life.done = len(found_in(disk_of(state)))
     life.disk.note("attempt", life.done)
     life.disk.note("acknowledge", life.done)
+    start = len(life.disk.ops)
+    life.open()
     life.append(2)
     life.close()
     return life.disk.ops, start
+
+
+def found_in(disk):
+    journal = open_journal(disk)
+    found = list(journal.read())
+    journal.close()
+    return found
 
 
 def crash_twice(life, stride):
