@@ -39,7 +39,9 @@ _for = click.option("--for", "for_s", type=options.SECONDS, metavar="LENGTH", he
 
 
 def _reason(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option("--reason", metavar="TEXT", required=required, default=None if required else "", help="Why, for the record.")
+    # A default of None would count as given.
+    needed: dict[str, Any] = {"required": True} if required else {"default": ""}
+    return click.option("--reason", metavar="TEXT", help="Why, for the record.", **needed)
 
 
 @options.command('portfsm block ports-log 30007 --reason "nginx sits on it"', "portfsm block ports-log 30007 --reason maintenance --for 2h")
