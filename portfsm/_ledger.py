@@ -70,10 +70,9 @@ class Ledger:
         return other
 
     def fold(self, events: Iterable[Event], *, at: Pool | None = None) -> None:  # noqa: C901, PLR0912, PLR0915  (one loop: replay's speed)
-        """Take in `events` in order; at the first illegal one raise, those before it stay. `at`: their pool, its index kept by the caller."""
-        seq, ts, after_of = self.seq, self.ts, _AFTER
-        pool = at
-        state, since, ends, tokens, owners, services, notes = NO_COLUMNS if pool is None else pool.columns
+        """Take in `events` in order; at the first illegal one raise, those before it stay. `at`: their pool; the caller keeps its index."""
+        pool, seq, ts, after_of = at, self.seq, self.ts, _AFTER
+        state, since, ends, tokens, owners, services, notes = NO_COLUMNS if at is None else at.columns
         try:
             for event in events:
                 number, now = event.seq, event.ts
