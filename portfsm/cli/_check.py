@@ -119,7 +119,7 @@ def _print_plan(out: Out, plan: RepairPlan) -> None:
     rows: list[Row] = [["damage", where(plan.path, plan.damage)], ["stays", f"everything up to @{plan.last_seq}"], ["goes", goes]]
     if plan.kept_in:
         rows.append(["kept in", f"{plan.path}/torn"])
-    Sheet(out, (Column(""), Column("repair"))).add(rows)
+    Sheet(out, (Column(""), Column(""))).add(rows)
     out.line()
     lost = f"what was recorded after @{plan.last_seq} (leases, releases, blocks)"
     if plan.kept_in:

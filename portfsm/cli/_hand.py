@@ -16,7 +16,7 @@ from portfsm._decide import decide
 from portfsm._explain import explain
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
-from portfsm.cli._places import find_place
+from portfsm.cli._places import find_place, strange_node
 from portfsm.cli._reading import log_now, read_state
 from portfsm.cli._views import port_json
 from portfsm.manager import open_manager
@@ -124,6 +124,8 @@ def _do(ctx: click.Context, given: dict[str, Any], plan: Callable[[Place], tuple
     log, clock, out = given["log"], options.clock_of(ctx), Out(as_json=given["as_json"])
     ledger = read_state(log).ledger
     place = find_place(ledger, given["port"], pool=given["pool"], node=given["node"])
+    if warning := strange_node(ledger, given["node"]):
+        out.note(warning)
     command, call = plan(place)
     changed = bool(decide(ledger, command, now_ns=log_now(ledger, clock)))
     if changed:

@@ -10,7 +10,7 @@ from portfsm._explain import explain as explain_port
 from portfsm.cli import _options as options
 from portfsm.cli._lives import spans
 from portfsm.cli._out import Bar, Out
-from portfsm.cli._places import find_place
+from portfsm.cli._places import find_place, strange_node
 from portfsm.cli._reading import log_now, read_state
 from portfsm.cli._steps import Replay
 from portfsm.cli._text import STATE_STYLES, Cell, Column, Row, Sheet
@@ -69,6 +69,8 @@ def history(ctx: click.Context, log: str, port: int, pool: str | None, node: str
     else:
         mine = [step for step in steps if (step.event.node, step.event.pool) == (place.node, place.pool)]
         _print(out, mine, replay.ledger, place, options.clock_of(ctx))
+        if warning := strange_node(replay.ledger, node):
+            out.note(warning)
     if damage is not None:
         raise damage
 
@@ -132,3 +134,5 @@ def explain(ctx: click.Context, log: str, port: int, pool: str | None, node: str
         out.json({"node": place.node or None, "pool": place.pool, **port_json(view), "explanation": sentence})
     else:
         out.line(sentence, wrap=True)
+    if warning := strange_node(ledger, node):
+        out.note(warning)

@@ -114,7 +114,10 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _prepare() -> None:
-    """Output that cannot be encoded is escaped, and what the library has to tell goes to stderr."""
+    """Output that cannot be encoded is escaped or has nowhere to go, and what the library has to tell goes to stderr."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: its number must not fall to a file of the log
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     structlog.configure(

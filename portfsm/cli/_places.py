@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from portfsm._ledger import Ledger
     from portfsm._pool import Pool
 
-__all__ = ["Place", "find_place"]
+__all__ = ["Place", "find_place", "strange_node"]
 
 _LISTED = 10
 
@@ -41,6 +41,14 @@ def find_place(ledger: Ledger, port: int, *, pool: str | None = None, node: str 
     if not used:
         raise _nowhere(ledger, names, port, pool)
     return _only([Place(record.node, record.name, port) for record in present or used])
+
+
+def strange_node(ledger: Ledger, node: str | None) -> str:
+    """A warning for those who may have misspelt `node`: nothing in the log is on it, and the log knows others. Else empty."""
+    known = sorted({record.node for record in ledger.select()})
+    if node is None or node in known or not known:
+        return ""
+    return f"nothing was recorded on node {neutral(node)!r} before; choose another with {_choices('--node', known)}"
 
 
 def _was_used(record: Pool, port: int) -> bool:

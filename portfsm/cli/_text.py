@@ -7,7 +7,6 @@ cursor, hide a line or turn the reading direction. Rich is imported on a termina
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +28,7 @@ _GAP = "  "
 _READABLE = 24
 """A column of text this wide may be folded; a narrower one stands below its row."""
 _ESCAPED = re.compile(r"[^ -~]")
+_PARTS = re.compile(r"[^ ,]*[ ,]|[^ ,]+")
 
 
 def neutral(text: str) -> str:
@@ -42,16 +42,27 @@ def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-def fold(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width`, broken between words. A longer word stays whole: it can be copied."""
+def fold(text: str, width: int, *, whole: bool = True) -> list[str]:
+    """`text` in lines of at most `width`, broken behind spaces and commas.
+
+    A longer piece stays whole, so that it can be copied; unless it must not leave its column (`whole=False`).
+    """
     lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if lines[-1] and _width(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
+    for part in _PARTS.findall(text):
+        for piece in [part] if whole else _chopped(part, width):
+            if lines[-1] and _width((lines[-1] + piece).rstrip(" ")) > width:
+                lines.append("")
+            lines[-1] += piece if lines[-1] else piece.lstrip(" ")
+    return [line.rstrip(" ") for line in lines]
+
+
+def _chopped(text: str, width: int) -> list[str]:
+    pieces = [""]
+    for char in text:
+        if _width(pieces[-1] + char.rstrip(" ")) > width:
+            pieces.append("")
+        pieces[-1] += char
+    return pieces
 
 
 class Cell(NamedTuple):
@@ -103,7 +114,7 @@ class Sheet:
         new = self._measure(texts)
         room = self._room(console.width) if console else len(self._shown)
         folds = console is not None and room == len(self._shown) - 1 and self._left(console.width) >= _READABLE
-        if new:
+        if new and any(column.title for column in self._columns):
             titles = [Cell(column.title, "bold") for column in self._columns]
             self._print(console, self._first_line(titles, room + folds))
         for row in texts:
@@ -163,9 +174,8 @@ class Sheet:
         """The last column in lines of its own width."""
         cell = row[self._shown[-1]]
         width = self._left(console.width)
-        lines = textwrap.wrap(str(cell.value), width, break_on_hyphens=False) or [""]
         start = self._first_line(row, len(self._shown) - 1)
-        for line in lines:
+        for line in fold(str(cell.value), width, whole=False):
             self._print(console, [*start, Cell(line, cell.style)])
             start = [Cell(" " * (console.width - width))]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import anyio
 import pytest
@@ -194,7 +196,6 @@ def test_readers_wait_for_the_controller(log, call, command):
         (("unblock", "LOG", "30001", "--node", "node-a"), 1, "release"),
         (("hold", "LOG", "30000", "--node", "node-b", "--for", "10m"), 1, "unblock"),
         (("free", "LOG", "30000", "--reason", "x"), 2, "--node node-b"),
-        (("free", "LOG", "30000", "--node", "node-z", "--reason", "x"), 0, "nothing to do"),
         (("free", "LOG", "40000", "--reason", "x"), 2, "30000-30007"),
         (("free", "LOG", "30000", "--pool", "htp", "--reason", "x"), 2, "http"),
         (("free", "LOG", "30000", "--node", "node-a"), 2, "--reason"),
@@ -211,7 +212,6 @@ def test_readers_wait_for_the_controller(log, call, command):
         (("log", "LOG", "-n", "-1"), 2, "-n"),
         (("log", "LOG", "--kind", "alocated"), 2, "allocated"),
         (("verify", "LOG", "--expect", "junk"), 2, "LOGID:SEQ:HEX"),
-        (("history", "LOG", "30000", "--node", "node-z"), 0, "never used"),
         (("explain", "LOG", "port"), 2, "65535"),
         (("status", "LOG", "LOG"), 2, "--help"),
         (("status", ""), 2, "directory"),
@@ -249,3 +249,30 @@ def test_a_second_word_is_recorded_once_more(log, call):
     assert (code, err) == (0, "")
     assert out.startswith("nothing to do: ")
     assert content(log) == before
+
+
+@pytest.mark.parametrize(("command", "wanted"), [("history", "never used"), ("explain", "never used"), ("free", "nothing to do")])
+def test_a_misspelt_node_passes_as_a_free_port(log, call, command, wanted):
+    more = ("--reason", "x") if command == "free" else ()
+    code, out, err = call(command, "LOG", "30000", "--node", "nod-a", *more)
+    assert code == 0
+    assert wanted in out
+    assert "--node node-a or --node node-b" in err
+    assert call(command, "LOG", "30000", "--node", "node-a", *more)[2] == ""
+    assert call(command, "LOG", "30000", "--node", "nod-a", "--json", *more)[2] == ""
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("place", "code"), [("LOG", 0), ("nowhere", 2)])
+def test_a_closed_stream_ends_in_a_traceback(log, redirection, place, code):
+    command = f"'{sys.executable}' -m portfsm status {place} {redirection}"
+    outcome = subprocess.run(["sh", "-c", command], cwd=log.parent, env=story.environment(), capture_output=True, text=True, check=False)
+    assert outcome.returncode == code
+    assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_that_has_no_room_passes_as_fine(log):
+    command = f"'{sys.executable}' -m portfsm log LOG > /dev/full"
+    outcome = subprocess.run(["sh", "-c", command], cwd=log.parent, env=story.environment(), capture_output=True, text=True, check=False)
+    assert (outcome.returncode, outcome.stderr) == (2, "portfsm: No space left on device\n")

@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
+from portfsm.cli._text import fold
 from tests.cli import story
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -65,6 +67,23 @@ def test_a_change_of_what_people_read_goes_unseen(printed, name):
 def test_a_line_is_wider_than_the_terminal(printed, view, columns):
     wide = [line for line in printed[f"{view}.txt"].splitlines() if len(line) > columns]
     assert [line for line in wide if not HEAD.search(line)] == []  # a head is not broken: it is there to be copied
+
+
+@pytest.mark.parametrize("width", [20, 37, 80])
+@pytest.mark.parametrize("text", ["30000-30001," * 20 + "31000", "a  b " * 40, "checkout#Cart#8kq2xv " * 9, "顧客管理 " * 30, ""])
+def test_a_number_is_broken_in_two_or_lost(text, width):
+    lines = fold(text, width)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert max(map(cell_len, lines)) <= width
+    assert all(line.endswith(",") or "," not in text for line in lines[:-1])
+
+
+@pytest.mark.parametrize("text", ["path/" * 30, "メンテナンス" * 20, "x " + "y" * 99 + " z"])
+def test_a_long_word_leaves_its_column_or_cannot_be_copied(text):
+    longest = max(text.split(), key=len)
+    assert longest in fold(text, 24)
+    assert max(cell_len(line) for line in fold(text, 24, whole=False)) <= 24
+    assert "".join(fold(text, 24, whole=False)).replace(" ", "") == text.replace(" ", "")
 
 
 if __name__ == "__main__":
