@@ -66,7 +66,7 @@ async def open_manager(
         raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
     specs = check_specs(pools)
     check_overlaps(specs)
-    if not (clock is None or isinstance(clock, Clock)):
+    if clock is not None and (isinstance(clock, type) or not isinstance(clock, Clock)):
         raise InvalidValue(f"clock must be a portfsm.Clock, such as SystemClock(), not {clock!r}", name="clock", value=clock)
     name = check_text("holder", holder if holder is not None else f"{socket.gethostname()} pid {os.getpid()}", required=True)
     clock = clock if clock is not None else SystemClock()

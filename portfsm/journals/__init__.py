@@ -28,7 +28,7 @@ def open_journal(target: Target, *, clock: Clock | None = None) -> Journal:
 
     Raises `InvalidValue`.
     """
-    if isinstance(target, Journal):
+    if isinstance(target, Journal) and not isinstance(target, type):
         return target
     path = _path(target)
     return MemoryJournal() if path == "memory:" else FileJournal(path, clock=clock)
@@ -44,7 +44,7 @@ def read_journal(target: Target, *, after: int = 0) -> Iterator[Event]:
         raise InvalidValue(f"after must be the seq of an event, or 0 for all, not {after!r}", name="after", value=after)
     if isinstance(target, FileJournal):
         return read_directory(open_directory(target.path), after)
-    if isinstance(target, Journal):
+    if isinstance(target, Journal) and not isinstance(target, type):
         return target.read(after)
     path = _path(target)
     if path == "memory:":
