@@ -9,6 +9,7 @@ from portfsm.states import PortState
 
 if TYPE_CHECKING:
     from portfsm._ledger import Ledger
+    from portfsm._pool import Pool
     from portfsm.values import PortView
 
 __all__ = ["explain"]
@@ -19,7 +20,12 @@ def explain(ledger: Ledger, pool: str, port: int, *, node: str = "", now_ns: int
 
     Raises `UnknownPool`, `PortOutOfRange`.
     """
-    record = ledger.locate(pool, port, node)
+    text = _sentence(ledger.locate(pool, port, node), port, now_ns)
+    # A forged log may hold a reason that no call would have taken.
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _sentence(record: Pool, port: int, now_ns: int) -> str:
     view = record.view(port)
     name = place(record, port)
     retires = "" if record.in_range(port) else f"; it lies outside the present ranges {record.spec.ranges} and leaves the pool once freed"
@@ -27,14 +33,12 @@ def explain(ledger: Ledger, pool: str, port: int, *, node: str = "", now_ns: int
         case PortState.FREE:
             return _free(view, name)
         case PortState.ALLOCATED:
-            flag = f", adopted although it {view.reason}" if view.reason.startswith(("was", "outside")) else ""
-            held = f"{name} is ALLOCATED to {_holder(view)}{_since(view)} under lease {view.token}{flag}"
+            held = f"{name} is ALLOCATED to {_holder(view)}{_since(view)} under lease {view.token}{_flag(view)}"
             return f"{held}: release(lease) or block() ends it{retires}."
         case PortState.QUARANTINED:
             return _quarantined(view, name, now_ns) + retires + "."
         case PortState.BLOCKED:
-            blocked = f"{name} is BLOCKED{_since(view)}{_until(view, now_ns)}, because: {view.reason}"
-            return f"{blocked}; unblock() ends it and starts a full hold{retires}."
+            return _blocked(record, view, name, now_ns) + retires + "."
 
 
 def _free(view: PortView, name: str) -> str:
@@ -45,17 +49,34 @@ def _free(view: PortView, name: str) -> str:
 
 def _quarantined(view: PortView, name: str, now_ns: int) -> str:
     why = f" ({view.reason})" if view.reason not in ("", "released") else ""
-    held_by = f" after {_holder(view)} held it" if view.owner else ""
-    start = f"{name} is QUARANTINED{_since(view)}{held_by}{why}"
+    start = f"{name} is QUARANTINED{_since(view)}{_after(view)}{why}"
     if view.until is not None and view.until <= now_ns:
         return f"{start}; its hold ended {_span(now_ns - view.until)} ago, and the next allocate() or sweep() frees it"
-    mine = " or ".join(f"{word} {name!r}" for word, name in (("owner", view.owner), ("service", view.service)) if name)
+    mine = " or ".join(f"{word} {who!r}" for word, who in (("owner", view.owner), ("service", view.service)) if who)
     reuse = f"; until then only {mine} gets it" if mine else ""
-    return f"{start}{_until(view, now_ns)}{reuse}; free() ends it now"
+    return f"{start},{_until(view, now_ns)}{reuse}; free() ends it now"
+
+
+def _blocked(record: Pool, view: PortView, name: str, now_ns: int) -> str:
+    start = f"{name} is BLOCKED{_since(view)}{_after(view)},{_until(view, now_ns)}, because: {view.reason}"
+    due = view.until is not None and view.until <= now_ns
+    end = "the next allocate() or sweep()" if due else "unblock()"
+    return f"{start}; {end} ends it" + (" and starts a full hold" if record.hold_ns else "")
+
+
+def _flag(view: PortView) -> str:
+    """An adoption that the plain rules would not have allowed: the flags of `_decide`, as the rest of a clause."""
+    if not view.reason.startswith(("was ", "outside ")):
+        return ""
+    return f", adopted although it {'' if view.reason.startswith('was ') else 'is '}{view.reason}"
 
 
 def _holder(view: PortView) -> str:
     return f"{view.owner!r}" + (f" (service {view.service!r})" if view.service else "")
+
+
+def _after(view: PortView) -> str:
+    return f" after {_holder(view)} held it" if view.owner else ""
 
 
 def _since(view: PortView) -> str:
