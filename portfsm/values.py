@@ -77,7 +77,7 @@ class Head:
     @classmethod
     def parse(cls, text: str) -> Head:
         """The head that `text` names. Raises `InvalidValue`."""
-        log_id, _, rest = text.partition(":")
+        log_id, _, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
         seq, _, digest = rest.partition(":")
         if not (log_id and seq.isascii() and seq.isdigit() and digest):
             raise InvalidValue(f"a head is LOGID:SEQ:HEX as `portfsm head` prints it, not {text!r}", name="head", value=text)

@@ -25,6 +25,7 @@ from portfsm import (
     EventKind,
     FileJournal,
     Free,
+    Head,
     Hold,
     InvalidValue,
     JournalCorrupt,
@@ -365,6 +366,21 @@ async def test_a_log_at_no_place_is_made_somewhere(tmp_path, monkeypatch, path):
 def test_a_journal_at_no_place_escapes_as_a_typeerror(path):
     with pytest.raises(InvalidValue, match="directory"):
         FileJournal(path)
+
+
+@pytest.mark.parametrize("name", ["segment_bytes", "reserve_bytes"])
+@pytest.mark.parametrize("value", [-1, 1.5, True, "1", b"1", None, NAN, INF], ids=named)
+def test_a_segment_of_no_size_escapes_as_a_typeerror(tmp_path, name, value):
+    with pytest.raises(InvalidValue) as caught:
+        FileJournal(tmp_path, **{name: value})
+    assert caught.value.name == name
+    assert "whole number" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, 5, b"a:1:b", "", "a", "a:b", "a:b:c", ":1:c", "a:1:", "a:-1:c", "a:１:c"], ids=named)
+def test_a_head_that_names_no_history(text):
+    with pytest.raises(InvalidValue, match="LOGID:SEQ:HEX"):
+        Head.parse(text)
 
 
 @pytest.mark.parametrize("after", [-1, 1.0, True, "1", b"1", None, NAN], ids=named)

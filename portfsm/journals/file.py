@@ -64,8 +64,9 @@ class FileJournal:
         segment_bytes: int = 16 << 20,
         reserve_bytes: int = 1 << 20,
     ) -> None:
-        if segment_bytes < 1:
-            raise InvalidValue(f"segment_bytes must be at least 1, not {segment_bytes!r}", name="segment_bytes", value=segment_bytes)
+        for name, value, least in (("segment_bytes", segment_bytes, 1), ("reserve_bytes", reserve_bytes, 0)):
+            if type(value) is not int or value < least:
+                raise InvalidValue(f"{name} must be a whole number of at least {least}, not {value!r}", name=name, value=value)
         self.path = os.fspath(path) if isinstance(path, str | os.PathLike) else path
         if not isinstance(self.path, str) or not self.path or "\0" in self.path:
             raise InvalidValue(f"a log needs the path of a directory, not {self.path!r}", name="path", value=self.path)
