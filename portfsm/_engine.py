@@ -33,7 +33,7 @@ from portfsm.specs import check_overlaps
 from portfsm.states import PortState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from portfsm._waiters import Waiter
     from portfsm._writer import Worker
@@ -168,17 +168,15 @@ class Engine:
 
     def check_open(self) -> None:
         """Raise unless calls are taken."""
-        self.writer.check()
+        if self.writer.failure is not None:
+            self.writer.check()
         if self.closing:
             raise ManagerClosed("this manager was left: open another with open_manager()")
 
-    async def settle(self, seq: int | None = None) -> None:
+    def settle(self, seq: int | None = None) -> Awaitable[None]:
         """Return when the event `seq` (None: the last one decided) would survive a crash. A checkpoint in any case."""
         target = self.ahead.seq if seq is None else seq
-        if target > self.writer.durable_seq:
-            await self.writer.durable(target)
-        else:
-            await cancel_shielded_checkpoint()
+        return self.writer.durable(target) if target > self.writer.durable_seq else cancel_shielded_checkpoint()
 
     def leases_of(self, owner: str, node: str | None) -> tuple[Lease, ...]:
         """What `owner` holds, counting what is on its way to disk."""

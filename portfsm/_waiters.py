@@ -90,6 +90,9 @@ class Waiters:
         self._tidy_at = _SLACK
         self._turn = 0
 
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
     def __len__(self) -> int:
         return sum(len(queue.everyone) for queue in self._queues.values())
 

@@ -22,7 +22,8 @@ from anyio.lowlevel import current_token
 from portfsm.errors import InternalError, OutcomeUnknown, PortfsmError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import asyncio
+    from collections.abc import Awaitable, Callable, Sequence
 
     from portfsm.events import Event
     from portfsm.protocols import Journal
@@ -37,25 +38,56 @@ MAX_BATCH = 4096
 _JOIN_S = 1.0
 
 
-class _Loop(Protocol):
-    def call_soon(self, callback: Callable[..., object], *args: object) -> object: ...
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> object: ...
+class _Gate(Protocol):
+    """What callers wait at until their batch is through."""
+
+    def wait(self) -> Awaitable[object]: ...
+    def set(self) -> object: ...
 
 
-def _scheduler() -> tuple[Callable[..., object], Callable[..., object]]:
-    """How this loop runs a function at the end of the tick, and how a thread asks it to."""
+class _FutureGate:
+    """A gate on asyncio. An `anyio.Event` there costs each wait as much again as deciding on a command does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def wait(self) -> asyncio.Future[None]:
+        future = self._loop.create_future()
+        self._waiting.append(future)
+        return future
+
+    def set(self) -> None:
+        for future in self._waiting:
+            if not future.done():  # it was cancelled
+                future.set_result(None)
+        self._waiting.clear()
+
+
+@attrs.frozen
+class _Native:
+    """What this loop offers below anyio."""
+
+    soon: Callable[..., object]
+    """Run a function at the end of the tick."""
+    post: Callable[..., object]
+    """The same, asked from a thread."""
+    gate: Callable[[], _Gate]
+
+
+def _native() -> _Native:
     token = current_token().native_token
     run_sync_soon: Callable[..., object] | None = getattr(token, "run_sync_soon", None)
     if run_sync_soon is not None:
-        return run_sync_soon, run_sync_soon
-    loop = cast("_Loop", token)
-    return loop.call_soon, loop.call_soon_threadsafe
+        return _Native(run_sync_soon, run_sync_soon, anyio.Event)
+    loop = cast("asyncio.AbstractEventLoop", token)
+    return _Native(loop.call_soon, loop.call_soon_threadsafe, lambda: _FutureGate(loop))
 
 
 @attrs.define
 class _Batch:
+    done: _Gate
     events: list[Event] = attrs.field(factory=list)
-    done: anyio.Event = attrs.field(factory=anyio.Event)
 
 
 class Worker(Protocol):
@@ -113,8 +145,8 @@ class Writer:
         self._journal = journal
         self._on_durable = on_durable
         self._on_failure = on_failure
-        self._soon, self._post = _scheduler()
-        self._pending = _Batch()
+        self._native = _native()
+        self._pending = _Batch(self._native.gate())
         self._in_flight: _Batch | None = None
         self._kick_scheduled = False
         self._held = False
@@ -135,12 +167,12 @@ class Writer:
     def _schedule(self) -> None:
         if self._pending.events and self._in_flight is None and not self._held and not self._kick_scheduled:
             self._kick_scheduled = True
-            self._soon(self._kick)
+            self._native.soon(self._kick)
 
     def _kick(self) -> None:
         self._kick_scheduled = False
         if self._in_flight is None and not self._held and self.failure is None:
-            batch, self._pending = self._pending, _Batch()
+            batch, self._pending = self._pending, _Batch(self._native.gate())
             self._in_flight = batch
             self._worker.run(lambda: self._append(batch))
 
@@ -221,7 +253,7 @@ class Writer:
 
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
         with suppress(RuntimeError):  # the loop has ended: the disk took longer than anybody waited
-            self._post(callback, *args)
+            self._native.post(callback, *args)
 
     def _run_for(self, function: Callable[[], T], outcome: Future[T], done: anyio.Event) -> None:
         try:

@@ -134,7 +134,13 @@ class PortManager:
                 if wait_s == 0:
                     raise
                 lease = await self._queue(command, wait_s)
-        return await self._receive(lease)
+        try:
+            await engine.settle(lease.token)
+        except BaseException:
+            engine.dropped(lease.token)  # which ends the lease, unless another call awaits it
+            raise
+        engine.received(lease.token)
+        return lease
 
     async def _queue(self, command: commands.Allocate, wait_s: float | None) -> Lease:
         engine = self._engine
@@ -151,16 +157,6 @@ class PortManager:
         if waiter.lease is None:
             raise waiter.error or engine.refusal(command)
         return waiter.lease
-
-    async def _receive(self, lease: Lease) -> Lease:
-        """Wait until the lease is durable; on the way out, tell the engine whether anybody has it."""
-        try:
-            await self._engine.settle(lease.token)
-        except BaseException:
-            self._engine.dropped(lease.token)
-            raise
-        self._engine.received(lease.token)
-        return lease
 
     @asynccontextmanager
     async def lease(
@@ -190,7 +186,9 @@ class PortManager:
         With `block`, the reason why nobody can use the port, it goes to BLOCKED instead, for `for_s` seconds or until
         unblocked. Raises `StaleLease` when the port has had another lease since; nothing is changed then.
         """
-        await self._submit(commands.Release(lease, block=block, for_s=for_s))
+        engine = self._engine
+        engine.submit(commands.Release(lease, block=block, for_s=for_s))
+        await engine.settle()
 
     async def withdraw(self, lease: Lease) -> None:
         """Record that the proxies were told to stop routing to the lease's port, while its owner still drains."""
