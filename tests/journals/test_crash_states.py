@@ -1,6 +1,6 @@
 """Every crash of a log's whole life: after each step that changed the disk, with each choice of what was not synced. Nothing is drawn.
 
-What must hold each time: acknowledged ⊆ recovered ⊆ attempted, in order; the log opens, takes events and opens again.
+What must hold each time: what was acknowledged is recovered, of what was attempted all or nothing, in order; the log opens, takes events and opens again.
 """
 
 import errno
@@ -147,7 +147,7 @@ LIVES = [plain, killed, torn, full]
 def check(disk, acknowledged, attempted):
     journal = open_journal(disk)
     found = list(journal.read())
-    assert acknowledged <= len(found) <= attempted
+    assert len(found) in (acknowledged, attempted), "half of a batch" if acknowledged < len(found) < attempted else ""
     assert found == EVENTS[: len(found)]
     snapshot = journal.load_snapshot()
     assert snapshot is None or (snapshot[0] <= len(found) and snapshot[1] == [b"%d" % snapshot[0], STATE])
@@ -172,7 +172,7 @@ def explore(ops, start=0):
 
 
 @pytest.mark.parametrize(
-    ("life", "floor"), [(plain, 400), (killed, 300), (torn, 8000), (full, 4000)], ids=lambda value: getattr(value, "__name__", "")
+    ("life", "floor"), [(plain, 400), (killed, 300), (torn, 8000), (full, 4000)], ids=["plain", "killed", "torn", "full"]
 )
 def test_a_crash_loses_events_or_blocks_the_log(life, floor, record_property):
     count = explore(life().disk.ops)
