@@ -15,7 +15,8 @@ import time
 
 from common import Core, lease_of, machine, spread
 
-from portfsm import Allocate, PoolSpec, Release
+from portfsm import Allocate, PoolSpec, Release, decide
+from portfsm._ledger import apply_all
 
 CYCLES = 3000
 RAY = """
@@ -42,11 +43,15 @@ def cycle_us(live: int, ports: int, order: str = "lowest") -> float:
     """Microseconds of one cycle at `live` ports of `ports`."""
     core = Core(PoolSpec("http", ports=f"20000-{20000 + ports - 1}", hold_s=0.0, order=order))  # type: ignore[arg-type]
     core.fill(live)
-    do = core.do
+    ledger, log, now_ns = core.ledger, core.log, core.now_ns
     started = time.perf_counter()
     for number in range(CYCLES):
-        event = do(Allocate("http", owner=f"newcomer-{number:017d}"))[-1]
-        do(Release(lease_of(event)))
+        events = decide(ledger, Allocate("http", owner=f"newcomer-{number:017d}"), now_ns=now_ns)
+        apply_all(ledger, events)
+        log += events
+        events = decide(ledger, Release(lease_of(events[-1])), now_ns=now_ns)
+        apply_all(ledger, events)
+        log += events
     return (time.perf_counter() - started) / CYCLES * 1e6
 
 

@@ -85,6 +85,10 @@ def lease_of(event: Event) -> Lease:
     return Lease(event.pool, event.node, event.port, event.owner, event.service, event.token, event.ts)
 
 
+BATCH = 64
+"""Events in one sync of a busy controller."""
+
+
 def write_log(path: Path, events: int, *, ports: int = 10_000, live: int = 5_000) -> int:
     """A log of at least `events` events: a pool kept at `live` ports, each port's life allocated, released, freed."""
     core = Core(PoolSpec("http", ports=f"10000-{10000 + ports - 1}", hold_s=0.001, order="longest-idle"))
@@ -97,7 +101,7 @@ def write_log(path: Path, events: int, *, ports: int = 10_000, live: int = 5_000
         core.do(Release(leases.pop(0)))
         leases.append(lease_of(core.do(Allocate("http", owner=owner(number)))[-1]))
         number += 1
-        if len(core.log) >= 4000:
+        if len(core.log) >= BATCH:
             journal.append(core.log)
             written += len(core.log)
             core.log.clear()

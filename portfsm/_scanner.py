@@ -55,10 +55,8 @@ def _position(lines: bytes, end: int) -> tuple[int, int]:
 
 def _start_of_last(lines: bytes, count: int) -> int:
     """Where the last `count` lines begin; 0 when there are no more than these."""
-    place = len(lines)
-    for _ in range(count):
-        place = lines.rfind(b"\n", 0, max(place - 1, 0)) + 1
-    return place
+    before, *last = lines.rsplit(b"\n", count + 1)
+    return len(before) + 1 if len(last) > count else 0
 
 
 class Scanner:
@@ -148,7 +146,7 @@ class Scanner:
     def _release(self, lines: bytes, events: list[Event]) -> list[Event]:
         """All of it is certain, and so is what waited for it."""
         if self._pending:
-            if _position(lines, lines.index(b"\n") + 1) != (len(self._pending) + 1, self._batch_size):
+            if not self._goes_on(lines):
                 return self._take_each(lines)
             events = self._pending + events
             self._pending = []
@@ -158,19 +156,29 @@ class Scanner:
 
     def _hold_back(self, lines: bytes, events: list[Event], begun: int, size: int) -> list[Event]:
         """The last `begun` events belong to a batch of `size` that goes on behind these lines."""
-        start = _start_of_last(lines, min(begun, len(events)))
-        first = _position(lines, lines.index(b"\n", start) + 1)
-        goes_on = len(self._pending) + 1, self._batch_size
-        if first != ((1, size) if begun <= len(events) else goes_on) or begun > len(self._pending) + len(events):
+        if begun > len(events):
+            return self._hold_back_all(lines, events, begun, size)
+        start = _start_of_last(lines, begun)
+        if _position(lines, lines.index(b"\n", start) + 1) != (1, size) or (self._pending and not self._goes_on(lines)):
             return self._take_each(lines)
-        if begun <= len(events):
-            carry = lines[start - SUFFIX_SIZE : start] if start else self._at.carry
-            self.good = Position(self._at.offset + start, carry, events[-begun].seq)
+        carry = lines[start - SUFFIX_SIZE : start] if start else self._at.carry
+        good = Position(self._at.offset + start, carry, events[-begun].seq)
+        certain = self._pending + events[:-begun]
         self._advance(lines, events[-1].seq + 1)
-        together = self._pending + events
-        self._pending = together[-begun:]
-        self._batch_size = size
-        return self._wanted(together[:-begun])
+        self.good, self._pending, self._batch_size = good, events[-begun:], size
+        return self._wanted(certain)
+
+    def _hold_back_all(self, lines: bytes, events: list[Event], begun: int, size: int) -> list[Event]:
+        """These lines are the middle of one batch."""
+        if not self._goes_on(lines) or (begun, size) != (len(self._pending) + len(events), self._batch_size):
+            return self._take_each(lines)
+        self._advance(lines, events[-1].seq + 1)
+        self._pending += events
+        return []
+
+    def _goes_on(self, lines: bytes) -> bool:
+        """Whether the first line is the next one of the batch that waits for its end."""
+        return _position(lines, lines.index(b"\n") + 1) == (len(self._pending) + 1, self._batch_size)
 
     def _skip(self, lines: bytes) -> bool:
         """Pass lines nobody asked for without decoding them; their numbers are still checked at both ends.

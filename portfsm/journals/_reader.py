@@ -6,6 +6,7 @@ not damage. Anything else is damage, and nothing behind it is given out.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from portfsm._recovery import Place
@@ -40,14 +41,17 @@ def open_directory(path: str, disk: Disk | None = None) -> Directory:
 
 def read_directory(directory: Directory, after: int = 0) -> Iterator[Event]:
     """The events with `seq > after`, as `read_journal` promises them."""
+    return chain.from_iterable(_batches(directory, after))  # a generator would cost replay a third of its speed
+
+
+def _batches(directory: Directory, after: int) -> Iterator[list[Event]]:
     try:
         segments = _settled(directory)
         for number, segment in enumerate(segments, 1):
             last = number == len(segments)
             if not last and segments[number].header.base <= after:
                 continue
-            for events in _read(directory, segment, Place.LAST if last else Place.EARLIER, after):
-                yield from events
+            yield from _read(directory, segment, Place.LAST if last else Place.EARLIER, after)
     except OSError as error:
         raise unreadable(directory.path, error, "read the log") from error
 

@@ -18,6 +18,7 @@ import contextlib
 import errno
 import os
 import stat
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import structlog
@@ -211,9 +212,9 @@ class FileJournal:
         self._check_usable()
         if self._writer is not None:
             raise JournalError("read() belongs between open and the first append: use read_journal(path)", path=self.path)
-        return self._read(after)
+        return chain.from_iterable(self._read(after))
 
-    def _read(self, after: int) -> Iterator[Event]:
+    def _read(self, after: int) -> Iterator[list[Event]]:
         segments = self._segments
         try:
             for number, segment in enumerate(segments, 1):
@@ -221,8 +222,7 @@ class FileJournal:
                 if not last and segments[number].header.base <= after:
                     continue
                 place = Place.LAST if last else Place.EARLIER
-                for events in read_segment(self._directory, segment, place, after=after, upto=self._ending if last else None):
-                    yield from events
+                yield from read_segment(self._directory, segment, place, after=after, upto=self._ending if last else None)
         except OSError as error:
             raise unreadable(self.path, error, "read the log") from error
 
