@@ -12,9 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import portfsm
+
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("portfsm", "tests", "docs", "examples")
-FILES = ("pyproject.toml", "README.md", "CHANGELOG.md")
+PACKAGE = Path(portfsm.__file__).resolve().parent
+"""Beside the tests in a checkout, elsewhere when a wheel is tested."""
+COPIED = ("tests", "docs", "examples")
+FILES = ("pyproject.toml", "README.md")
 PLACE = "PORTFSM_MUTANT"
 """Names the copy that the tests must import; `where` looks."""
 LIMIT_S = 150
@@ -31,15 +35,16 @@ class Verdict(NamedTuple):
     seconds: float
 
 
-def stale(mutant, root=ROOT):
+def stale(mutant):
     """How often the text to be replaced occurs, if that is not once; else None."""
-    count = (root / "portfsm" / mutant.file).read_text().count(mutant.old)
+    count = (PACKAGE / mutant.file).read_text().count(mutant.old)
     return None if count == 1 else count
 
 
 def copied(place):
     """The tree under `place`, without what runs leave behind."""
     rubbish = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
+    shutil.copytree(PACKAGE, place / "portfsm", ignore=rubbish)
     for name in COPIED:
         shutil.copytree(ROOT / name, place / name, ignore=rubbish)
     for name in FILES:

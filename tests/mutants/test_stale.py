@@ -4,14 +4,14 @@ import ast
 
 import pytest
 
-from .run import ROOT, stale
+from .run import PACKAGE, ROOT, stale
 from .table import MUTANTS
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_changes_nothing(mutant):
     assert stale(mutant) is None, "the text to be replaced must occur exactly once"
-    ast.parse((ROOT / "portfsm" / mutant.file).read_text().replace(mutant.old, mutant.new))
+    ast.parse((PACKAGE / mutant.file).read_text().replace(mutant.old, mutant.new))
     for test in mutant.tests:
         file, _, name = test.partition("::")
         assert f"def {name.partition('[')[0]}" in (ROOT / file).read_text()
