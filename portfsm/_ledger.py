@@ -351,8 +351,9 @@ def apply(ledger: Ledger, event: Event) -> None:
 
 def apply_all(ledger: Ledger, events: Sequence[Event]) -> None:
     """Change `ledger` by the events of one decision, keeping the indexes in step."""
-    first = events[0]
-    if len(events) > 1 and not _are_one_step(events):
+    first, last = events[0], events[-1]
+    # Two events on one port, its release and its freeing say, are one step to the index; any others are taken singly.
+    if first is not last and (len(events) > 2 or first.port != last.port or first.pool != last.pool or first.node != last.node):  # noqa: PLR2004
         for event in events:
             apply_all(ledger, (event,))
         return
@@ -361,10 +362,8 @@ def apply_all(ledger: Ledger, events: Sequence[Event]) -> None:
         ledger.fold(events)
         return
     index, state, offset = pool.index, pool.state, first.port - pool.base
-    if 0 <= offset < len(state):
-        code, owner, service = state[offset], pool.owner[offset], pool.service[offset]
-    else:
-        code, owner, service = FREE, "", ""
+    code = state[offset] if 0 <= offset < len(state) else FREE
+    owner, service = (pool.owner[offset], pool.service[offset]) if code else ("", "")
     try:
         ledger.fold(events, at=pool)
     except IllegalTransition:
@@ -372,9 +371,3 @@ def apply_all(ledger: Ledger, events: Sequence[Event]) -> None:
         raise
     if pool.index is index:
         index.touched(pool, offset, code, owner, service)
-
-
-def _are_one_step(events: Sequence[Event]) -> bool:
-    """Two events on one port, its release and its freeing say, are one step to the index; any others are taken singly."""
-    first, last = events[0], events[-1]
-    return len(events) == 2 and first.port == last.port and first.pool == last.pool and first.node == last.node  # noqa: PLR2004
