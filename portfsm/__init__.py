@@ -7,7 +7,7 @@ The floors, each importing only from those below it:
     I/O        journals (memory, file), clocks
     bytes      line format, recovery rules
     machine    TRANSITIONS, decide, apply, Ledger, replay
-    words      states, events, commands, specs, values, errors, protocols
+    words      states, events, commands, specs, values, evidence, errors, protocols
 """
 
 from portfsm._decide import decide
