@@ -300,7 +300,9 @@ ALL, TWO = ("ax", "ay", "bx", "by"), ("ax", "by")
 SMALL = {
     "1 port, all pairs": World(1, ALL, holds=(1, 3)),
     "2 ports alike, 2 pairs": World(2, TWO, alike=True),
-    "2 ports alike, all pairs, hold 1, a controller's calls": World(2, ALL, hold=1, holds=(), blocks=(None,), adopt=False, alike=True),
+    "2 ports alike, all pairs, hold 1, a controller's calls": World(
+        2, ALL, hold=1, holds=(), blocks=(None,), adopt=False, withdraw=False, alike=True
+    ),
 }
 LARGE = {
     "2 ports, 2 pairs": World(2, TWO),
