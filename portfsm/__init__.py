@@ -19,11 +19,14 @@ from portfsm.commands import (
     Adopt,
     Allocate,
     Block,
+    Clear,
     Close,
     Command,
     DefinePool,
     Free,
     Hold,
+    Join,
+    Leave,
     Open,
     Release,
     ReleaseOwner,
@@ -54,6 +57,7 @@ from portfsm.errors import (
     UnknownPool,
 )
 from portfsm.events import Event
+from portfsm.evidence import Evidence, Verdict, Witness
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
 from portfsm.protocols import CachingJournal, Clock, Journal
@@ -67,6 +71,7 @@ __all__ = [
     "Allocate",
     "Block",
     "CachingJournal",
+    "Clear",
     "Clock",
     "Close",
     "Command",
@@ -74,6 +79,7 @@ __all__ = [
     "DefinePool",
     "Event",
     "EventKind",
+    "Evidence",
     "Fenced",
     "FileJournal",
     "Free",
@@ -82,6 +88,7 @@ __all__ = [
     "IllegalTransition",
     "InternalError",
     "InvalidValue",
+    "Join",
     "Journal",
     "JournalCorrupt",
     "JournalError",
@@ -90,6 +97,7 @@ __all__ = [
     "JournalTooNew",
     "JournalUnreadable",
     "Lease",
+    "Leave",
     "Ledger",
     "ManagerClosed",
     "MemoryJournal",
@@ -112,7 +120,9 @@ __all__ = [
     "SystemClock",
     "Unblock",
     "UnknownPool",
+    "Verdict",
     "Withdraw",
+    "Witness",
     "apply",
     "decide",
     "open_manager",

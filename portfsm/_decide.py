@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from portfsm import commands
+from portfsm._draft import Draft
 from portfsm._dump import spec_data
 from portfsm._index import index_of
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED
@@ -32,64 +33,11 @@ __all__ = ["DRAIN_LIMIT", "decide"]
 DRAIN_LIMIT = 128
 """How many due ports one `allocate` frees at most, so that a thousand ends at once stall nobody."""
 
-_ALLOCATED, _RELEASED, _FREED = EventKind.ALLOCATED, EventKind.RELEASED, EventKind.FREED
+_ALLOCATED = EventKind.ALLOCATED
 """Reading a member off its enum costs more than building an event."""
 
 _DRAWS = 8
 _BATCH = 4096
-
-
-class Draft(list[Event]):
-    """The events of one decision, numbered and stamped as they are added. A list, because one is made per call."""
-
-    __slots__ = ("seq", "ts")
-    seq: int
-    ts: int
-
-    def add(self, kind: EventKind, **fields: Any) -> None:
-        """Add an event that concerns no port."""
-        self.seq += 1
-        self.append(Event(self.seq, self.ts, kind, **fields))
-
-    def on(self, pool: Pool, offset: int, kind: EventKind, **fields: Any) -> None:
-        """Add an event on one port."""
-        self.seq += 1
-        self.append(Event(self.seq, self.ts, kind, pool.node, pool.name, pool.base + offset, **fields))
-
-    def end(self, pool: Pool, offset: int, cause: str) -> None:
-        """End the lease of an ALLOCATED port; with nothing to wait for, free it in the same batch."""
-        ts, until = self.ts, pool.until[offset]
-        # Nobody ever knew of a cancelled lease, so only an earlier holder's hold can still matter; and that one always does.
-        full = ts + pool.hold_ns if cause != "cancelled" else ts
-        if full > until:  # noqa: PLR1730  (max() costs a call)
-            until = full
-        self.seq = seq = self.seq + 1
-        node, name, port = pool.node, pool.name, pool.base + offset
-        owner, service, token, hold_ms = pool.owner[offset], pool.service[offset], pool.token[offset], -((ts - until) // 1_000_000)
-        self.append(Event(seq, ts, _RELEASED, node, name, port, owner, service, token, hold_ms, until, cause))
-        if until <= ts:
-            self.seq = seq = seq + 1
-            self.append(Event(seq, ts, _FREED, node, name, port, "", "", 0, 0, 0, "elapsed"))
-
-    def free(self, pool: Pool, offset: int) -> None:
-        """The hold is over."""
-        self.seq = seq = self.seq + 1
-        self.append(Event(seq, self.ts, _FREED, pool.node, pool.name, pool.base + offset, cause="elapsed"))
-
-    def unblock(self, pool: Pool, offset: int, cause: str, reason: str = "", *, free: bool = True) -> None:
-        """End a block: a full hold follows, and in a pool without holds the port is free in the same batch."""
-        until = max(self.ts + pool.hold_ns, pool.note(offset).held_until)
-        hold_ms = -((self.ts - until) // 1_000_000)
-        self.on(pool, offset, EventKind.UNBLOCKED, hold_ms=hold_ms, until=until, cause=cause, reason=reason)
-        if until <= self.ts and free:
-            self.free(pool, offset)
-
-    def notice(self, pool: Pool, offset: int) -> None:
-        """Record that the end of a hold or of a block has come."""
-        if pool.state[offset] == BLOCKED:
-            self.unblock(pool, offset, "elapsed")
-        else:
-            self.free(pool, offset)
 
 
 def decide(ledger: Ledger, command: commands.Command, *, now_ns: int) -> tuple[Event, ...]:
@@ -145,9 +93,9 @@ def _is_reuse(pool: Pool, offset: int, command: commands.Allocate) -> bool:
 
 def _opens(pool: Pool, offset: int, now_ns: int) -> bool:
     """Whether noticing this due port makes it FREE to give: a hold's end does, a block's only where no hold follows."""
-    if offset in pool.outside:
+    if offset in pool.outside or (pool.kept and pool.state[offset] == QUARANTINED):
         return False
-    return pool.state[offset] == QUARANTINED or not (pool.hold_ns or pool.note(offset).held_until > now_ns)
+    return pool.state[offset] == QUARANTINED or not (pool.hold_ns or pool.kept or pool.note(offset).held_until > now_ns)
 
 
 def _choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int], draft: Draft) -> int:
@@ -250,7 +198,7 @@ def _release(command: commands.Release, ledger: Ledger, draft: Draft) -> None:
     pool, offset = _leased(ledger, lease)
     code, last = pool.state[offset], pool.token[offset] == lease.token
     if last and code == ALLOCATED and command.block is None:
-        draft.end(pool, offset, command.cause)
+        draft.end(pool, offset, command.cause, evidence=command.evidence)
     elif not last:
         if code in (FREE, OUTSIDE, ALLOCATED):
             raise stale(pool, offset, lease)
@@ -333,6 +281,23 @@ def _free(command: commands.Free, ledger: Ledger, draft: Draft) -> None:
         draft.on(pool, command.port - pool.base, EventKind.FREED, cause="operator", reason=command.reason)
 
 
+def _clear(command: commands.Clear, ledger: Ledger, draft: Draft) -> None:
+    pool = ledger.locate(command.pool, command.port, command.node)
+    offset = command.port - pool.base
+    if pool.code(command.port) == QUARANTINED and pool.ends_by_evidence(offset, draft.ts):
+        draft.on(pool, offset, EventKind.FREED, cause="evidence", reason=command.reason)
+
+
+def _join(command: commands.Join, ledger: Ledger, draft: Draft) -> None:
+    if command.proxy not in ledger.proxies:
+        draft.add(EventKind.PROXY_JOINED, data={"proxy": command.proxy})
+
+
+def _leave(command: commands.Leave, ledger: Ledger, draft: Draft) -> None:
+    if command.proxy in ledger.proxies:
+        draft.add(EventKind.PROXY_LEFT, reason=command.reason, data={"proxy": command.proxy})
+
+
 def _sweep(command: commands.Sweep, ledger: Ledger, draft: Draft) -> None:
     for pool in ledger.select(command.pool, command.node):
         for offset in index_of(pool).due_by(pool, draft.ts, _BATCH - len(draft)):
@@ -385,10 +350,13 @@ _PLANS: dict[type, Callable[[Any, Ledger, Draft], None]] = {
     commands.Adopt: _adopt,
     commands.Allocate: _allocate,
     commands.Block: _block_port,
+    commands.Clear: _clear,
     commands.Close: _close,
     commands.DefinePool: _define,
     commands.Free: _free,
     commands.Hold: _hold,
+    commands.Join: _join,
+    commands.Leave: _leave,
     commands.Open: _open,
     commands.Release: _release,
     commands.ReleaseOwner: _release_owner,

@@ -29,7 +29,8 @@ _ROWS_A_LINE = 512
 def spec_data(spec: PoolSpec, seed: str) -> dict[str, Any]:
     """What `pool_defined` carries."""
     data = {"ports": spec.ranges, "hold_s": spec.hold_s, "floor_s": spec.floor_s, "order": spec.order}
-    return {**data, "seed": seed} if seed else data
+    later = {"on_silence": spec.on_silence if spec.on_silence != "keep" else "", "seed": seed}  # left out where a log from before it would
+    return data | {key: value for key, value in later.items() if value}
 
 
 def dump(ledger: Ledger) -> Iterator[bytes]:
@@ -65,7 +66,7 @@ def load(ledger: Ledger, lines: Iterable[bytes]) -> None:
         ledger.seeds[name] = data.pop("seed", "")
         ledger.specs[name] = PoolSpec(name, **data)
     for node, name, rows in rest:
-        pool = ledger.pools.setdefault((node, name), Pool(node, ledger.specs[name], ledger.seeds[name]))
+        pool = ledger.pools.setdefault((node, name), Pool(node, ledger.specs[name], ledger.seeds[name], proxies=ledger.required))
         for row in rows:
             _write(pool, row)
 

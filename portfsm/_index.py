@@ -52,7 +52,7 @@ class Index:
             self.holders[pool.owner[offset]] = offset
             return
         until = pool.until[offset]
-        if until:
+        if until and (code == BLOCKED or not pool.kept):
             heappush(self.due, until << 16 | offset)
             self.pushes += 1
         if code == QUARANTINED and offset not in pool.outside:

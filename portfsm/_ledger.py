@@ -61,6 +61,11 @@ class Ledger:
         self.pools: dict[tuple[str, str], Pool] = {}
         """(node, pool name) -> its rows, for those ever touched."""
 
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The proxies whose evidence ends a hold, by name."""
+        return tuple(sorted(self.proxies))
+
     def copy(self) -> Ledger:
         """An equal ledger that shares no column, only the strings."""
         other = Ledger()
@@ -112,8 +117,8 @@ class Ledger:
                     if event.cause != "released":
                         notes[offset] = Note(event.cause, event.reason)
                 elif kind is _FREED:
-                    if now < ends[offset] and event.cause == "elapsed":
-                        raise self._illegal(event, code, f"its hold runs until {ends[offset]}")
+                    if now < ends[offset] and (early := _early_fault(pool, offset, event)):
+                        raise self._illegal(event, code, early)
                     ends[offset] = 0
                     owners[offset] = services[offset] = ""
                     if notes:
@@ -160,7 +165,7 @@ class Ledger:
         spec = self.specs.get(event.pool)
         if spec is None or not event.port:
             raise self._illegal(event, None, f"pool {event.pool!r} is not defined" if spec is None else "it names no port")
-        pool = Pool(event.node, spec, self.seeds[event.pool])
+        pool = Pool(event.node, spec, self.seeds[event.pool], proxies=self.required)
         offset = self._first(pool, event)
         if (fault := _rare_fault(pool, offset, event)) is not None:
             raise self._illegal(event, pool.state[offset], fault)
@@ -176,13 +181,18 @@ class Ledger:
                 case EventKind.POOL_DEFINED:
                     self._define(event.pool, data)
                 case EventKind.PROXY_JOINED:
-                    self.proxies[check_text("proxy", data["proxy"], required=True)] = event.seq
+                    self._ask({**self.proxies, check_text("proxy", data["proxy"], required=True): event.seq})
                 case EventKind.PROXY_LEFT:
-                    self.proxies.pop(data["proxy"], None)
+                    self._ask({proxy: seq for proxy, seq in self.proxies.items() if proxy != data["proxy"]})
                 case _:
                     pass
         except (KeyError, TypeError, InvalidValue) as error:
             raise self._illegal(event, None, f"its data do not fit: {error!r}") from error
+
+    def _ask(self, proxies: dict[str, int]) -> None:
+        self.proxies = proxies
+        for pool in self.pools.values():
+            pool.asked(self.required)
 
     def _open(self, event: Event, data: dict[str, Any]) -> None:
         opened = {"boot": data["boot"], "boot_ns": data["boot_ns"], "ts": event.ts}
@@ -191,7 +201,8 @@ class Ledger:
         self.epoch, self.opened = data["epoch"], opened
 
     def _define(self, name: str, data: dict[str, Any]) -> None:
-        spec = PoolSpec(name, ports=data["ports"], hold_s=data["hold_s"], floor_s=data["floor_s"], order=data["order"])
+        known = {key: data[key] for key in ("ports", "hold_s", "floor_s", "order")}
+        spec = PoolSpec(name, **known, on_silence=data.get("on_silence", "keep"))
         self.specs[name] = spec
         self.seeds[name] = data.get("seed", "")
         for (_, pool_name), pool in self.pools.items():
@@ -222,7 +233,7 @@ class Ledger:
     def pool(self, pool: str, node: str) -> Pool:
         """The rows of `pool` on `node`; a new, empty record (not kept) where nothing happened yet."""
         found = self.pools.get((node, pool))
-        return found if found is not None else Pool(node, self.spec(pool), self.seeds[pool])
+        return found if found is not None else Pool(node, self.spec(pool), self.seeds[pool], proxies=self.required)
 
     def locate(self, pool: str, port: int, node: str) -> Pool:
         """The pool that `port` belongs to. Raises `UnknownPool`, or `PortOutOfRange` if it is neither inside nor held."""
@@ -295,6 +306,15 @@ def _is_stranger(pool: Pool, offset: int, owner: str, service: str) -> bool:
 
 def _end_fault(pool: Pool, offset: int) -> str:
     return f"the port's lease is {pool.token[offset]} of {pool.owner[offset]!r}, with a hold from before until {pool.until[offset]}"
+
+
+def _early_fault(pool: Pool, offset: int, event: Event) -> str:
+    """A hold is ended early by an operator, or by evidence once the floor has passed; not by evidence where an operator asked for it."""
+    if event.cause == "elapsed":
+        return f"its hold runs until {pool.until[offset]}"
+    if event.cause == "evidence" and not pool.ends_by_evidence(offset, event.ts):
+        return "evidence does not end its hold yet"
+    return ""
 
 
 def _lease_fault(pool: Pool, offset: int, event: Event) -> str:

@@ -7,6 +7,7 @@ nothing. No rule of the machine is here: `_ledger` writes rows, `_decide` and th
 
 from __future__ import annotations
 
+import math
 from array import array
 from itertools import compress
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -67,6 +68,7 @@ class Pool:
         "notes",
         "outside",
         "owner",
+        "proxies",
         "seed",
         "service",
         "since",
@@ -76,12 +78,14 @@ class Pool:
         "until",
     )
 
-    def __init__(self, node: str, spec: PoolSpec, seed: str) -> None:
+    def __init__(self, node: str, spec: PoolSpec, seed: str, *, proxies: tuple[str, ...] = ()) -> None:
         self.node = node
         self.name = spec.name
         self.spec = spec
         self.hold_ns = spec.hold_ms * 1_000_000
         self.seed = seed
+        self.proxies = proxies
+        """Those whose evidence is required; the same for all pools of a log."""
         self.base = spec.ports[0].start
         self.state = bytearray()
         self.since = array("q")
@@ -100,7 +104,7 @@ class Pool:
 
     def copy(self) -> Pool:
         """An equal record that shares no column; its index is built when needed."""
-        other = Pool(self.node, self.spec, self.seed)
+        other = Pool(self.node, self.spec, self.seed, proxies=self.proxies)
         other.base = self.base
         other.state.extend(self.state)
         other.since.extend(self.since)
@@ -111,6 +115,21 @@ class Pool:
         other.notes.update(self.notes)
         other.outside.update(self.outside)
         return other
+
+    @property
+    def kept(self) -> bool:
+        """Whether the end of a hold frees nothing: proxies are there to be asked, and their silence is no answer."""
+        return bool(self.proxies) and self.spec.on_silence == "keep"
+
+    def ends_by_evidence(self, offset: int, now_ns: int) -> bool:
+        """Whether evidence, complete at `now_ns`, may end this port's hold: past the floor, and not where an operator asked for the hold."""
+        floor_ns = math.ceil(self.spec.floor_s * 1e9)
+        return now_ns >= self.since[offset] + floor_ns and self.note(offset).cause != "operator"
+
+    def asked(self, proxies: tuple[str, ...]) -> None:
+        """From now on the evidence of these is required."""
+        self.proxies = proxies
+        self.index = None
 
     def in_range(self, port: int) -> bool:
         """Whether `port` lies in the present ranges."""

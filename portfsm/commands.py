@@ -18,11 +18,14 @@ __all__ = [
     "Adopt",
     "Allocate",
     "Block",
+    "Clear",
     "Close",
     "Command",
     "DefinePool",
     "Free",
     "Hold",
+    "Join",
+    "Leave",
     "Open",
     "Release",
     "ReleaseOwner",
@@ -74,6 +77,8 @@ class Release:
     block: str | None = attrs.field(kw_only=True, default=None)
     for_s: float | None = attrs.field(kw_only=True, default=None)
     cause: str = attrs.field(kw_only=True, default="released")
+    evidence: str = attrs.field(kw_only=True, default="")
+    """That every proxy has let go since the port was withdrawn: the port needs no hold. Proxies and generations, for people."""
 
     def __attrs_post_init__(self) -> None:
         if type(self.lease) is not Lease:
@@ -201,6 +206,43 @@ class Sweep:
 
 
 @attrs.frozen
+class Clear:
+    """Every required proxy has let go of `port` since it was withdrawn or released: end its quarantine, once past the floor."""
+
+    pool: str
+    port: int
+    node: str = attrs.field(kw_only=True, default="")
+    reason: str = attrs.field(kw_only=True)
+    """Proxies and generations."""
+
+    def __attrs_post_init__(self) -> None:
+        _check_place(self)
+        _check_reason(self.reason, required=True)
+
+
+@attrs.frozen
+class Join:
+    """`proxy` is about to get its first configuration: from now on its evidence is required."""
+
+    proxy: str
+
+    def __attrs_post_init__(self) -> None:
+        check_text("proxy", self.proxy, required=True)
+
+
+@attrs.frozen
+class Leave:
+    """`proxy` is gone for good, on an operator's word or by evidence of its exit."""
+
+    proxy: str
+    reason: str = attrs.field(kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        check_text("proxy", self.proxy, required=True)
+        _check_reason(self.reason, required=True)
+
+
+@attrs.frozen
 class DefinePool:
     """Put `spec` in force. Ports that leave the ranges retire once they are free."""
 
@@ -233,4 +275,21 @@ class Close:
     """The writer closes the log cleanly."""
 
 
-Command = Adopt | Allocate | Block | Close | DefinePool | Free | Hold | Open | Release | ReleaseOwner | Sweep | Unblock | Withdraw
+Command = (
+    Adopt
+    | Allocate
+    | Block
+    | Clear
+    | Close
+    | DefinePool
+    | Free
+    | Hold
+    | Join
+    | Leave
+    | Open
+    | Release
+    | ReleaseOwner
+    | Sweep
+    | Unblock
+    | Withdraw
+)

@@ -21,6 +21,7 @@ from portfsm.errors import InvalidValue
 __all__ = ["MAX_HOLD_S", "Order", "PoolSpec", "Ports"]
 
 Order = Literal["lowest", "longest-idle", "random"]
+OnSilence = Literal["keep", "free"]
 Ports = str | range | Iterable[int]
 
 MAX_HOLD_S = 10 * 365.25 * 86_400
@@ -136,6 +137,11 @@ def ranges_text(ports: tuple[range, ...]) -> str:
     return ",".join(f"{r.start}-{r.stop - 1}" if len(r) > 1 else str(r.start) for r in ports)
 
 
+def _check_word(name: str, value: object, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise InvalidValue(f"{name} must be one of {', '.join(words)}, not {value!r}", name=name, value=value)
+
+
 def _hold_s(value: float) -> float:
     return check_seconds("hold_s", value)
 
@@ -151,6 +157,8 @@ class PoolSpec:
     `hold_s`: how long a released port stays QUARANTINED at most, in seconds. `floor_s`: how long at least,
     whatever the evidence says. `order`: which free port is given first; `"lowest"` keeps the numbers few over
     all nodes, `"longest-idle"` spreads reuse as far apart as it can, `"random"` makes numbers hard to guess.
+    `on_silence`: what becomes of a port at the end of its hold while a proxy that has joined has not let go: `"keep"`
+    it QUARANTINED until every proxy has, or `"free"` it. Without proxies the hold alone decides.
     Raises `InvalidValue`.
     """
 
@@ -159,10 +167,11 @@ class PoolSpec:
     hold_s: float = attrs.field(kw_only=True, default=10.0, converter=_hold_s)
     floor_s: float = attrs.field(kw_only=True, default=0.0, converter=_floor_s)
     order: Order = attrs.field(kw_only=True, default="lowest")
+    on_silence: OnSilence = attrs.field(kw_only=True, default="keep")
 
     def __attrs_post_init__(self) -> None:
-        if self.order not in get_args(Order):
-            raise InvalidValue(f"order must be one of {', '.join(get_args(Order))}, not {self.order!r}", name="order", value=self.order)
+        _check_word("order", self.order, get_args(Order))
+        _check_word("on_silence", self.on_silence, get_args(OnSilence))
         if self.floor_s > self.hold_s:
             raise InvalidValue(
                 f"floor_s {self.floor_s:g} is longer than hold_s {self.hold_s:g}: lengthen hold_s", name="floor_s", value=self.floor_s
@@ -185,18 +194,19 @@ class PoolSpec:
 
     @classmethod
     def from_env(cls, prefix: str, *, name: str | None = None) -> PoolSpec:
-        """Read `PREFIX_PORTS` (required), `PREFIX_NAME`, `PREFIX_HOLD_S`, `PREFIX_FLOOR_S`, `PREFIX_ORDER`.
+        """Read `PREFIX_PORTS` (required), `PREFIX_NAME`, `PREFIX_HOLD_S`, `PREFIX_FLOOR_S`, `PREFIX_ORDER`, `PREFIX_ON_SILENCE`.
 
         The name defaults to the prefix in lower case. Raises `InvalidValue` naming the variable.
         """
-        found = {key: os.environ.get(f"{prefix}_{key.upper()}", "") for key in ("name", "ports", "hold_s", "floor_s", "order")}
+        found = {
+            key: os.environ.get(f"{prefix}_{key.upper()}", "") for key in ("name", "ports", "hold_s", "floor_s", "order", "on_silence")
+        }
         if not found["ports"]:
             raise InvalidValue(f"{prefix}_PORTS is not set: set it to ranges such as 30000-30999", name=f"{prefix}_PORTS", value=None)
         options: dict[str, object] = {
             key: _env_seconds(f"{prefix}_{key.upper()}", found[key]) for key in ("hold_s", "floor_s") if found[key]
         }
-        if found["order"]:
-            options["order"] = found["order"]
+        options |= {key: found[key] for key in ("order", "on_silence") if found[key]}
         try:
             return cls(name or found["name"] or prefix.lower(), ports=found["ports"], **options)  # type: ignore[arg-type]
         except InvalidValue as error:
