@@ -225,10 +225,11 @@ def _env_seconds(variable: str, text: str) -> float:
 
 def check_specs(value: object) -> tuple[PoolSpec, ...]:
     """Return `value`, an iterable of `PoolSpec`, as a tuple, else raise `InvalidValue`."""
-    specs = tuple(value) if isinstance(value, Iterable) else (None,)
-    if not all(isinstance(spec, PoolSpec) for spec in specs):
+    specs = list(value) if isinstance(value, Iterable) else [value]
+    found = tuple(spec for spec in specs if isinstance(spec, PoolSpec))
+    if len(found) < len(specs) or not isinstance(value, Iterable):
         raise InvalidValue(f"pools must be a list of PoolSpec(...), not {value!r}", name="pools", value=value)
-    return specs
+    return found
 
 
 def check_overlaps(specs: Sequence[PoolSpec]) -> None:
