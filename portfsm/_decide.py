@@ -77,7 +77,7 @@ def _allocate(command: commands.Allocate, ledger: Ledger, draft: Draft) -> None:
 
 def _notice_all(pool: Pool, due: list[int], chosen: int, command: commands.Allocate, draft: Draft) -> None:
     for offset in due:
-        if offset != chosen or not _is_reuse(pool, offset, command):
+        if offset != chosen or not _is_reuse(pool, offset, command, draft.ts):
             draft.notice(pool, offset)
 
 
@@ -86,9 +86,8 @@ def _same_request(pool: Pool, offset: int, command: commands.Allocate) -> None:
         raise owner_conflict(pool, offset, command.owner)
 
 
-def _is_reuse(pool: Pool, offset: int, command: commands.Allocate) -> bool:
-    mine = pool.owner[offset] == command.owner
-    return pool.state[offset] == QUARANTINED and (mine or (command.service != "" and pool.service[offset] == command.service))
+def _is_reuse(pool: Pool, offset: int, command: commands.Allocate, now_ns: int) -> bool:
+    return pool.state[offset] == QUARANTINED and not pool.is_stranger(offset, command.owner, command.service, now_ns)
 
 
 def _opens(pool: Pool, offset: int, now_ns: int) -> bool:
@@ -102,7 +101,7 @@ def _choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int]
     if command.port is not None:
         return _by_number(pool, command, due, draft)
     if index.by_owner or index.by_service:
-        last = index.held_last(pool, command.owner, command.service)
+        last = index.held_last(pool, command.owner, command.service, draft.ts)
         if last >= 0:
             return last
     freed = _freed(pool, index, due, draft.ts) if due else due
@@ -134,7 +133,7 @@ def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Dr
     offset, code = pool.row(port), pool.code(port)
     if code == FREE:
         return port - pool.base
-    if _is_reuse(pool, offset, command):
+    if _is_reuse(pool, offset, command, draft.ts):
         return offset
     if code != ALLOCATED and 0 < pool.until[offset] <= draft.ts and _opens(pool, offset, draft.ts):
         if offset not in due:
@@ -173,19 +172,19 @@ def _adopt(command: commands.Adopt, ledger: Ledger, draft: Draft) -> None:
         if held != offset:
             raise owner_conflict(pool, offset, command.owner)
         return
-    reason = _flag(pool, command, offset, code)
+    reason = _flag(pool, command, offset, code, draft.ts)
     draft.on(
         pool, command.port - pool.base, EventKind.ADOPTED,
         owner=command.owner, service=command.service, token=draft.seq + 1, reason=reason,
     )  # fmt: skip
 
 
-def _flag(pool: Pool, command: commands.Adopt, offset: int, code: int) -> str:
+def _flag(pool: Pool, command: commands.Adopt, offset: int, code: int, now_ns: int) -> str:
     """What an auditor should know about an adoption that the plain rules would not have allowed."""
     flags = [] if pool.in_range(command.port) else [f"outside the range {pool.spec.ranges}"]
     if code == BLOCKED:
         flags.append(f"was blocked: {pool.note(offset).reason}")
-    elif code == QUARANTINED and pool.owner[offset] != command.owner and (not command.service or pool.service[offset] != command.service):
+    elif code == QUARANTINED and pool.is_stranger(offset, command.owner, command.service, now_ns):
         flags.append(f"was quarantined for {pool.service[offset] or pool.owner[offset] or 'an operator'}")
     return "; ".join(flags)
 
@@ -284,7 +283,7 @@ def _free(command: commands.Free, ledger: Ledger, draft: Draft) -> None:
 def _clear(command: commands.Clear, ledger: Ledger, draft: Draft) -> None:
     pool = ledger.locate(command.pool, command.port, command.node)
     offset = command.port - pool.base
-    if pool.code(command.port) == QUARANTINED and pool.ends_by_evidence(offset, draft.ts):
+    if pool.code(command.port) == QUARANTINED and draft.ts >= pool.evidence_frees_at(offset):
         draft.on(pool, offset, EventKind.FREED, cause="evidence", reason=command.reason)
 
 

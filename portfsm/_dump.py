@@ -52,7 +52,9 @@ def _row(pool: Pool, offset: int) -> list[Any]:
         pool.token[offset], pool.owner[offset], pool.service[offset],
     ]  # fmt: skip
     note = pool.note(offset)
-    return row if note is NO_NOTE else [*row, *note]
+    if note is NO_NOTE:
+        return row
+    return [*row, *note] if note.mixed_until else [*row, *note[:-1]]  # as before there was that field
 
 
 def load(ledger: Ledger, lines: Iterable[bytes]) -> None:

@@ -33,7 +33,7 @@ from portfsm.specs import check_overlaps
 from portfsm.states import PortState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from portfsm._waiters import Waiter
     from portfsm._writer import Worker
@@ -79,6 +79,7 @@ class Engine:
         self.closing = False
         self.closed = False
         self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail, worker=worker)
+        self.on_commit: Callable[[Sequence[Event]], object] = len  # nobody follows yet
         self._opened = False
         self._probing = False
         self._timer: anyio.CancelScope | None = None
@@ -165,6 +166,7 @@ class Engine:
         if events:
             apply_all(self.ahead, events)
             self.writer.push(events)
+            self.on_commit(events)
 
     def check_open(self) -> None:
         """Raise unless calls are taken."""

@@ -1,6 +1,6 @@
 """When a port's quarantine may end before its time: the rules, without I/O.
 
-A *case* is a port whose proxies are to be asked: one that was withdrawn, released or unblocked at event `since`. It is
+A *case* is a port whose proxies are to be asked: one that was withdrawn, released, held or unblocked at event `since`. It is
 complete when every required proxy has let go:
 
 1. A proxy has let go when it answered CLEAR about this very `since`. The number is new with every withdrawal and
@@ -82,7 +82,8 @@ class Case:
         return "; ".join(said)
 
 
-_OPENS = frozenset({EventKind.WITHDRAWN, EventKind.RELEASED, EventKind.UNBLOCKED})
+_OPENS = frozenset({EventKind.WITHDRAWN, EventKind.RELEASED, EventKind.HELD, EventKind.UNBLOCKED})
+_CONTINUES = frozenset({EventKind.RELEASED, EventKind.HELD})
 _CLOSES = frozenset({EventKind.ALLOCATED, EventKind.ADOPTED, EventKind.FREED, EventKind.BLOCKED})
 
 
@@ -114,8 +115,8 @@ class Cases:
 
     def _open(self, event: Event) -> bool:
         place = Place(event.node, event.pool, event.port)
-        if event.kind is EventKind.RELEASED and place in self.open:
-            return False  # withdrawn before: what was answered since then stands
+        if event.kind in _CONTINUES and place in self.open:
+            return False  # what was answered since its withdrawal or release stands
         self.open[place] = Case(place, event.seq, event.ts)
         return True
 

@@ -108,16 +108,14 @@ class Index:
             if heap is not None and not heap:
                 del heaps[name]
 
-    def held_last(self, pool: Pool, owner: str, service: str) -> int:
-        """The QUARANTINED offset that `owner`, else `service`, released last; -1 for none."""
+    def held_last(self, pool: Pool, owner: str, service: str, now_ns: int) -> int:
+        """The QUARANTINED offset that `owner`, else `service`, released last and that these may have back; -1 for none."""
         for name, heaps, column in ((owner, self.by_owner, pool.owner), (service, self.by_service, pool.service)):
             heap = heaps.get(name)
             if not heap:
                 continue
-            if _is_last(pool, heap[0], name, column):
-                return -heap[0] & _OFFSET
-            for entry in sorted(heap):
-                if _is_last(pool, entry, name, column):
+            for entry in (heap[0], *sorted(heap)) if len(heap) > 1 else heap:
+                if _is_last(pool, entry, name, column) and not pool.is_stranger(-entry & _OFFSET, owner, service, now_ns):
                     return -entry & _OFFSET
         return -1
 

@@ -12,7 +12,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from portfsm._dump import dump
-from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Note, Pool
+from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, NO_NOTE, OUTSIDE, QUARANTINED, STATES, Note, Pool
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
 from portfsm.specs import PoolSpec, check_port, check_text
@@ -99,23 +99,21 @@ class Ledger:
                     raise self._illegal(event, code, "the table has no such cell")
                 if kind is _ALLOCATE:
                     owner, service = event.owner, event.service
-                    if event.token != number or not owner or (code and _is_stranger(pool, offset, owner, service)):
+                    if event.token != number or not owner or (code and pool.is_stranger(offset, owner, service, now)):
                         raise self._illegal(event, code, _lease_fault(pool, offset, event))
+                    if notes or code:
+                        _note(pool, offset, event)
                     tokens[offset] = number
                     owners[offset] = owner
                     if service or services[offset]:
                         services[offset] = intern(service)
-                    if notes:
-                        notes.pop(offset, None)
                 elif kind is _RELEASE:
                     until = event.until
                     if event.token != tokens[offset] or event.owner != owners[offset] or not ends[offset] <= until < _LAST_NS:
                         raise self._illegal(event, code, _end_fault(pool, offset))
                     ends[offset] = until
-                    if notes:
-                        notes.pop(offset, None)
-                    if event.cause != "released":
-                        notes[offset] = Note(event.cause, event.reason)
+                    if notes or event.cause != "released":
+                        _note(pool, offset, event, cause=event.cause)
                 elif kind is _FREED:
                     if now < ends[offset] and (early := _early_fault(pool, offset, event)):
                         raise self._illegal(event, code, early)
@@ -300,10 +298,6 @@ class Ledger:
         return hasher.hexdigest()
 
 
-def _is_stranger(pool: Pool, offset: int, owner: str, service: str) -> bool:
-    return owner != pool.owner[offset] and (not service or service != pool.service[offset])
-
-
 def _end_fault(pool: Pool, offset: int) -> str:
     return f"the port's lease is {pool.token[offset]} of {pool.owner[offset]!r}, with a hold from before until {pool.until[offset]}"
 
@@ -312,8 +306,8 @@ def _early_fault(pool: Pool, offset: int, event: Event) -> str:
     """A hold is ended early by an operator, or by evidence once the floor has passed; not by evidence where an operator asked for it."""
     if event.cause == "elapsed":
         return f"its hold runs until {pool.until[offset]}"
-    if event.cause == "evidence" and not pool.ends_by_evidence(offset, event.ts):
-        return "evidence does not end its hold yet"
+    if event.cause == "evidence" and event.ts < pool.evidence_frees_at(offset):
+        return f"evidence does not end its hold before {pool.evidence_frees_at(offset)}"
     return ""
 
 
@@ -342,26 +336,39 @@ def _rare_fault(pool: Pool, offset: int, event: Event) -> str | None:  # noqa: P
 
 
 def _write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
-    kind, held_until = event.kind, 0
+    kind, before = event.kind, pool.note(offset)
     if kind is EventKind.WITHDRAWN:
-        pool.notes[offset] = pool.note(offset)._replace(withdrawn=True)
-        return
-    if kind is EventKind.ADOPTED:
+        pool.notes[offset] = before._replace(withdrawn=True)
+    elif kind is EventKind.ADOPTED:
+        if code == BLOCKED:
+            # The full hold that follows every block is owed all the same, by the lease that begins now.
+            pool.until[offset] = max(before.held_until, event.ts + pool.hold_ns)
+        _note(pool, offset, event, cause=event.cause)
         pool.token[offset] = event.seq
         pool.owner[offset] = event.owner
         pool.service[offset] = intern(event.service)
-        if code == BLOCKED:
-            pool.until[offset] = pool.note(offset).held_until
         if code == OUTSIDE:
             pool.outside.add(offset)
     else:
-        if kind is EventKind.BLOCKED and pool.until[offset] > event.ts:
-            held_until = pool.until[offset]
+        held_until = pool.until[offset] if kind is EventKind.BLOCKED and pool.until[offset] > event.ts else 0
         pool.until[offset] = event.until
-    pool.notes.pop(offset, None)
-    cause = "unblocked" if kind is EventKind.UNBLOCKED else event.cause
-    if cause or event.reason or held_until:
-        pool.notes[offset] = Note(cause, event.reason, event.hold_ms, held_until=held_until)
+        cause = "unblocked" if kind is EventKind.UNBLOCKED else event.cause
+        _note(pool, offset, event, cause=cause, hold_ms=event.hold_ms, held_until=held_until)
+
+
+def _note(pool: Pool, offset: int, event: Event, *, cause: str = "", hold_ms: int = 0, held_until: int = 0) -> None:
+    """Write down why the row is as it is, where that is worth a note; what the row still says of its last holder is read first."""
+    mixed_until = pool.note(offset).mixed_until
+    if event.kind in _BEGIN and event.service != pool.service[offset]:
+        mixed_until = max(mixed_until, pool.until[offset])
+    note = Note(
+        "" if cause == "released" else cause, event.reason, hold_ms,
+        held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts else 0,
+    )  # fmt: skip
+    if note == NO_NOTE:
+        pool.notes.pop(offset, None)
+    else:
+        pool.notes[offset] = note
 
 
 def apply(ledger: Ledger, event: Event) -> None:

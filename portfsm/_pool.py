@@ -45,6 +45,8 @@ class Note(NamedTuple):
     """The proxies were told to stop routing here."""
     held_until: int = 0
     """End of the hold that was running when the port was blocked: the hold after the block ends no earlier."""
+    mixed_until: int = 0
+    """Until then traffic for another service may arrive than for the last one: its owner or an adopter took the port within a hold."""
 
 
 NO_NOTE = Note("", "")
@@ -116,15 +118,25 @@ class Pool:
         other.outside.update(self.outside)
         return other
 
+    def is_stranger(self, offset: int, owner: str, service: str, now_ns: int) -> bool:
+        """Whether traffic for those who had the port would go astray: another owner, and another service or none.
+
+        A service does not inherit what its owner took over from a second one, or an adopter from anybody (`mixed_until`).
+        """
+        if owner == self.owner[offset]:
+            return False
+        return not service or service != self.service[offset] or self.note(offset).mixed_until > now_ns
+
     @property
     def kept(self) -> bool:
         """Whether the end of a hold frees nothing: proxies are there to be asked, and their silence is no answer."""
         return bool(self.proxies) and self.spec.on_silence == "keep"
 
-    def ends_by_evidence(self, offset: int, now_ns: int) -> bool:
-        """Whether evidence, complete at `now_ns`, may end this port's hold: past the floor, and not where an operator asked for the hold."""
-        floor_ns = math.ceil(self.spec.floor_s * 1e9)
-        return now_ns >= self.since[offset] + floor_ns and self.note(offset).cause != "operator"
+    def evidence_frees_at(self, offset: int) -> int:
+        """From when on complete evidence ends the hold of a QUARANTINED port, UTC ns: its floor, or the end an operator asked for."""
+        if self.note(offset).cause == "operator":
+            return self.until[offset]
+        return self.since[offset] + math.ceil(self.spec.floor_s * 1e9)
 
     def asked(self, proxies: tuple[str, ...]) -> None:
         """From now on the evidence of these is required."""

@@ -275,21 +275,5 @@ class Close:
     """The writer closes the log cleanly."""
 
 
-Command = (
-    Adopt
-    | Allocate
-    | Block
-    | Clear
-    | Close
-    | DefinePool
-    | Free
-    | Hold
-    | Join
-    | Leave
-    | Open
-    | Release
-    | ReleaseOwner
-    | Sweep
-    | Unblock
-    | Withdraw
-)
+_OnPorts = Adopt | Allocate | Block | Clear | Free | Hold | Release | ReleaseOwner | Sweep | Unblock | Withdraw
+Command = _OnPorts | Close | DefinePool | Join | Leave | Open

@@ -17,9 +17,11 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from portfsm import commands
 from portfsm._engine import Engine
+from portfsm._evidence import Place
 from portfsm._explain import explain
 from portfsm._log import warn
 from portfsm._waiters import Waiter
+from portfsm._warden import Warden, check_witnesses
 from portfsm._watch import Watch
 from portfsm.clocks import SystemClock
 from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable
@@ -28,11 +30,12 @@ from portfsm.protocols import Clock
 from portfsm.specs import check_overlaps, check_seconds, check_specs, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from anyio.abc import TaskGroup
 
     from portfsm.events import Event
+    from portfsm.evidence import Witness
     from portfsm.protocols import Journal
     from portfsm.specs import PoolSpec
     from portfsm.states import PortState
@@ -47,6 +50,8 @@ async def open_manager(
     *,
     pools: Iterable[PoolSpec] = (),
     clock: Clock | None = None,
+    witnesses: Iterable[Witness] = (),
+    address_of: Mapping[str, str] | Callable[[str], str] | None = None,
     after_reboot: Literal["restart", "remaining"] = "restart",
     holder: str | None = None,
     close_s: float = 30.0,
@@ -54,7 +59,9 @@ async def open_manager(
     """Open a log for writing, replay it, and manage its ports until the block is left.
 
     `journal`: a directory (made if missing), `"memory:"`, or a `Journal`. `pools`: those to put in force; pools that
-    the log knows and this list does not stay as they were. `after_reboot`: whether every hold starts over in full after a
+    the log knows and this list does not stay as they were. `witnesses`: each joins (see `PortManager.join`). `address_of`: what
+    proxies call a node; by default its own name, and 127.0.0.1 for the node "". `after_reboot`: whether every hold starts over in full
+    after a
     restart of the machine, or goes on with what the wall clock leaves of it. `holder`: tells people who has the
     log open; host and process by default. `close_s`: how long leaving waits for a disk that hangs.
 
@@ -66,6 +73,7 @@ async def open_manager(
         raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
     specs = check_specs(pools)
     check_overlaps(specs)
+    present = check_witnesses(witnesses)
     if clock is not None and (isinstance(clock, type) or not isinstance(clock, Clock)):
         raise InvalidValue(f"clock must be a portfsm.Clock, such as SystemClock(), not {clock!r}", name="clock", value=clock)
     name = check_text("holder", holder if holder is not None else f"{socket.gethostname()} pid {os.getpid()}", required=True)
@@ -75,9 +83,12 @@ async def open_manager(
     tasks = anyio.create_task_group()
     await tasks.__aenter__()
     tasks.start_soon(engine.run_timer)
+    warden = Warden(engine, tasks, address_of=address_of)
     raised: BaseException | None = None
     try:
-        yield PortManager(engine)
+        for witness in present:
+            await warden.join(witness)
+        yield PortManager(engine, warden)
     except BaseException as error:
         raised = error
         raise
@@ -103,8 +114,9 @@ async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None)
 class PortManager:
     """The ports of one log. Made by `open_manager`; all calls belong on the event loop it was made on."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, warden: Warden) -> None:
         self._engine = engine
+        self._warden = warden
 
     # ------------------------------------------------------------------ leases
 
@@ -187,12 +199,27 @@ class PortManager:
         unblocked. Raises `StaleLease` when the port has had another lease since; nothing is changed then.
         """
         engine = self._engine
-        engine.submit(commands.Release(lease, block=block, for_s=for_s))
+        evidence = self._warden.evidence_for(lease) if block is None else ""
+        engine.submit(commands.Release(lease, block=block, for_s=for_s, evidence=evidence))
         await engine.settle()
 
     async def withdraw(self, lease: Lease) -> None:
-        """Record that the proxies were told to stop routing to the lease's port, while its owner still drains."""
+        """Record that the proxies were told to stop routing to the lease's port, while its owner still drains.
+
+        Witnesses are asked from now on. When all have let go before `release`, the port is FREE in the same step.
+        """
         await self._submit(commands.Withdraw(lease))
+
+    async def wait_clear(self, lease: Lease, *, timeout_s: float | None = None) -> bool:
+        """Wait until every required proxy has let go of a withdrawn or released port; False when the time is up first.
+
+        With no proxy required that is when the port's hold has ended. Raises `InvalidValue` for a lease that was neither
+        withdrawn nor released, `ManagerClosed`, or what stopped the journal.
+        """
+        if timeout_s is not None:
+            check_seconds("timeout_s", timeout_s)
+        await checkpoint_if_cancelled()
+        return await self._warden.wait_clear(lease, timeout_s=timeout_s)
 
     async def release_owner(self, owner: str, *, node: str | None = None) -> tuple[Lease, ...]:
         """Release everything `owner` holds, on every node or one, and return the leases that ended."""
@@ -215,6 +242,22 @@ class PortManager:
         lease = self._engine.adopt(command)
         await self._engine.settle()
         return lease
+
+    # ------------------------------------------------------------------ proxies
+
+    async def join(self, witness: Witness) -> None:
+        """Require this proxy's evidence from now on. Call it before the proxy gets its first configuration.
+
+        The requirement is recorded and outlives the controller: after a restart, join with a witness for the same proxy
+        again. A proxy that has no witness holds every port until `leave`. Raises `InvalidValue` when another witness
+        speaks for the proxy here.
+        """
+        check_witnesses([witness])
+        await self._warden.join(witness)
+
+    async def leave(self, proxy: str, *, reason: str) -> None:
+        """Require the proxy's evidence no more: it is gone for good, as `reason` says. Nothing happens if it never joined."""
+        await self._warden.leave(proxy, reason=reason)
 
     # ------------------------------------------------------------------ the operator's hand
 
@@ -280,7 +323,9 @@ class PortManager:
 
     def explain(self, pool: str, port: int, *, node: str = "") -> str:
         """Why a port is not free, since when, by whom, until when, and which call would free it."""
-        return explain(self._engine.published, pool, port, node=node, now_ns=self._engine.now())
+        text = explain(self._engine.published, pool, port, node=node, now_ns=self._engine.now())
+        held = self._warden.explain(Place(node, pool, port))
+        return f"{text} Evidence: {held}." if held else text
 
     @property
     def pools(self) -> dict[str, PoolSpec]:

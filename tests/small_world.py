@@ -31,8 +31,6 @@ TICK = 1_000_000_000
 START = 10**18
 OPEN = 1 << 62
 """End of a debt whose lease still runs."""
-CHAIN = "given to the last holder's kin, while an earlier holder's traffic may still arrive"
-FORGOTTEN = "a blocked lease's own hold is forgotten when the adopter that ended the block is cancelled"
 
 
 class World:
@@ -115,13 +113,13 @@ def _facts(pool, offset, now, order):
     if offset < 0 or pool.state[offset] == FREE:
         return FREE, "", "", offset >= 0 and pool.token[offset] > 0
     state, note, until = pool.state[offset], pool.note(offset), pool.until[offset]
-    left, names = max(until - now, 0), (pool.owner[offset], pool.service[offset])
+    left, names, mixed = max(until - now, 0), (pool.owner[offset], pool.service[offset]), max(note.mixed_until - now, 0)
     if state == ALLOCATED:
-        return state, *names, left, note.withdrawn
+        return state, *names, left, mixed, note.withdrawn
     if state == BLOCKED:
-        return state, *names, left if until else None, max(note.held_until - now, 0), pool.token[offset] > 0
+        return state, *names, left if until else None, mixed, max(note.held_until - now, 0), pool.token[offset] > 0
     taken = max(pool.spec.hold_ms, note.hold_ms or (until - pool.since[offset]) // 1_000_000)
-    return state, *names, left, taken, order.index(pool.since[offset]) if pool.owner[offset] else None, pool.token[offset] > 0
+    return state, *names, left, mixed, taken, order.index(pool.since[offset]) if pool.owner[offset] else None, pool.token[offset] > 0
 
 
 class Place:
@@ -145,7 +143,7 @@ class Walk:
 
     def __init__(self, world):
         self.world, self.seen, self.depth = world, set(), 0
-        self.cells, self.edges, self.gaps = Counter(), Counter(), Counter()
+        self.cells, self.edges = Counter(), Counter()
 
     def run(self, *, states=1 << 40):
         """Walk until every state was seen, or that many."""
@@ -210,8 +208,7 @@ class Walk:
             assert cell in TRANSITIONS, f"{call}: {event} in {cell[0]}"
             self.cells[cell] += 1
             states[event.port] = TRANSITIONS[cell]
-            debts[event.port], gap = owed(debts[event.port], event, last[event.port], self.world.hold)
-            self.gaps.update([gap] if gap else [])
+            debts[event.port] = owed(debts[event.port], event, last[event.port], self.world.hold)
         assert all(STATES[new.code(port)] is states[port] for port in self.world.ports), f"{call}: the rows are not what the table says"
         rebooted = isinstance(call, Open) and call.boot != place.ledger.opened["boot"]
         for port in self.world.ports:
@@ -266,34 +263,37 @@ def hold_end(pool, port):
     return pool.note(offset).held_until if pool.state[offset] == BLOCKED else pool.until[offset]
 
 
+def is_kin(event, holder):
+    """Whether what was meant for `holder` finds what it expects with the new one."""
+    return event.owner == holder[0] or event.service == holder[1] != ""
+
+
 def running(debts, now):
     return tuple(debt for debt in debts if debt[2] > now)
 
 
 def owed(debts, event, last, hold):
-    """The debts after `event`, and the known gap it went through; fails where a stranger gets the port before they are paid."""
+    """The debts after `event`; fails where a stranger gets the port before they are paid. Who had it last may have it again."""
     debts, kind = running(debts, event.ts), event.kind
     if kind in ("allocated", "adopted"):
-        strangers = [debt for debt in debts if event.owner != debt[0] and not (event.service and event.service == debt[1])]
-        kin = event.owner == last[0] or event.service == last[1] != ""
-        assert kin or event.reason or not strangers, f"{event} although {debts}"
-        return (*debts, (event.owner, event.service, OPEN)), CHAIN if strangers and not event.reason else ""
+        strangers = [debt for debt in debts if not is_kin(event, debt)]
+        assert not strangers or event.owner == last[0] or event.reason, f"{event} although {debts}"
+        return *debts, (event.owner, event.service, OPEN)
     if kind == "freed":
         assert event.cause == "operator" or not debts, f"{event} although {debts}"
-        return (), ""
+        return ()
     if kind not in ("released", "blocked"):
         assert kind not in ("held", "unblocked") or not debts or event.until >= max(until for _, _, until in debts), (
             f"{event} forgets {debts}"
         )
-        return debts, ""
+        return debts
     end = event.ts if event.cause == "cancelled" else event.ts + hold
     ended = {debt[:2]: debt[2] for debt in debts if debt[2] != OPEN}
     ended |= {debt[:2]: max(end, ended.get(debt[:2], 0)) for debt in debts if debt[2] == OPEN}
     debts = running(((*names, until) for names, until in ended.items()), event.ts)
     if kind == "released" and event.until < max([end, *(until for _, _, until in debts)]):
-        assert event.cause == "cancelled" and event.until >= last[2], f"{event} is short of {debts}"
-        return (), FORGOTTEN
-    return debts, ""
+        raise AssertionError(f"{event} is short of {debts}")
+    return debts
 
 
 ALL, TWO = ("ax", "ay", "bx", "by"), ("ax", "by")
@@ -323,8 +323,7 @@ def main(names):
         walk = Walk(world).run()
         figures = len(walk.seen), sum(walk.edges.values()), walk.depth, len(walk.cells), round(time.process_time() - start)
         print("{}: {:,} states, {:,} calls, {} deep, {} cells, {} s".format(name, *figures), flush=True)
-        for counts in (walk.edges, walk.gaps):
-            print("   ", ", ".join(f"{what} {count:,}" for what, count in counts.most_common()), flush=True)
+        print("   ", ", ".join(f"{what} {count:,}" for what, count in walk.edges.most_common()), flush=True)
 
 
 if __name__ == "__main__":

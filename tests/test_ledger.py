@@ -261,7 +261,8 @@ def by_hand(world, owner, service):
     pool, spec = world.ledger.pool("p", ""), world.ledger.specs["p"]
     views = [pool.view(number) for piece in spec.ports for number in piece]
     held = [view for view in views if view.state is PortState.QUARANTINED]
-    for found in ([view for view in held if view.owner == owner], [view for view in held if service and view.service == service]):
+    kin = [view for view in held if service and view.service == service and pool.note(pool.row(view.port)).mixed_until <= world.now]
+    for found in ([view for view in held if view.owner == owner], kin):
         if found:
             return max(found, key=lambda view: (view.since, view.port)).port
     free = [view for view in views if view.state is PortState.FREE]

@@ -34,7 +34,7 @@ class Model:
         self.specs, self.rows = {}, {}
 
     def row(self, node, pool, port):
-        return self.rows.setdefault((node, pool, port), {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None})
+        return self.rows.setdefault((node, pool, port), dict(state="FREE", owner="", service="", token=0, hold=0, end=None, mixed=0))
 
     def inside(self, pool, port):
         return any(port in piece for piece in self.specs[pool].ports)
@@ -52,8 +52,13 @@ class Model:
         if row["hold"] <= now:
             self.free(row)
 
+    def mix(self, row, service):
+        """Another service takes a port within its hold: by its last owner's hand, or by an adopter's."""
+        if service != row["service"]:
+            row["mixed"] = max(row["mixed"], row["hold"])
+
     def free(self, row):
-        row.update(state="FREE", owner="", service="", hold=0, end=None)
+        row.update(state="FREE", owner="", service="", hold=0, end=None, mixed=0)
 
     def notice(self, row, hold, now):
         if row["state"] == "QUARANTINED" and row["hold"] <= now:
@@ -75,7 +80,7 @@ class Model:
         numbers = [n for piece in self.specs[c.pool].ports for n in piece if c.port in (None, n)]
         quarantined = {n: self.row(c.node, c.pool, n) for n in numbers if self.row(c.node, c.pool, n)["state"] == "QUARANTINED"}
         mine = [n for n, row in quarantined.items() if row["owner"] == c.owner]
-        same = [n for n, row in quarantined.items() if c.service and row["service"] == c.service]
+        same = [n for n, row in quarantined.items() if c.service and row["service"] == c.service and row["mixed"] <= now]
         rows = {n: dict(self.row(c.node, c.pool, n)) for n in numbers}
         for row in rows.values():
             self.notice(row, hold, now)
@@ -93,14 +98,15 @@ class Obedience:
 
     def see(self, event):
         place = (event.node, event.pool, event.port)
-        owner, service, hold, token = self.last.get(place, ("", "", 0, 0))
+        owner, service, hold, token, mixed = self.last.get(place, ("", "", 0, 0, 0))
         if event.kind == "allocated":
-            mine = event.owner == owner or (event.service and event.service == service)
+            mine = event.owner == owner or (event.service and event.service == service and event.ts >= mixed)
             assert mine or event.ts >= hold, (
                 f"{place} went from {owner}/{service} to {event.owner}/{event.service} {hold - event.ts} ns early"
             )
         if event.kind in ("allocated", "adopted"):
             assert event.token == event.seq > token
+            mixed = max(mixed, hold) if event.service != service else mixed
             owner, service, token = event.owner, event.service, event.token
         if event.kind in ("released", "held", "unblocked"):
             assert event.until >= hold, "a hold was shortened"
@@ -108,7 +114,7 @@ class Obedience:
         if event.kind == "freed":
             assert event.cause == "operator" or event.ts >= hold
             hold = 0
-        self.last[place] = (owner, service, hold, token)
+        self.last[place] = (owner, service, hold, token, mixed)
 
 
 OWNERS = ("a", "b", "c", "d")
@@ -201,6 +207,7 @@ class Core(RuleBasedStateMachine):
                     if not (reuse and port == begun.port):
                         model.notice(row, hold, now)
                 row = model.row(command.node, command.pool, begun.port)
+                model.mix(row, command.service)
                 row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=begun.seq)
             case Adopt():
                 row = model.row(command.node, command.pool, command.port)
@@ -209,6 +216,8 @@ class Core(RuleBasedStateMachine):
                     return
                 if held is not None or row["state"] == "ALLOCATED":
                     raise errors.OwnerConflict("")
+                row["hold"] = max(row["hold"], now + hold if row["state"] == "BLOCKED" else 0)
+                model.mix(row, command.service)
                 row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None)
             case Release():
                 lease = command.lease

@@ -1,0 +1,287 @@
+"""Ends quarantines: asks the witnesses about the ports that wait for their answer, and records what is complete.
+
+Rule: one task a proxy, whatever the number of ports; all its open cases go into one round of questions. A round is
+followed by a pause of 5 ms that doubles up to 500 ms while nothing changes, and that a new case, a witness's own
+wake-up or a changed set of proxies cuts short. Nothing is asked while nothing waits. What answers mean is `_evidence`'s business,
+and whether they free a port the machine's.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+
+from portfsm import commands
+from portfsm._evidence import Cases, Place
+from portfsm._log import warn
+from portfsm._pool import ALLOCATED, QUARANTINED
+from portfsm.errors import InvalidValue, PortfsmError
+from portfsm.evidence import Evidence, Verdict, Witness
+from portfsm.specs import check_seconds, check_text
+from portfsm.states import EventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from anyio.abc import TaskGroup
+
+    from portfsm._engine import Engine
+    from portfsm._evidence import Case
+    from portfsm.events import Event
+    from portfsm.values import Lease
+
+    AddressOf = Mapping[str, str] | Callable[[str], str]
+
+__all__ = ["Warden", "check_witnesses"]
+
+_FIRST_PAUSE_NS = 5_000_000
+_LAST_PAUSE_NS = 500_000_000
+_LOOPBACK = "127.0.0.1"
+
+
+def check_witnesses(witnesses: Iterable[Witness]) -> tuple[Witness, ...]:
+    """Return `witnesses` as a tuple if each is one, else raise `InvalidValue`."""
+    found = tuple(witnesses)
+    for witness in found:
+        if isinstance(witness, type) or not isinstance(witness, Witness):
+            raise InvalidValue(f"a witness has proxy, fallback_s, check(), changed(), not so {witness!r}", name="witnesses", value=witness)
+        check_text("proxy", witness.proxy, required=True)
+        if witness.fallback_s is not None:
+            check_seconds("fallback_s", witness.fallback_s)
+    return found
+
+
+class Warden:
+    """All witnesses of one manager. Made and used on its loop."""
+
+    def __init__(self, engine: Engine, tasks: TaskGroup, *, address_of: AddressOf | None = None) -> None:
+        """Take up what the log leaves open, and follow the engine from now on."""
+        self.cases = Cases()
+        self._engine = engine
+        self._tasks = tasks
+        self._address_of = address_of
+        self._posts: dict[str, _Post] = {}
+        self._ripe: dict[Place, int] = {}
+        """Ports to look at again, and when (log time): their evidence is complete, their floor is not over."""
+        self._look = anyio.Event()
+        self._news = anyio.Event()
+        self.cases.restore(engine.ahead)
+        engine.on_commit = self._take_events
+        tasks.start_soon(self._ripen)
+
+    # ------------------------------------------------------------------ what happens to ports
+
+    def _take_events(self, events: Sequence[Event]) -> None:
+        if self.cases.take_events(events):
+            self._wake_posts()
+        for event in events:
+            if event.kind is EventKind.RELEASED:
+                self._look_at((Place(event.node, event.pool, event.port),))
+            elif event.kind is EventKind.PROXY_LEFT:
+                self._look_at(self.cases.open)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+    def _wake_posts(self) -> None:
+        for post in self._posts.values():
+            post.wake.set()
+
+    # ------------------------------------------------------------------ witnesses
+
+    async def join(self, witness: Witness) -> None:
+        """Require this proxy's evidence from now on; returns when that is durable."""
+        present = self._posts.get(witness.proxy)
+        if present is not None and present.witness is not witness:
+            raise InvalidValue(
+                f"proxy {witness.proxy!r} has another witness here: give each proxy instance its own name",
+                name="proxy",
+                value=witness.proxy,
+            )
+        self._engine.submit(commands.Join(witness.proxy))
+        if present is None:
+            post = self._posts[witness.proxy] = _Post(self, witness)
+            self._tasks.start_soon(post.run)
+        await self._engine.settle()
+
+    async def leave(self, proxy: str, *, reason: str) -> None:
+        """Require it no more."""
+        self._engine.submit(commands.Leave(proxy, reason=reason))
+        if (post := self._posts.pop(proxy, None)) is not None:
+            post.scope.cancel()
+        await self._engine.settle()
+
+    def host(self, node: str) -> str:
+        """What proxies call a node."""
+        if callable(self._address_of):
+            return self._address_of(node)
+        if self._address_of is not None and node in self._address_of:
+            return self._address_of[node]
+        return node or _LOOPBACK
+
+    # ------------------------------------------------------------------ conclusions
+
+    def is_complete(self, case: Case) -> bool:
+        """Whether every required proxy has let go of the case's port."""
+        bounds = {proxy: post.witness.fallback_s for proxy, post in self._posts.items()}
+        return self.cases.is_complete(case, self._engine.ahead.required, bounds, self._engine.now())
+
+    def evidence_for(self, lease: Lease) -> str:
+        """That every proxy has let go of a withdrawn lease's port, for the event's reason; empty while one has not."""
+        case = self.cases.open.get(Place(lease.node, lease.pool, lease.port))
+        return case.why_clear(self._engine.ahead.required) if case is not None and self.is_complete(case) else ""
+
+    def conclude(self, cases: Iterable[Case]) -> None:
+        """End the quarantines whose evidence is complete."""
+        complete = [case for case in cases if self.cases.open.get(case.place) is case and self.is_complete(case)]
+        for case in complete:
+            self._free(case)
+        if complete:
+            self._tell()
+
+    def _free(self, case: Case) -> None:
+        node, name, port = case.place
+        pool = self._engine.ahead.pool(name, node)
+        offset = pool.row(port)
+        if offset < 0 or pool.state[offset] != QUARANTINED:
+            return  # withdrawn, and its replica still drains
+        due = pool.evidence_frees_at(offset)
+        if due > self._engine.now():
+            self._look_at((case.place,), due)
+            return
+        reason = case.why_clear(self._engine.ahead.required)[: commands.REASON_LIMIT]
+        with suppress(PortfsmError):  # the manager is being left, or its journal failed: reopening asks again
+            self._engine.submit(commands.Clear(name, port, node=node, reason=reason))
+
+    def _look_at(self, places: Iterable[Place], when: int = 0) -> None:
+        for place in places:
+            self._ripe[place] = when
+        self._look.set()
+
+    async def _ripen(self) -> None:
+        """Look again at complete cases when their floor is over."""
+        while True:
+            self._look = anyio.Event()
+            now = self._engine.now()
+            ripe = [place for place, when in self._ripe.items() if when <= now]
+            for place in ripe:
+                del self._ripe[place]
+            self.conclude(case for place in ripe if (case := self.cases.open.get(place)) is not None)
+            if not self._look.is_set():
+                await self.pause(self._look, min(self._ripe.values()) - now if self._ripe else None)
+
+    async def wait_clear(self, lease: Lease, *, timeout_s: float | None) -> bool:
+        """Whether every required proxy let go of a withdrawn or released port in time."""
+        place, engine = Place(lease.node, lease.pool, lease.port), self._engine
+        end = None if timeout_s is None else engine.now() + round(timeout_s * 1e9)
+        while (case := self.cases.open.get(place)) is not None and not self.is_complete(case):
+            engine.check_open()
+            left = None if end is None else end - engine.now()
+            if left is not None and left <= 0:
+                return False
+            await self.pause(self._news, left)
+        pool = engine.ahead.pool(lease.pool, lease.node)
+        offset = pool.row(lease.port)
+        if case is None and offset >= 0 and pool.state[offset] == ALLOCATED and pool.token[offset] == lease.token:
+            raise InvalidValue("nobody has told the proxies: withdraw(lease) or release(lease) first", name="lease", value=lease)
+        return True
+
+    async def pause(self, event: anyio.Event, ns: int | None) -> None:
+        """Until the event is set, and no longer than `ns` nanoseconds of the clock."""
+        if ns is None:
+            await event.wait()
+            return
+        clock = self._engine.clock
+        async with anyio.create_task_group() as tasks:
+
+            async def sleep() -> None:
+                await clock.sleep_until(clock.boot_ns() + ns)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(sleep)
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+    def explain(self, place: Place) -> str:
+        """Which proxies still hold a port, in words; empty when none is asked."""
+        case = self.cases.open.get(place)
+        return "" if case is None else case.why_held(self._engine.ahead.required)
+
+
+@attrs.define(eq=False)
+class _Post:
+    """One witness at work."""
+
+    warden: Warden
+    witness: Witness
+    wake: anyio.Event = attrs.field(factory=anyio.Event)
+    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    told: dict[Place, int] = attrs.field(factory=dict)
+    """Ports that the proxy was asked to take out of service, each with the `since` it was asked for."""
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        with self.scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listen)
+                await self._ask_for_ever()
+
+    async def _listen(self) -> None:
+        try:
+            async for _ in self.witness.changed():
+                self.wake.set()
+        except Exception as error:  # noqa: BLE001  (a witness must not raise; one that does is polled)
+            warn("witness_failed", proxy=self.witness.proxy, error=repr(error))
+
+    async def _ask_for_ever(self) -> None:
+        pause = _FIRST_PAUSE_NS
+        while True:
+            self.wake = anyio.Event()
+            cases = self.warden.cases.unclear(self.witness.proxy)
+            if cases:
+                await self._round(cases)
+            if not self.wake.is_set():
+                await self.warden.pause(self.wake, pause if cases else None)
+            pause = _FIRST_PAUSE_NS if self.wake.is_set() else min(2 * pause, _LAST_PAUSE_NS)
+
+    async def _round(self, cases: list[Case]) -> None:
+        questions = [(self.warden.host(case.place.node), case.place.port, case.since) for case in cases]
+        try:
+            await self._take_out(cases, questions)
+            answers = await self._ask(questions)
+        except Exception as error:  # noqa: BLE001  (as above; silence is the safe answer)
+            warn("witness_failed", proxy=self.witness.proxy, error=repr(error))
+            answers = [self._silence(since, repr(error)) for _, _, since in questions]
+        for case, answer in zip(cases, answers, strict=False):
+            self.warden.cases.take_answer(case.place, answer)
+        by_time = self.witness.fallback_s is not None
+        self.warden.conclude(case for case in cases if by_time or self._is_clear(case))
+
+    def _is_clear(self, case: Case) -> bool:
+        answer = case.answers.get(self.witness.proxy)
+        return answer is not None and answer.verdict is Verdict.CLEAR
+
+    async def _ask(self, questions: list[tuple[str, int, int]]) -> Sequence[Evidence]:
+        many: Any = getattr(self.witness, "check_many", None)
+        if many is not None:
+            answers: Sequence[Evidence] = await many(questions)
+            return answers
+        return [await self.witness.check(*question) for question in questions]
+
+    async def _take_out(self, cases: list[Case], questions: list[tuple[str, int, int]]) -> None:
+        withdraw: Any = getattr(self.witness, "withdraw", None)
+        if withdraw is None:
+            return
+        self.told = {place: since for place, since in self.told.items() if place in self.warden.cases.open}
+        for case, question in zip(cases, questions, strict=True):
+            if self.told.get(case.place) != case.since and self.warden.cases.open.get(case.place) is case:
+                self.told[case.place] = case.since
+                await withdraw(*question)
+
+    def _silence(self, since: int, reason: str) -> Evidence:
+        return Evidence(self.witness.proxy, "", since, Verdict.UNKNOWN, None, reason, 0, 0)
