@@ -42,7 +42,8 @@ def _check_reason(value: str, *, required: bool, name: str = "reason") -> None:
     check_text(name, value, required=required, limit=REASON_LIMIT)
 
 
-def _check_lease(value: object) -> None:
+def check_lease(value: object) -> None:
+    """Raise `InvalidValue` unless `value` is a lease."""
     if not isinstance(value, Lease):
         raise InvalidValue(f"lease must be what allocate() or adopt() returned, not {value!r}", name="lease", value=value)
 
@@ -82,7 +83,7 @@ class Release:
 
     def __attrs_post_init__(self) -> None:
         if type(self.lease) is not Lease:
-            _check_lease(self.lease)
+            check_lease(self.lease)
         if self.block is not None:
             _check_reason(self.block, required=True, name="block")
         if self.for_s is not None:
@@ -95,7 +96,7 @@ class Release:
 class Withdraw:
     """The proxies were told to stop routing to the lease's port; its owner still drains."""
 
-    lease: Lease = attrs.field(validator=lambda _, __, value: _check_lease(value))
+    lease: Lease = attrs.field(validator=lambda _, __, value: check_lease(value))
 
 
 @attrs.frozen

@@ -199,6 +199,7 @@ class PortManager:
         unblocked. Raises `StaleLease` when the port has had another lease since; nothing is changed then.
         """
         engine = self._engine
+        commands.check_lease(lease)
         evidence = self._warden.evidence_for(lease) if block is None else ""
         engine.submit(commands.Release(lease, block=block, for_s=for_s, evidence=evidence))
         await engine.settle()
@@ -218,6 +219,7 @@ class PortManager:
         """
         if timeout_s is not None:
             check_seconds("timeout_s", timeout_s)
+        commands.check_lease(lease)
         await checkpoint_if_cancelled()
         return await self._warden.wait_clear(lease, timeout_s=timeout_s)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from portfsm import _decide
-from portfsm.commands import Adopt, Allocate, Block, Sweep
-from portfsm.errors import OwnerConflict, PoolExhausted, PortOutOfRange
+from portfsm.commands import Adopt, Allocate, Block, ReleaseOwner, Sweep
+from portfsm.errors import OwnerConflict, PoolExhausted, PortOutOfRange, PortUnavailable
 
 # ---------------------------------------------------------------------- beginning a lease
 
@@ -188,3 +188,31 @@ def test_two_claims_on_one_port_merged_into_one(world):
         with pytest.raises(OwnerConflict) as caught:
             world.decide(Adopt("p", port, owner="a", service=service))
         assert (caught.value.port, caught.value.holder, caught.value.claimant) == (100, "a", "a")
+
+
+def test_a_service_inherits_a_running_hold_from_its_own_owner(world):
+    """a serves x, then y on the same port; b of y would get x's stale traffic."""
+    world.release(world.allocate("a", service="x", port=100))
+    world.pass_time(1)
+    world.release(world.allocate("a", service="y", port=100))
+    with pytest.raises(PortUnavailable):
+        world.allocate("b", service="y", port=100)
+    assert world.allocate("b", service="y").port != 100
+    world.pass_time(9)
+    assert world.allocate("c", service="y", port=100).port == 100, "x's hold is over, and y may have its own back"
+
+
+def test_a_service_inherits_a_running_hold_from_an_adopter(world):
+    world.release(world.allocate("a", service="x", port=100))
+    world.do(Adopt("p", 100, owner="b", service="y"))
+    world.do(ReleaseOwner("b"))
+    with pytest.raises(PortUnavailable):
+        world.allocate("c", service="y", port=100)
+
+
+def test_an_adoption_swallows_the_hold_that_a_block_owes(world):
+    world.allocate("a", service="x", port=100)
+    world.do(Block("p", 100, reason="r"))
+    world.do(Adopt("p", 100, owner="b", service="y"))
+    world.do(ReleaseOwner("b", cause="cancelled"))
+    assert world.state(100) == "QUARANTINED"

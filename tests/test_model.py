@@ -27,6 +27,9 @@ SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
 
+FRESH = {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None, "mixed": 0}
+
+
 class Model:
     """Rows are dicts {state, owner, service, token, hold, end}: `hold` ends a hold, `end` a block (None: never)."""
 
@@ -34,7 +37,7 @@ class Model:
         self.specs, self.rows = {}, {}
 
     def row(self, node, pool, port):
-        return self.rows.setdefault((node, pool, port), dict(state="FREE", owner="", service="", token=0, hold=0, end=None, mixed=0))
+        return self.rows.setdefault((node, pool, port), dict(FRESH))
 
     def inside(self, pool, port):
         return any(port in piece for piece in self.specs[pool].ports)

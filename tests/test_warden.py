@@ -1,0 +1,424 @@
+"""Quarantines that end by evidence: the manager, real logs, every loop, and proxies that say what the test wants."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import attrs
+import pytest
+
+from portfsm import Evidence, InvalidValue, PoolExhausted, PoolSpec, PortState, Verdict, open_manager
+
+pytestmark = pytest.mark.anyio
+
+
+class Proxy:
+    """A witness whose proxy does as it is told: `routes` holds the ports it would still connect to."""
+
+    def __init__(self, name="proxy", *, fallback_s=None, word=Verdict.HELD):
+        self.proxy, self.fallback_s, self.word = name, fallback_s, word
+        self.routes, self.asked, self.incarnation, self.generation = None, [], "1", 7
+        self._news = anyio.Event()
+
+    def let_go(self, *ports):
+        """From now on these are clear; the witness hears of it at once."""
+        self.routes = (self.routes if self.routes is not None else set(range(65536))) - set(ports)
+        self.tell()
+
+    def tell(self):
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def check(self, host, port, since):
+        self.asked.append((host, port, since))
+        held = self.routes is None or port in self.routes
+        return Evidence(
+            self.proxy, self.incarnation, since, self.word if held else Verdict.CLEAR, self.generation, "worker 5 still has it", 0, 0
+        )
+
+    async def changed(self):
+        while True:
+            await self._news.wait()
+            yield
+
+
+@pytest.fixture
+def opened(log, clock):
+    def make(*proxies, hold_s=10.0, **options):
+        spec = PoolSpec("http", ports="30000-30001", hold_s=hold_s, **options)
+        return open_manager(log.handle(), pools=[spec], clock=clock, witnesses=proxies)
+
+    return make
+
+
+async def until(true):
+    with anyio.fail_after(10):
+        while not true():
+            await anyio.lowlevel.checkpoint()
+
+
+async def settle():
+    for _ in range(200):
+        await anyio.lowlevel.checkpoint()
+
+
+def state(manager, port=30000):
+    return manager.port("http", port).state.value
+
+
+async def released(manager, *, owner="a", service="x"):
+    lease = await manager.allocate("http", owner=owner, service=service)
+    await manager.release(lease)
+    return lease
+
+
+async def test_a_port_waits_out_its_hold_though_every_proxy_has_let_go(opened, log):
+    proxy, second = Proxy(), Proxy("second")
+    async with opened(proxy, second) as manager:
+        lease = await released(manager)
+        proxy.let_go(30000)
+        await settle()
+        assert state(manager) == "QUARANTINED", "one of two is not all"
+        second.let_go(30000)
+        await until(lambda: state(manager) == "FREE")
+    freed = next(event for event in log.events() if event.kind == "freed")
+    assert (freed.cause, freed.port) == ("evidence", lease.port)
+    assert freed.reason == "proxy: clear at generation 7; second: clear at generation 7"
+    assert ("127.0.0.1", 30000, lease.token + 1) in proxy.asked
+
+
+async def test_a_waiter_sleeps_on_when_evidence_frees_its_port(opened):
+    proxy = Proxy()
+    async with opened(proxy) as manager, anyio.create_task_group() as tasks:
+        await manager.allocate("http", owner="b")
+        await released(manager, owner="a")
+        got = []
+
+        async def wait():
+            got.append(await manager.allocate("http", owner="c", wait_s=None))
+
+        tasks.start_soon(wait)
+        await settle()
+        assert not got
+        proxy.let_go(30001)
+        await until(lambda: got)
+
+
+@pytest.mark.parametrize("word", [Verdict.HELD, Verdict.UNKNOWN])
+async def test_a_hold_that_is_over_frees_what_a_proxy_still_has(opened, clock, word):
+    proxy = Proxy(word=word)
+    async with opened(proxy) as manager:
+        await released(manager)
+        await released(manager, owner="b", service="y")
+        clock.advance(1000)
+        await settle()
+        assert await manager.sweep() == ()
+        with pytest.raises(PoolExhausted):
+            await manager.allocate("http", owner="c")
+        await until(lambda: "worker 5 still has it" in manager.explain("http", 30000))
+        assert f"proxy says {word.value}" in manager.explain("http", 30000)
+        assert (await manager.allocate("http", owner="a", service="x")).port == 30000, "its own service needs no evidence"
+        proxy.let_go(30001)
+        await until(lambda: state(manager, 30001) == "FREE")
+
+
+async def test_silence_keeps_a_port_for_ever_though_the_pool_says_free(opened, clock, log):
+    proxy = Proxy()
+    async with opened(proxy, on_silence="free") as manager:
+        await released(manager)
+        clock.advance(10)
+        (freed,) = await manager.sweep()
+        assert (freed.cause, freed.reason) == ("elapsed", "without evidence of proxy")
+
+
+async def test_the_end_of_a_second_lease_is_proven_by_an_answer_to_the_first(opened):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        first = await released(manager)
+        await until(lambda: proxy.asked)
+        again = await manager.allocate("http", owner="a", service="x")
+        proxy.let_go(30000)
+        await settle()
+        assert (again.port, state(manager)) == (first.port, "ALLOCATED")
+        proxy.routes.add(30000)
+        await manager.release(again)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+
+
+async def test_evidence_ends_a_hold_before_its_floor(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy, floor_s=2.0) as manager:
+        await released(manager)
+        proxy.let_go(30000)
+        await settle()
+        clock.advance(1.9)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+        clock.advance(0.1)
+        await until(lambda: state(manager) == "FREE")
+
+
+async def test_a_drained_port_waits_after_its_replica_has_stopped(opened, log):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        lease = await manager.allocate("http", owner="a", service="x")
+        await manager.withdraw(lease)
+        proxy.let_go(30000)
+        assert await manager.wait_clear(lease)
+        assert state(manager) == "ALLOCATED"
+        await manager.release(lease)
+        assert state(manager) == "FREE"
+    assert log.kinds()[-4:] == ["allocated", "withdrawn", "released", "freed"]
+    released, freed = [event for event in log.events() if event.kind in ("released", "freed")]
+    assert (released.ts, freed.cause) == (freed.ts, "evidence")
+
+
+async def test_a_floor_is_skipped_by_draining_first(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy, floor_s=2.0) as manager:
+        lease = await manager.allocate("http", owner="a", service="x")
+        await manager.withdraw(lease)
+        proxy.let_go(30000)
+        assert await manager.wait_clear(lease)
+        await manager.release(lease)
+        assert state(manager) == "QUARANTINED"
+        clock.advance(2)
+        await until(lambda: state(manager) == "FREE")
+
+
+async def test_waiting_for_proxies_never_ends_or_ends_too_early(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy) as manager, anyio.create_task_group() as tasks:
+        lease = await manager.allocate("http", owner="a", service="x")
+        with pytest.raises(InvalidValue, match="withdraw"):
+            await manager.wait_clear(lease)
+        await manager.withdraw(lease)
+        assert not await manager.wait_clear(lease, timeout_s=0)
+        found = []
+
+        async def wait():
+            found.append(await manager.wait_clear(lease, timeout_s=3))
+
+        tasks.start_soon(wait)
+        await settle()
+        clock.advance(2.9)
+        await settle()
+        assert not found
+        clock.advance(0.1)
+        await until(lambda: found)
+        assert found == [False]
+
+
+async def test_a_controller_that_died_forgets_whom_it_had_to_ask(opened, clock, log):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        await released(manager)
+    async with opened() as manager:
+        clock.advance(1000)
+        await settle()
+        assert await manager.sweep() == ()
+        assert "proxy was not heard" in manager.explain("http", 30000)
+        proxy.let_go(30000)
+        await manager.join(proxy)
+        await until(lambda: state(manager) == "FREE")
+    assert log.kinds().count("proxy_joined") == 1
+
+
+async def test_a_proxy_that_is_gone_for_good_holds_ports_for_ever(opened, clock):
+    proxy, gone = Proxy(), Proxy("gone")
+    async with opened(proxy, gone) as manager:
+        await released(manager)
+        proxy.let_go(30000)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+        await manager.leave("gone", reason="scaled in")
+        await until(lambda: state(manager) == "FREE")
+        await manager.leave("proxy", reason="scaled in")
+        await manager.leave("proxy", reason="scaled in")
+        await released(manager)
+        await settle()
+        assert state(manager) == "QUARANTINED", "an empty all is no evidence"
+        clock.advance(10)
+        assert [event.cause for event in await manager.sweep()] == ["elapsed"]
+
+
+async def test_a_proxy_that_was_restarted_is_believed_what_it_said_before(opened, clock):
+    proxy, second = Proxy(), Proxy("second")
+    async with opened(proxy, second) as manager:
+        await released(manager)
+        await released(manager, owner="b", service="y")
+        proxy.let_go(30000)
+        await until(lambda: not manager.explain("http", 30000).count("proxy says"))
+        proxy.incarnation, proxy.routes = "2", {30000, 30001}
+        proxy.tell()
+        await until(lambda: "proxy " in manager.explain("http", 30000))
+        await settle()
+        clock.advance(1)
+        await until(lambda: "proxy says HELD" in manager.explain("http", 30000))
+        second.let_go(30000, 30001)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+
+
+async def test_a_proxy_that_went_back_to_an_older_configuration_is_believed(opened, clock):
+    proxy, second = Proxy(), Proxy("second")
+    async with opened(proxy, second) as manager:
+        await released(manager)
+        await released(manager, owner="b", service="y")
+        proxy.let_go(30000)
+        await until(lambda: "proxy says" not in manager.explain("http", 30000))
+        proxy.generation, proxy.routes = 3, {30000, 30001}
+        proxy.tell()
+        await until(lambda: "proxy " in manager.explain("http", 30000))
+        await settle()
+        clock.advance(1)
+        second.let_go(30000, 30001)
+        await until(lambda: "proxy says HELD" in manager.explain("http", 30000))
+        assert state(manager) == "QUARANTINED"
+
+
+async def test_evidence_ends_what_an_operator_asked_for(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        proxy.let_go(30000)
+        await manager.hold("http", 30000, hold_s=50)
+        await settle()
+        clock.advance(49)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+        clock.advance(1)
+        await until(lambda: state(manager) == "FREE")
+
+
+async def test_a_silent_proxy_with_a_bound_of_its_own_holds_ports_for_ever(opened, clock):
+    proxy = Proxy(word=Verdict.UNKNOWN, fallback_s=30)
+    async with opened(proxy) as manager:
+        await released(manager)
+        await settle()
+        clock.advance(29)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+        clock.advance(1)
+        await until(lambda: state(manager) == "FREE")
+
+
+async def test_a_held_port_is_freed_by_a_bound_meant_for_silence(opened, clock):
+    proxy = Proxy(word=Verdict.HELD, fallback_s=30)
+    async with opened(proxy) as manager:
+        await released(manager)
+        await settle()
+        clock.advance(1000)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+
+
+async def test_a_witness_that_raises_takes_the_manager_down(opened):
+    class Broken(Proxy):
+        broken = True
+
+        async def check(self, host, port, since):
+            if self.broken:
+                raise RuntimeError("no such socket")
+            return await super().check(host, port, since)
+
+        def changed(self):
+            raise NotImplementedError
+
+    proxy = Broken()
+    async with opened(proxy) as manager:
+        await released(manager)
+        await until(lambda: "no such socket" in manager.explain("http", 30000))
+        assert state(manager) == "QUARANTINED"
+
+
+async def test_proxies_are_asked_though_nothing_waits(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        await manager.allocate("http", owner="a")
+        for _ in range(5):
+            clock.advance(1)
+            await settle()
+        assert proxy.asked == []
+
+
+async def test_every_port_takes_a_question_of_its_own(log, clock):
+    class Many(Proxy):
+        rounds = 0
+
+        async def check_many(self, places):
+            self.rounds += 1
+            return [await self.check(*place) for place in places]
+
+    proxy = Many()
+    spec = PoolSpec("http", ports="30000-30999", hold_s=10)
+    async with open_manager(log.handle(), pools=[spec], clock=clock, witnesses=[proxy]) as manager:
+        leases = [await manager.allocate("http", owner=f"r{n}", service=f"s{n}") for n in range(100)]
+        await settle()
+        async with anyio.create_task_group() as tasks:
+            for lease in leases:
+                tasks.start_soon(manager.release, lease)
+        await until(lambda: len({port for _, port, _ in proxy.asked}) == 100)
+        assert proxy.rounds < 20
+        proxy.let_go(*range(30000, 30100))
+        await until(lambda: manager.statistics().free == 1000)
+
+
+async def test_a_port_is_left_in_the_proxy_though_the_witness_could_take_it_out(opened):
+    class Able(Proxy):
+        async def withdraw(self, host, port, since):
+            withdrawn.append((host, port, since))
+            self.let_go(port)
+
+    withdrawn = []
+    async with opened(Able()) as manager:
+        lease = await released(manager)
+        await until(lambda: state(manager) == "FREE")
+        assert withdrawn == [("127.0.0.1", 30000, lease.token + 1)]
+
+
+async def test_a_cancelled_lease_pays_off_an_earlier_one_that_no_proxy_let_go_of(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        await released(manager)
+        clock.advance(100)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await manager.allocate("http", owner="a", service="x")
+        await settle()
+        assert state(manager) == "QUARANTINED"
+
+
+async def test_two_witnesses_speak_for_one_proxy(opened):
+    async with opened(Proxy()) as manager:
+        with pytest.raises(InvalidValue, match="another witness"):
+            await manager.join(Proxy())
+
+
+@pytest.mark.parametrize("junk", [None, Proxy, "proxy", attrs.make_class("Half", ["proxy"])("p")])
+async def test_junk_becomes_a_witness(opened, junk):
+    async with opened() as manager:
+        with pytest.raises(InvalidValue, match="witness"):
+            await manager.join(junk)
+        assert manager.seq == 2
+
+
+async def test_nobody_is_told_of_a_manager_that_was_left(opened):
+    proxy = Proxy()
+    context = opened(proxy)
+    manager = await context.__aenter__()
+    lease = await manager.allocate("http", owner="a")
+    await manager.release(lease)
+    await context.__aexit__(None, None, None)
+    with anyio.fail_after(5), pytest.raises(Exception, match="left"):
+        await manager.wait_clear(lease)
+
+
+async def test_a_node_is_called_by_a_name_that_proxies_do_not_know(log, clock):
+    proxy = Proxy()
+    spec = PoolSpec("http", ports="30000-30001", hold_s=10)
+    async with open_manager(log.handle(), pools=[spec], clock=clock, witnesses=[proxy], address_of={"n1": "10.0.0.1"}) as manager:
+        for node in ("", "n1", "n2"):
+            await manager.release(await manager.allocate("http", owner="a", node=node))
+        await until(lambda: {host for host, _, _ in proxy.asked} == {"127.0.0.1", "10.0.0.1", "n2"})
+        assert manager.port("http", 30000, node="n2").state is PortState.QUARANTINED
