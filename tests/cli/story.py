@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -108,6 +109,16 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | more
 
 
+def hear_interrupts() -> None:
+    """In a child, before its program: a suite that runs in the background ignores SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _on_its_terminal() -> None:
+    hear_interrupts()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """A process on a terminal of its own."""
 
@@ -116,7 +127,7 @@ class Terminal:
         fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.process = subprocess.Popen(
             program, cwd=cwd, env=env or environment(), stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  (Ctrl-C needs it; no threads here)
+            preexec_fn=_on_its_terminal,  # noqa: PLW1509  (Ctrl-C needs it; no threads here)
         )  # fmt: skip
         os.close(inside)
         self.seen = ""

@@ -36,7 +36,10 @@ class Follower:
 
     def __init__(self, log, *options):
         program = [sys.executable, "-m", "portfsm", "log", str(log), "--follow", *options]
-        self.process = subprocess.Popen(program, env=INTERRUPTIBLE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            program, env=INTERRUPTIBLE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=story.hear_interrupts,  # noqa: PLW1509  (no threads here)
+        )  # fmt: skip
         self._rest = b""
         self.lines = []
 
