@@ -30,6 +30,8 @@ CANCELLATION = "tests/test_cancellation.py"
 ENDINGS = "tests/test_endings.py"
 CLOCKS = "tests/test_clocks.py"
 TIME = "tests/test_time.py"
+EVIDENCE = "tests/test_evidence.py"
+WARDEN = "tests/test_warden.py"
 DISK = "journals/_disk.py"
 MEND = "journals/_mend.py"
 WRITER = "journals/_writer.py"
@@ -242,7 +244,7 @@ MUTANTS = [
     ),
     Mutant(
         "a second release forgets the hold that runs",
-        "_decide.py",
+        "_draft.py",
         "        if full > until:",
         "        if full:",
         (f"{ENDINGS}::test_an_earlier_hold_that_a_short_second_lease_cuts_off",),
@@ -250,9 +252,59 @@ MUTANTS = [
     Mutant(
         "a block forgets the hold that runs",
         "_ledger.py",
-        "            held_until = pool.until[offset]\n",
-        "            held_until = 0\n",
+        "held_until = pool.until[offset] if kind is EventKind.BLOCKED and pool.until[offset] > event.ts else 0",
+        "held_until = 0",
         (f"{ENDINGS}", "tests/test_machine.py::test_a_hold_forgotten_over_a_block"),
+    ),
+    Mutant(
+        "a service inherits what its owner took over",
+        "_pool.py",
+        " or self.note(offset).mixed_until > now_ns",
+        "",
+        ("tests/test_choice.py::test_a_service_inherits_a_running_hold_from_its_own_owner",),
+    ),
+    # ---- evidence
+    Mutant(
+        "no floor",
+        "_pool.py",
+        "return self.since[offset] + math.ceil(self.spec.floor_s * 1e9)",
+        "return self.since[offset]",
+        (f"{WARDEN}::test_evidence_ends_a_hold_before_its_floor",),
+    ),
+    Mutant(
+        "an answer to an earlier question counts",
+        "_evidence.py",
+        "if case is not None and case.since == answer.since:",
+        "if case is not None:",
+        (f"{EVIDENCE}::test_an_answer_to_another_question_counts",),
+    ),
+    Mutant(
+        "an empty all is evidence",
+        "_evidence.py",
+        "return bool(required) and all(",
+        "return all(",
+        (f"{EVIDENCE}::test_an_empty_all_is_evidence",),
+    ),
+    Mutant(
+        "a proxy without a witness has let go",
+        "_evidence.py",
+        "proxy in bounds and case.has_let_go(proxy, bounds[proxy], now_ns)",
+        "case.has_let_go(proxy, bounds.get(proxy, 0), now_ns)",
+        (f"{EVIDENCE}::test_a_proxy_without_a_witness_has_let_go",),
+    ),
+    Mutant(
+        "a restarted proxy is believed what it said before",
+        "_evidence.py",
+        "            case.answers.pop(answer.proxy, None)\n",
+        "            pass\n",
+        (f"{EVIDENCE}::test_what_a_proxy_said_before_it_changed_stands",),
+    ),
+    Mutant(
+        "the end of a hold frees what a proxy still has",
+        "_pool.py",
+        'return bool(self.proxies) and self.spec.on_silence == "keep"',
+        "return False",
+        (f"{WARDEN}::test_a_hold_that_is_over_frees_what_a_proxy_still_has",),
     ),
     Mutant(
         "time starts at the wall clock, whatever was recorded",
