@@ -27,7 +27,7 @@ OUTSIDE = {"anyio", "asyncio", "fcntl", "multiprocessing", "os", "pathlib", "ran
 """What knows a clock, a file, a thread, a loop or luck."""
 PURE = 2
 """The highest floor that imports none of them."""
-EXTRAS = {"h11", "httpx"}
+EXTRAS = {"h11"}
 """What witnesses of proxies that speak HTTP may import: the extra `agent`."""
 ENVIRONMENT = {("specs", "os")}
 """`PoolSpec.from_env` reads the environment, and says so in its name."""

@@ -1,5 +1,7 @@
 """What can tell whether a proxy may still route to a port, one kind of proxy a module. The words are in `portfsm.evidence`."""
 
+from portfsm.witnesses.envoy import EnvoyWitness
+from portfsm.witnesses.nginx import NginxWitness
 from portfsm.witnesses.process import ProcessWitness
 
-__all__ = ["ProcessWitness"]
+__all__ = ["EnvoyWitness", "NginxWitness", "ProcessWitness"]

@@ -46,10 +46,11 @@ class Finding:
 
 
 async def answer(
-    proxy: str, places: Sequence[Place], look: Callable[[], Awaitable[Sequence[Finding]]], *, deadline_s: float = DEADLINE_S
+    proxy: str, places: Sequence[Place], look: Callable[[], Awaitable[Sequence[Finding]]], *, deadline_s: float | None = None
 ) -> tuple[Evidence, ...]:
     """The evidence of one look, in the order of `places`. Never raises but when cancelled."""
     asked_at = boot_ns()
+    deadline_s = DEADLINE_S if deadline_s is None else deadline_s
     try:
         with anyio.fail_after(deadline_s):
             findings = await look()
