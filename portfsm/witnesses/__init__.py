@@ -3,5 +3,6 @@
 from portfsm.witnesses.envoy import EnvoyWitness
 from portfsm.witnesses.nginx import NginxWitness
 from portfsm.witnesses.process import ProcessWitness
+from portfsm.witnesses.remote import RemoteWitness
 
-__all__ = ["EnvoyWitness", "NginxWitness", "ProcessWitness"]
+__all__ = ["EnvoyWitness", "NginxWitness", "ProcessWitness", "RemoteWitness"]
