@@ -47,10 +47,9 @@ class Identity:
     ) -> None:
         if not service:
             raise ValueError("service must not be empty: name what this replica serves")
+        wanted = {_name(header): service, _name(token_header): None if token is None else str(token)}
         self._app = app
-        self._wanted: Mapping[bytes, bytes] = {_name(header): service.encode()} | (
-            {} if token is None else {_name(token_header): str(token).encode()}
-        )
+        self._wanted: Mapping[bytes, bytes] = {name: value.encode() for name, value in wanted.items() if value is not None}
         self._required = required
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
