@@ -238,6 +238,21 @@ async def test_idle_strangers_keep_the_others_out(monkeypatch):
 
 
 @on_every_loop
+async def test_strangers_without_number_each_cost_a_place(monkeypatch):
+    monkeypatch.setattr(_agent, "_CONNECTIONS", 3)
+    async with agent(FakeWitness("edge", CLEAR)) as port:
+        idle = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(3)]
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(_agent._READ_S / 2), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            async with await anyio.connect_tcp("127.0.0.1", port) as surplus:
+                await surplus.receive()
+        assert (await witness_of(port).check(*PLACE)).verdict is UNKNOWN
+        for connection in idle:
+            await connection.aclose()
+        await until(lambda: _clear(witness_of(port)))
+
+
+@on_every_loop
 async def test_nonsense_is_an_answer_or_a_crash(serve, monkeypatch):
     monkeypatch.setattr(remote, "_DEADLINE_S", 0.3)
     wrong = {
