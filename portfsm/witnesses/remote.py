@@ -1,0 +1,100 @@
+"""Evidence about a proxy on another node, from the agent that runs there (`portfsm agent`).
+
+The agent asks the proxy once the question has arrived, and this end notes the time before it sends and after it has the answer: so
+no answer is older than its question. What does not answer, or answers anything else than agreed, is UNKNOWN.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from portfsm.evidence import Evidence, Verdict
+from portfsm.witnesses._asking import Finding, NoAnswerError, Place, answer, check_fallback, check_name
+from portfsm.witnesses._http import Requester
+from portfsm.witnesses._wire import ANSWER_BYTES, CHECK, PLACES, WITHDRAW, Answers, Question, check_token
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Sequence
+
+    from portfsm.evidence import Witness
+
+__all__ = ["RemoteWitness"]
+
+_DEADLINE_S = 8.0
+"""Longer than a local witness takes for its own answer."""
+
+
+class RemoteWitness:
+    """Asks the agent at `url` about the proxy that it calls `proxy`.
+
+    `token` is the content of the agent's token file. `verify` is what an https certificate is checked against: a context, a
+    file of CAs, or None for those that the system trusts. Over plain http the token and the answers can be read and
+    forged by whoever sits between: use it on a network of your own only.
+    """
+
+    def __init__(
+        self, url: str, *, proxy: str, token: str, fallback_s: float | None = None, verify: ssl.SSLContext | str | None = None
+    ) -> None:
+        self._proxy = check_name(proxy)
+        self._fallback_s = check_fallback(fallback_s)
+        self._headers = (("authorization", f"Bearer {check_token(token)}"),)
+        self._requester = Requester(url, verify=verify)
+
+    @property
+    def proxy(self) -> str:
+        """Stable name of one proxy instance, here and at the agent."""
+        return self._proxy
+
+    @property
+    def fallback_s(self) -> float | None:
+        """As it was given."""
+        return self._fallback_s
+
+    async def check(self, host: str, port: int, since: int) -> Evidence:
+        """Ask the agent, which asks the proxy."""
+        return (await self.check_many([(host, port, since)]))[0]
+
+    async def check_many(self, places: Sequence[Place]) -> tuple[Evidence, ...]:
+        """The same for many ports, in as few questions as the agent takes."""
+        found: tuple[Evidence, ...] = ()
+        for start in range(0, len(places), PLACES):
+            part = places[start : start + PLACES]
+            found += await answer(self._proxy, part, partial(self._look, part), deadline_s=_DEADLINE_S)
+        return found
+
+    async def withdraw(self, host: str, port: int, since: int) -> None:
+        """Have the agent take the port out of service in the proxy, where it can. What goes wrong shows in the next answer."""
+
+        async def look() -> list[Finding]:
+            await self._ask(WITHDRAW, [(host, port, since)])
+            return [Finding(Verdict.UNKNOWN, "")]
+
+        await answer(self._proxy, [(host, port, since)], look, deadline_s=_DEADLINE_S)
+
+    async def changed(self) -> AsyncIterator[None]:
+        """Never yields: the agent calls nobody."""
+        await anyio.sleep_forever()
+        yield
+
+    async def _look(self, places: Sequence[Place]) -> list[Finding]:
+        answers = await self._ask(CHECK, places)
+        if len(answers.answers) != len(places):
+            raise NoAnswerError(f"{self._requester.shown} gave {len(answers.answers)} answers to {len(places)} questions")
+        return [Finding(Verdict(each.verdict), each.reason, each.generation, each.incarnation) for each in answers.answers]
+
+    async def _ask(self, path: str, places: Sequence[Place]) -> Answers:
+        question = msgspec.json.encode(Question(self._proxy, [*places]))
+        body = await self._requester.fetch(path, limit=ANSWER_BYTES, body=question, headers=self._headers)
+        try:
+            return msgspec.json.decode(body, type=Answers)
+        except msgspec.DecodeError as error:
+            raise NoAnswerError(f"{self._requester.shown} is no agent of this version: {error}") from error
+
+
+if TYPE_CHECKING:
+    _: type[Witness] = RemoteWitness
