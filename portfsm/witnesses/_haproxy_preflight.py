@@ -88,14 +88,16 @@ def _worker(pid: int, worker: Worker | None, answer: str) -> Iterator[Finding]:
     if worker.generation is None:
         why = "a worker that does not say what it was made from can never be known to lack a port"
         yield Finding("no generation", why, "setenv GEN 0    # in global; the seq of the log that the file is rendered from")
-    elif not re.search(r"^description: .*\bGEN=\d+", answer, re.MULTILINE):
+    described = bool(re.search(r"^description: .*\bGEN=\d+", answer, re.MULTILINE))
+    if worker.generation is not None and not described:
         why = "the master hands GEN and RELAY on to later configurations that no longer set them; a description is not handed on"
         yield Finding(
             "stamps only in the environment", why, f"description GEN={worker.generation} RELAY={int(worker.relays)}    # in global"
         )
     if not worker.relays:
         why = "without it a port is held until every old worker has exited, up to hard-stop-after and a second"
-        yield Finding("no relay promise", why, "setenv RELAY 1    # in global, once every frontend has `use_backend relay if { stopping }`")
+        add = "setenv RELAY 1" + (f", and description GEN={worker.generation} RELAY=1" if described else "")
+        yield Finding("no relay promise", why, f"{add}    # in global, once every frontend has `use_backend relay if {{ stopping }}`")
 
 
 # ---------------------------------------------------------------------- what the text says

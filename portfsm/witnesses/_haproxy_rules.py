@@ -73,9 +73,10 @@ def lowest_generation(workers: Iterable[Worker]) -> int | None:
 def slots_at(worker: Worker, host: str, port: int) -> list[Slot]:
     """The slots of a worker that are, or may be, at an address.
 
-    What a name means to the proxy is not known here: a host in numbers may be any name's, a name any number's.
+    What a name means to the proxy is not known here: a host in numbers may be any name's, a name any number's. Only
+    two names are compared. A slot with neither ("-") is a unix socket.
     """
-    nearby = [*worker.slots.get(port, ()), *worker.slots.get(0, ())]
+    nearby = [slot for slot in (*worker.slots.get(port, ()), *worker.slots.get(0, ())) if slot.name or slot.address != "-"]
     if _is_literal(host):
         return [slot for slot in nearby if slot.name or slot.address == host]
     return [slot for slot in nearby if not slot.name or slot.name.lower() == host.lower()]
