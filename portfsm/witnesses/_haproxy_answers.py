@@ -34,7 +34,7 @@ ESTABLISHED = 8
 """Of `scb=[N`: below it the stream has no connection to a server yet and may still open one."""
 _ANY_STATE = 1 << 30
 _STREAM = re.compile(r"0x[0-9a-fA-F]+: proto=.* be=(\S+) srv=(\S+) .*\bscb=\[(\d+),")
-_STAMP = re.compile(r"\b(GEN|RELAY)=(\d+)\b")
+_STAMP = re.compile(r"\b(GEN|RELAY)=(\d{1,18})\b")
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 
 Place = tuple[str, str]
@@ -174,12 +174,9 @@ def _variable(name: str, section: str) -> int | None:
 
 def _stamps(description: str, generation: int | None, relay: int | None) -> tuple[int | None, bool]:
     # The master hands its environment on to every later worker, so a variable may come from an earlier configuration that
-    # had it. The description cannot: where it carries the stamps too, both must say it.
+    # set it. The description is not handed on: where it carries the stamps, they count.
     said = {name: int(value) for name, value in _STAMP.findall(description)}
-    if "GEN" not in said:
-        return generation, relay == 1
-    lowest = None if generation is None else min(generation, said["GEN"])
-    return lowest, relay == 1 and said.get("RELAY") == 1
+    return (said["GEN"], said.get("RELAY") == 1) if "GEN" in said else (generation, relay == 1)
 
 
 def table_of(section: str) -> Iterator[Slot]:

@@ -131,14 +131,15 @@ def _global(sections: Sequence[_Section]) -> Iterator[Finding]:
         yield Finding(
             "grace", "workers are `stopping` while they still listen: the relay would lead to themselves", "# grace    # take it out"
         )
-    if "setenv" in keywords and not any(words[:2] == ["setenv", "GEN"] for words in _lines(sections, "global")):
+    stamped = any("GEN" in words[1:2] or any(word.startswith("GEN=") for word in words) for words in _lines(sections, "global"))
+    if not stamped:
         yield Finding(
             "GEN is not set in this file", "what workers say may come from an earlier configuration", "setenv GEN 0    # in global"
         )
 
 
 def _routing(sections: Sequence[_Section]) -> Iterator[Finding]:
-    promised = any(words[:3] == ["setenv", "RELAY", "1"] for words in _lines(sections, "global"))
+    promised = any(words[:3] == ["setenv", "RELAY", "1"] or "RELAY=1" in words for words in _lines(sections, "global"))
     for kind, name, lines in sections:
         rules = [words for words in lines if words[0] == "use_backend"]
         relays = bool(rules) and rules[0][2:] in (["if", "{", "stopping", "}"], ["if", "{stopping}"])
