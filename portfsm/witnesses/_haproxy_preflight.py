@@ -60,6 +60,8 @@ def examine(
 ) -> Preflight:
     """All findings from the processes' answers and, where there is one, the configuration's text."""
     found = [*_version(listing)]
+    if not listing.workers:
+        found.append(Finding("no worker", "the master is starting, reloading or ending", "haproxy -c -f ...    # tells what is wrong"))
     for pid, answer in answers:
         worker = read_worker(pid, answer, old=False)
         found += _worker(pid, worker, answer)
