@@ -22,6 +22,7 @@ __all__ = ["Finding", "Preflight", "examine", "unreachable"]
 
 _OLDEST = (2, 6)
 _SAFE_RETRIES = {"none", "conn-failure"}
+_ROUTES = {"server", "server-template", "use_backend", "default_backend"}
 _SECTIONS = {"global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist", "program", "cache", "ring"}
 
 
@@ -145,7 +146,8 @@ def _routing(sections: Sequence[_Section]) -> Iterator[Finding]:
     for kind, name, lines in sections:
         rules = [words for words in lines if words[0] == "use_backend"]
         relays = bool(rules) and rules[0][2:] in (["if", "{", "stopping", "}"], ["if", "{stopping}"])
-        if promised and kind in {"frontend", "listen"} and not relays:
+        routes = kind == "frontend" or (kind == "listen" and any(words[0] in _ROUTES for words in lines))
+        if promised and routes and not relays:
             why = "RELAY says that every frontend relays while stopping: what this one still reads goes to old slots"
             yield Finding(
                 f"{kind} {name} does not relay", why, f"use_backend relay if {{ stopping }}    # first use_backend of {kind} {name}"
