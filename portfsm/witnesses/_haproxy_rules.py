@@ -20,11 +20,11 @@ from portfsm.evidence import Verdict
 from portfsm.witnesses._haproxy_answers import ESTABLISHED, Slot, Worker, canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from portfsm.witnesses._haproxy_answers import Listing, Place
 
-__all__ = ["Judgement", "Moves", "judge", "lowest_generation", "slots_at", "unsettled"]
+__all__ = ["Judgement", "Moves", "judge", "judge_all", "lowest_generation", "slots_at", "unsettled"]
 
 _STATES = {2: "queued", 3: "waiting to try again", 4: "about to connect", 5: "connecting", 6: "failing", 7: "connecting", 8: "connected"}
 
@@ -44,6 +44,21 @@ def judge(workers: Sequence[Worker], host: str, port: int, since: int, *, retrie
     if held:
         return Judgement(Verdict.HELD, "; ".join(held))
     return Judgement(Verdict.CLEAR, "; ".join(_lets_go(worker, host, port) for worker in workers))
+
+
+def judge_all(workers: Sequence[Worker], places: Iterable[tuple[str, int, int]], *, retries_replies: bool = False) -> Iterator[Judgement]:
+    """`judge` for many (host, port, since). Where no worker has a slot only `since` matters, so one verdict serves them all."""
+    used = {0}.union(*(worker.slots for worker in workers), *({port for _, port in worker.former} for worker in workers))
+    lowest, absent = lowest_generation(workers), dict[int, Judgement]()
+    shared = not any(worker.unreadable or 0 in worker.slots for worker in workers) and lowest is not None
+    for host, port, since in places:
+        key = since if lowest is None or since > lowest else lowest
+        found = absent.get(key) if shared and port not in used else None
+        if found is None:
+            found = judge(workers, host, port, since, retries_replies=retries_replies)
+            if port not in used:
+                absent[key] = found
+        yield found
 
 
 def limit_of(*, retries_replies: bool) -> int:

@@ -21,7 +21,7 @@ from portfsm.clocks import SystemClock
 from portfsm.evidence import Evidence, Verdict
 from portfsm.witnesses._haproxy_answers import Unreadable, Worker, canonical, questions, read_listing, read_worker, table_of
 from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable
-from portfsm.witnesses._haproxy_rules import Moves, judge, lowest_generation, unsettled
+from portfsm.witnesses._haproxy_rules import Moves, judge_all, lowest_generation, unsettled
 from portfsm.witnesses._socket import Unanswered, put
 
 if TYPE_CHECKING:
@@ -164,11 +164,11 @@ class HAProxyWitness:
             silent = (Verdict.UNKNOWN, None, outcome, asked_at, answered_at)
             return [Evidence(self._proxy, "", since, *silent) for _, _, since in asked]
         incarnation, generation = self._incarnation(outcome.listing), lowest_generation(outcome.workers)
-        found = []
-        for host, port, since in asked:
-            said = judge(outcome.workers, host, port, since, retries_replies=self._retries_replies)
-            found.append(Evidence(self._proxy, incarnation, since, said.verdict, generation, said.reason, asked_at, answered_at))
-        return found
+        judged = judge_all(outcome.workers, asked, retries_replies=self._retries_replies)
+        return [
+            Evidence(self._proxy, incarnation, since, said.verdict, generation, said.reason, asked_at, answered_at)
+            for (_, _, since), said in zip(asked, judged, strict=True)
+        ]
 
     def _incarnation(self, listing: Listing) -> str:
         return f"{listing.master}@{_kernel_start(listing.master) or self._estimated_start(listing)}"

@@ -11,7 +11,7 @@ import pytest
 from portfsm.evidence import Verdict
 from portfsm.witnesses._haproxy_answers import Listing, Unreadable, Worker, canonical, questions, read_listing, read_worker
 from portfsm.witnesses._haproxy_preflight import examine
-from portfsm.witnesses._haproxy_rules import Moves, judge, lowest_generation, unsettled
+from portfsm.witnesses._haproxy_rules import Moves, judge, judge_all, lowest_generation, unsettled
 from tests.witnesses.record import BUSY, GONE, NAMED, RESTING, SIX
 
 HOST = "127.0.0.1"
@@ -307,6 +307,17 @@ def test_one_worker_that_speaks_for_all():
     said = judge(both, HOST, RESTING, 400)
     assert said.verdict is Verdict.HELD
     assert said.reason.startswith("old worker")
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"generation": None}, {"unreadable": "noise"}, {"former": {(HOST, FREE): [("a", "")]}}, {"slots": {}}]
+)
+def test_many_answers_that_differ_from_one(changes):
+    """A port without a slot shares its verdict with others, and never one that is not its own."""
+    workers = [worker(**changes), worker("worker_old", old=True)]
+    places = [(host, port, since) for host in (HOST, "::1", "edge") for port in (BUSY, GONE, FREE, 1) for since in (0, 416, 417, 418, 419)]
+    for known in (workers, [attrs.evolve(it, slots={port: slots for port, slots in it.slots.items() if port}) for it in workers]):
+        assert list(judge_all(known, places)) == [judge(known, *place) for place in places]
 
 
 def test_streams_that_are_asked_for_before_the_table():
