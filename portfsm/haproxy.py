@@ -54,8 +54,7 @@ def render(
         raise InvalidValue(f"a generation is a seq of the log, not {generation!r}: give manager.seq", name="generation", value=generation)
     backends: dict[str, list[str]] = {_named(service): [] for service in services}
     for lease in sorted(leases, key=lambda lease: (lease.service or lease.pool, lease.node, lease.port)):
-        host = host_of(lease.node)
-        address = f"[{host}]:{lease.port}" if ":" in host else f"{host}:{lease.port}"
+        address = _address(host_of(lease.node), lease.port)
         servers = backends.setdefault(_named(lease.service or lease.pool), [])
         name = f"{lease.node or 'p'}-{lease.port}"
         servers.append(f"server {_named(name)} {address}")
@@ -108,6 +107,12 @@ def _named(name: str) -> str:
     if not _NAME.fullmatch(name) or name == "relay":
         raise InvalidValue(f"HAProxy takes letters, digits and -_.: in a name, not {name!r}: choose another", name="service", value=name)
     return name
+
+
+def _address(host: str, port: int) -> str:
+    if not _NAME.fullmatch(host):
+        raise InvalidValue(f"a host is an address or a name, not {host!r}: correct host_of", name="host_of", value=host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _generation(text: str) -> int | None:

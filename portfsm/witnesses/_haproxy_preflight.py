@@ -70,7 +70,7 @@ def examine(
         return Preflight(tuple(found), (f"hard-stop-after, persist, retry-on, state files, relay rules: {trouble}",))
     sections = list(_sections(text))
     found += [*_global(sections), *_routing(sections), *_addresses(sections), *_retries(sections, retries_replies=retries_replies)]
-    return Preflight(tuple(found))
+    return Preflight(tuple(dict.fromkeys(found)))  # a line in ten backends is one finding
 
 
 # ---------------------------------------------------------------------- what the processes say

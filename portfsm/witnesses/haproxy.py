@@ -3,8 +3,9 @@
 One round asks every process of it, old workers included, and answers for any number of ports. No answer is believed unless all
 of them came and the list of processes stayed the same meanwhile. What the configuration must carry is in `preflight`.
 
-A slot is withdrawn by maintenance or by a reload without it. Giving it another address instead is seen only by a witness that
-was asked before it, because a stream that tries again keeps the old one and no answer names it.
+A slot is withdrawn by a reload without it, or by maintenance. The next reload brings back what the file has, so before a port
+is put into maintenance the file must have lost it: write first, withdraw then. Giving a slot another address instead is seen
+only by a witness that was asked before it: a stream that tries again keeps the old one, and no answer names it.
 """
 
 from __future__ import annotations

@@ -153,6 +153,58 @@ async def test_a_request_that_tries_the_address_that_its_slot_had_before(proxy):
         await cleared(witness, taken, 20)
 
 
+@pytest.mark.parametrize("redispatch", [False, True])
+async def test_a_request_in_the_queue_of_its_slot_that_is_forgotten(proxy, redispatch):
+    """A cookie leads there: without redispatch it stays queued in maintenance too, and connects when its turn comes."""
+    taken, kept = free_port(), free_port()
+    proxy.extra = f"{'option redispatch 1' if redispatch else 'no option redispatch'}\n    timeout queue 1s\n    cookie S insert"
+    proxy.write(10, a=[taken, kept])
+    proxy.config.write_text(re.sub(rf"server (s{taken}) (\S+)", r"server \1 \2 cookie x maxconn 1", proxy.config.read_text()))
+    async with running("a", taken, mute=True) as replica, running("a", kept):
+        await proxy.start()
+        witness = proxy.witness()
+        (pid,) = await proxy.pids("worker")
+        async with await anyio.connect_tcp(HOST, proxy.front) as first, await anyio.connect_tcp(HOST, proxy.front) as second:
+            for stream in (first, second):
+                await stream.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\nCookie: S=x\r\n\r\n")
+                await until(lambda: _true(replica.right))
+
+            async def queued() -> bool:
+                return "scb=[2" in await proxy.ask(f"@!{pid} show sess")
+
+            await until(queued)
+            await witness.withdraw(HOST, taken, 11)
+            if not redispatch:
+                said = await witness.check(HOST, taken, 11)
+                assert said.verdict is Verdict.HELD
+                assert f"a stream of a/s{taken} that is queued" in said.reason
+            await cleared(witness, taken, 11)
+            assert not await queued()
+
+
+async def test_a_reply_that_is_tried_again_at_an_address_given_on(proxy):
+    """With `retry-on empty-response` an established stream connects once more when its replica dies."""
+    taken, proxy.extra = free_port(), "retry-on empty-response"
+    proxy.write(10, a=[taken])
+    async with anyio.create_task_group() as tasks:
+        async with running("a", taken, mute=True) as replica:
+            await proxy.start()
+            witness = proxy.witness(retries_replies=True)
+            assert [finding.what for finding in (await proxy.witness().preflight(config=proxy.config)).findings] == [proxy.extra]
+            assert (await witness.preflight(config=proxy.config)).ready
+            stream = await anyio.connect_tcp(HOST, proxy.front)
+            tasks.start_soon(stream.send, b"GET /a/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: _true(replica.right))
+            await witness.withdraw(HOST, taken, 11)
+            assert "connected" in (await witness.check(HOST, taken, 11)).reason
+        assert (await witness.check(HOST, taken, 11)).verdict is Verdict.HELD
+        await cleared(witness, taken, 11)
+        async with running("b", taken) as other:
+            assert b" 503 " in await stream.receive()
+            await stream.aclose()
+    assert other.wrong == 0
+
+
 async def test_a_slot_in_maintenance_that_waits_for_a_newer_generation(proxy):
     """The runtime API clears a port without a reload, with an established stream on it and at the generation there is."""
     taken, kept = free_port(), free_port()
