@@ -44,13 +44,18 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; the master takes its workers along
 
 
+GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """A port nobody listens on, below the range that outgoing connections take theirs from."""
+    """A port nobody listens on, below the range that outgoing connections take theirs from; never the same twice."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in GIVEN:
+                GIVEN.add(port)
+                return port
 
 
 async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 15.0) -> object:
