@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from portfsm.protocols import Clock
-    from portfsm.witnesses._haproxy_answers import Listing, Slot
+    from portfsm.witnesses._haproxy_answers import Listing
 
 __all__ = ["HAProxyWitness"]
 
@@ -101,8 +101,7 @@ class HAProxyWitness:
         async with self._lock:
             with suppress(Unanswered, Unreadable):
                 for pid in (await self._listing()).workers:
-                    if slots := await self._serving(pid, host, port):
-                        await self._put("; ".join(f"@!{pid} set server {slot.backend}/{slot.server} state maint" for slot in slots))
+                    await self._maintain(pid, canonical(host), port)
 
     async def changed(self) -> AsyncIterator[None]:
         """Never yields: HAProxy tells nobody, and watching it would cost as much as asking again, which takes 2 ms."""
@@ -154,9 +153,13 @@ class HAProxyWitness:
         except Unanswered as error:
             raise Unanswered(f"{'old ' * old}worker {pid}: {error}") from error
 
-    async def _serving(self, pid: int, host: str, port: int) -> list[Slot]:
-        table = table_of((await self._put(f"@!{pid} show servers state")).rstrip())
-        return [slot for slot in table if slot.port == port and slot.address == canonical(host) and not slot.maintenance]
+    async def _maintain(self, pid: int, host: str, port: int) -> None:
+        with suppress(Unanswered, Unreadable):  # the next worker may still listen
+            table = table_of((await self._put(f"@!{pid} show servers state")).rstrip())
+            there = [slot for slot in table if slot.port == port and host.lower() in {slot.address, slot.name.lower()}]
+            lines = [f"@!{pid} set server {slot.backend}/{slot.server} state maint" for slot in there if not slot.maintenance]
+            if lines:
+                await self._put("; ".join(lines))
 
     # ------------------------------------------------------------------ telling
 

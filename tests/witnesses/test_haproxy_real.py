@@ -260,6 +260,41 @@ async def test_a_frozen_proxy_that_counts_as_clear(proxy, who):
     await cleared(witness, taken, 15)
 
 
+async def test_an_old_worker_that_sleeps_through_its_signal(proxy):
+    """Frozen before the reload: no time is long enough, and the new worker's word is not its."""
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept])
+    await proxy.start()
+    (old,) = await proxy.pids("worker")
+    async with running("a", kept):
+        async with running("a", taken):
+            clients = await keep_alive(proxy, 4)
+        os.kill(old, signal.SIGSTOP)
+        try:
+            await withdrawn_by_reload(proxy, taken, kept)
+            for _ in range(3):
+                said = await proxy.witness(deadline_s=0.2).check(HOST, taken, 20)
+                assert (said.verdict, f"old worker {old}" in said.reason) == (Verdict.UNKNOWN, True)
+        finally:
+            os.kill(old, signal.SIGCONT)
+        await cleared(proxy.witness(), taken, 20)
+        async with running("b", taken) as other:
+            assert await ask_again(clients) == [200] * 4
+    assert other.wrong == 0
+
+
+async def test_a_slot_by_name_that_is_not_withdrawn(proxy):
+    taken = free_port()
+    proxy.write(10, a=[taken])
+    proxy.config.write_text(proxy.config.read_text().replace(f"127.0.0.1:{taken}", f"localhost:{taken}"))
+    await proxy.start()
+    witness = proxy.witness()
+    await witness.withdraw("elsewhere", taken, 11)
+    assert (await witness.check("localhost", taken, 11)).verdict is Verdict.HELD
+    await witness.withdraw("localhost", taken, 11)
+    assert (await witness.check("localhost", taken, 11)).verdict is Verdict.CLEAR
+
+
 async def test_a_broken_reload_that_counts_as_done(proxy):
     """The master keeps the old worker; the failure is told, and the generation says what runs."""
     taken, kept = free_port(), free_port()
