@@ -22,13 +22,14 @@ async def put(path: str, question: str, *, deadline_s: float, max_bytes: int) ->
     """The whole answer. Raises `Unanswered`."""
     try:
         with anyio.fail_after(deadline_s):
-            return await _converse(path, question, max_bytes)
+            answer = await _converse(path, question, max_bytes)
     except TimeoutError:
         raise Unanswered(f"{path} did not answer within {deadline_s:g} s") from None
     except BlockingIOError:
         raise Unanswered(f"{path} takes no more connections: what listens there is stopped or overrun") from None
     except (OSError, ValueError) as error:
         raise Unanswered(f"{path} cannot be asked: {_why(error)}") from error
+    return answer
 
 
 async def _converse(path: str, question: str, max_bytes: int) -> str:
