@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import pytest
 
 from portfsm.errors import ReloadFailed
@@ -49,23 +48,49 @@ async def asked(path: object, **options) -> Evidence:
     return said
 
 
+class Client:
+    """One client of a server below. anyio's own unix sockets may fail on asyncio when data and cancellation come together."""
+
+    def __init__(self, sock: socket.socket):
+        self.sock = sock
+        sock.setblocking(False)
+
+    async def receive(self) -> bytes:
+        await anyio.wait_readable(self.sock)
+        if not (chunk := self.sock.recv(65536)):
+            raise anyio.EndOfStream
+        return chunk
+
+    async def send(self, data: bytes) -> None:
+        while data:
+            await anyio.wait_writable(self.sock)
+            data = data[self.sock.send(data) :]
+
+
 @contextlib.asynccontextmanager
 async def server(path: Path, answer) -> AsyncIterator[None]:
-    """A server that does `answer(stream)` with every client."""
+    """A server that does `answer(client)` with every client."""
 
-    async def serve(stream: anyio.abc.SocketStream) -> None:
-        with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-            async with stream:
-                await answer(stream)
+    async def serve(sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError, anyio.EndOfStream):
+            await answer(Client(sock))
 
-    async with await anyio.create_unix_listener(path) as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, serve)
-        yield
-        tasks.cancel_scope.cancel()
+    async def accept() -> None:
+        while True:
+            await anyio.wait_readable(listener)
+            tasks.start_soon(serve, listener.accept()[0])
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(accept)
+            yield
+            tasks.cancel_scope.cancel()
 
 
 def saying(*chunks: bytes, every_s: float = 0):
-    async def answer(stream: anyio.abc.SocketStream) -> None:
+    async def answer(stream: Client) -> None:
         await stream.receive()
         for chunk in chunks:
             await stream.send(chunk)
@@ -124,7 +149,7 @@ async def test_a_refusal_by_the_system_that_raises(place, monkeypatch):
 
 
 async def test_a_server_that_never_answers(place):
-    async def nothing(stream: anyio.abc.SocketStream) -> None:
+    async def nothing(stream: Client) -> None:
         await anyio.sleep_forever()
 
     async with server(place, nothing):
@@ -147,7 +172,7 @@ async def test_a_server_that_is_no_haproxy(place, answer):
 
 
 async def test_a_server_that_hangs_up_unread(place):
-    async def hang_up(stream: anyio.abc.SocketStream) -> None:
+    async def hang_up(stream: Client) -> None:
         pass
 
     async with server(place, hang_up):
@@ -157,7 +182,7 @@ async def test_a_server_that_hangs_up_unread(place):
 async def test_an_answer_that_fills_the_memory(place):
     sent = 0
 
-    async def endless(stream: anyio.abc.SocketStream) -> None:
+    async def endless(stream: Client) -> None:
         nonlocal sent
         while True:
             await stream.send(b"x" * 65536)
@@ -186,7 +211,7 @@ async def test_a_master_without_workers_that_counts_as_clear(place):
 
 
 async def test_a_worker_that_says_nothing_while_its_master_answers(place):
-    async def answer(stream: anyio.abc.SocketStream) -> None:
+    async def answer(stream: Client) -> None:
         question = await stream.receive()
         await stream.send(LISTING.encode() if question.startswith(b"show proc") else b"")
 
@@ -199,7 +224,7 @@ async def test_a_worker_that_says_nothing_while_its_master_answers(place):
 
 
 async def test_a_cancelled_question_that_keeps_the_others_waiting(place):
-    async def nothing(stream: anyio.abc.SocketStream) -> None:
+    async def nothing(stream: Client) -> None:
         await anyio.sleep_forever()
 
     witness = HAProxyWitness(place, proxy="edge", deadline_s=0.3)
@@ -214,7 +239,7 @@ async def test_a_cancelled_question_that_keeps_the_others_waiting(place):
 async def test_more_than_one_connection_at_a_time(place):
     open_now = most = 0
 
-    async def answer(stream: anyio.abc.SocketStream) -> None:
+    async def answer(stream: Client) -> None:
         nonlocal open_now, most
         open_now += 1
         most = max(most, open_now)
