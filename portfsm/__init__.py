@@ -2,9 +2,9 @@
 
 The floors, each importing only from those below it:
 
-    surfaces   cli, demo, testing
+    surfaces   cli, demo, testing, haproxy
     async      manager (open_manager, PortManager)
-    I/O        journals (memory, file), clocks
+    I/O        journals (memory, file), witnesses (HAProxy), clocks
     bytes      line format, recovery rules
     machine    TRANSITIONS, decide, apply, Ledger, replay
     words      states, events, commands, specs, values, evidence, errors, protocols
@@ -53,6 +53,8 @@ from portfsm.errors import (
     PortfsmError,
     PortOutOfRange,
     PortUnavailable,
+    ReloadFailed,
+    StaleGeneration,
     StaleLease,
     UnknownPool,
 )
@@ -115,6 +117,8 @@ __all__ = [
     "PortfsmError",
     "Release",
     "ReleaseOwner",
+    "ReloadFailed",
+    "StaleGeneration",
     "StaleLease",
     "Sweep",
     "SystemClock",

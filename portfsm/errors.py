@@ -3,6 +3,7 @@
 `CommandRejected`: the caller asked for something the state does not allow; nothing was recorded.
 `JournalError`: the log, the disk or another writer; the text says what is still known.
 `InternalError`: a fault in portfsm itself.
+`ReloadFailed`: a proxy did not take its configuration over; the former one runs on.
 
 Each error carries its facts as attributes (keyword-only) and a sentence that ends in what to do next.
 This file imports nothing of the package but the states.
@@ -37,6 +38,8 @@ __all__ = [
     "PortOutOfRange",
     "PortUnavailable",
     "PortfsmError",
+    "ReloadFailed",
+    "StaleGeneration",
     "StaleLease",
     "UnknownPool",
 ]
@@ -122,6 +125,15 @@ class StaleLease(CommandRejected):
     pool: str
     port: int
     token: int
+    current: int
+
+
+class StaleGeneration(CommandRejected):
+    """A configuration made from an older state than the one in the file: `generation` is its, `current` the file's."""
+
+    fields = ("path", "generation", "current")
+    path: str
+    generation: int
     current: int
 
 
@@ -218,3 +230,11 @@ class OutcomeUnknown(JournalError):
 
 class InternalError(PortfsmError):
     """A fault in portfsm. Please report it with the log's last lines."""
+
+
+class ReloadFailed(PortfsmError):
+    """The proxy does not run the configuration of `generation`; `running` is the one it runs, None when it does not say."""
+
+    fields = ("generation", "running")
+    generation: int
+    running: int | None

@@ -1,0 +1,208 @@
+"""An HAProxy in master-worker mode, asked through its master socket (`haproxy -W -S SOCKET`).
+
+One round asks every process of it, old workers included, and answers for any number of ports. No answer is believed unless all
+of them came and the list of processes stayed the same meanwhile. What the configuration must carry is in `preflight`.
+
+A slot is withdrawn by a reload without it, or by maintenance. The next reload brings back what the file has, so before a port
+is put into maintenance the file must have lost it: write first, withdraw then. Giving a slot another address instead is seen
+only by a witness that was asked before it: a stream that tries again keeps the old one, and no answer names it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from portfsm.clocks import SystemClock
+from portfsm.evidence import Evidence, Verdict
+from portfsm.witnesses._haproxy_answers import Unreadable, Worker, canonical, questions, read_listing, read_worker, table_of
+from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable
+from portfsm.witnesses._haproxy_rules import Moves, judge_all, lowest_generation, unsettled
+from portfsm.witnesses._socket import Unanswered, put
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from portfsm.protocols import Clock
+    from portfsm.witnesses._haproxy_answers import Listing
+
+__all__ = ["HAProxyWitness"]
+
+_MAX_CONFIG = 16 << 20
+
+
+@attrs.frozen
+class _Round:
+    """The answers of all processes, settled."""
+
+    listing: Listing
+    workers: tuple[Worker, ...]
+
+
+class HAProxyWitness:
+    """Says when one HAProxy has let go of a port. One connection at a time, each question within `deadline_s`."""
+
+    def __init__(
+        self,
+        master_socket: str | os.PathLike[str],
+        *,
+        proxy: str,
+        fallback_s: float | None = None,
+        retries_replies: bool = False,
+        deadline_s: float = 0.5,
+        max_bytes: int = 64 << 20,
+        clock: Clock | None = None,
+    ) -> None:
+        """With `retries_replies` (`retry-on` names more than conn-failure) streams that wait for a reply hold a port too.
+
+        `max_bytes` bounds the memory for one answer.
+        """
+        self._path = str(master_socket)
+        self._proxy, self._fallback_s = proxy, fallback_s
+        self._retries_replies, self._deadline_s, self._max_bytes = retries_replies, deadline_s, max_bytes
+        self._clock = clock or SystemClock()
+        self._lock = anyio.Lock()
+        self._moves = Moves(retries_replies=retries_replies)
+        self._started = (0, 0)
+
+    @property
+    def proxy(self) -> str:
+        """Stable name of this proxy instance."""
+        return self._proxy
+
+    @property
+    def fallback_s(self) -> float | None:
+        """Seconds after the release from which its silence may count as clear; None = never."""
+        return self._fallback_s
+
+    async def check(self, host: str, port: int, since: int) -> Evidence:
+        """Ask about one port. Never raises."""
+        return (await self.check_many([(host, port, since)]))[0]
+
+    async def check_many(self, places: Iterable[tuple[str, int, int]]) -> list[Evidence]:
+        """Evidence for each (host, port, since), in order, from one round. Never raises."""
+        asked = list(places)
+        async with self._lock:
+            asked_at = self._clock.boot_ns()
+            try:
+                outcome: _Round | str = await self._round()
+            except (Unanswered, Unreadable) as error:
+                outcome = str(error)
+            return self._evidence(asked, outcome, asked_at, self._clock.boot_ns())
+
+    async def withdraw(self, host: str, port: int, since: int) -> None:  # noqa: ARG002  (the protocol's; any slot there goes)
+        """Put every slot at the address into maintenance, in each running worker. Never raises: `check` tells what became of it."""
+        async with self._lock:
+            with suppress(Unanswered, Unreadable):
+                for pid in (await self._listing()).workers:
+                    await self._maintain(pid, canonical(host), port)
+
+    async def changed(self) -> AsyncIterator[None]:
+        """Never yields: HAProxy tells nobody, and watching it would cost as much as asking again, which takes 2 ms."""
+        await anyio.sleep_forever()
+        yield
+
+    async def preflight(self, *, config: str | os.PathLike[str] | None = None) -> Preflight:
+        """What the configuration lacks for evidence to be right, each with the line to add. Never raises.
+
+        Some of it cannot be asked: with `config`, a file or a directory of `*.cfg`, the text is read too.
+        """
+        async with self._lock:
+            try:
+                listing = await self._listing()
+                answers = [(pid, await self._put(questions(pid))) for pid in listing.workers]
+            except (Unanswered, Unreadable) as error:
+                return unreachable(str(error), self._path)
+        text, trouble = await anyio.to_thread.run_sync(_read_config, config)
+        return examine(listing, answers, text, trouble, retries_replies=self._retries_replies)
+
+    # ------------------------------------------------------------------ asking
+
+    async def _put(self, question: str) -> str:
+        return await put(self._path, question, deadline_s=self._deadline_s, max_bytes=self._max_bytes)
+
+    async def _listing(self) -> Listing:
+        try:
+            return read_listing(await self._put("show proc"))
+        except Unreadable as error:
+            raise Unreadable(f"{self._path} is no HAProxy master socket, or starting: {error}") from None
+
+    async def _round(self) -> _Round:
+        before = await self._listing()
+        workers, silent = [], []
+        for pid in (*before.workers, *before.old):
+            worker = await self._worker(pid, old=pid in before.old)
+            workers += [worker] if worker else []
+            silent += [] if worker else [pid]
+        after = await self._listing()
+        if why := unsettled(before, after, silent):
+            raise Unanswered(why)
+        self._moves.keep([*after.workers, *after.old])
+        alive = {*after.workers, *after.old}  # the exit of an old worker meanwhile clears whatever it held
+        return _Round(after, tuple(self._moves.told(worker) for worker in workers if worker.pid in alive))
+
+    async def _worker(self, pid: int, *, old: bool) -> Worker | None:
+        try:
+            return read_worker(pid, await self._put(questions(pid)), old=old)
+        except Unanswered as error:
+            raise Unanswered(f"{'old ' * old}worker {pid}: {error}") from error
+
+    async def _maintain(self, pid: int, host: str, port: int) -> None:
+        with suppress(Unanswered, Unreadable):  # the next worker may still listen
+            table = table_of((await self._put(f"@!{pid} show servers state")).rstrip())
+            there = [slot for slot in table if slot.port == port and host.lower() in {slot.address, slot.name.lower()}]
+            lines = [f"@!{pid} set server {slot.backend}/{slot.server} state maint" for slot in there if not slot.maintenance]
+            if lines:
+                await self._put("; ".join(lines))
+
+    # ------------------------------------------------------------------ telling
+
+    def _evidence(self, asked: Sequence[tuple[str, int, int]], outcome: _Round | str, asked_at: int, answered_at: int) -> list[Evidence]:
+        if isinstance(outcome, str):
+            silent = (Verdict.UNKNOWN, None, outcome, asked_at, answered_at)
+            return [Evidence(self._proxy, "", since, *silent) for _, _, since in asked]
+        incarnation, generation = self._incarnation(outcome.listing), lowest_generation(outcome.workers)
+        judged = judge_all(outcome.workers, asked, retries_replies=self._retries_replies)
+        return [
+            Evidence(self._proxy, incarnation, since, said.verdict, generation, said.reason, asked_at, answered_at)
+            for (_, _, since), said in zip(asked, judged, strict=True)
+        ]
+
+    def _incarnation(self, listing: Listing) -> str:
+        return f"{listing.master}@{_kernel_start(listing.master) or self._estimated_start(listing)}"
+
+    def _estimated_start(self, listing: Listing) -> int:
+        # The uptime is in whole seconds: an estimate that moves by one is the same start.
+        start = self._clock.boot_ns() // 1_000_000_000 - listing.uptime_s
+        if self._started[0] != listing.master or abs(self._started[1] - start) > 2:  # noqa: PLR2004  (seconds)
+            self._started = (listing.master, start)
+        return self._started[1]
+
+
+def _kernel_start(pid: int) -> str:
+    """When the process began, as the kernel counts it; empty when the proxy's processes cannot be seen from here."""
+    try:
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+    except OSError:
+        return ""
+    return rest.split()[19] if "(haproxy" in name else ""
+
+
+def _read_config(config: str | os.PathLike[str] | None) -> tuple[str | None, str]:
+    """The text, and why there is none."""
+    if config is None:
+        return None, "no configuration file was given"
+    try:
+        path = Path(config)
+        files = sorted(path.glob("*.cfg")) if path.is_dir() else [path]
+        if sum(file.stat().st_size for file in files) > _MAX_CONFIG:
+            return None, f"{path} is larger than {_MAX_CONFIG} bytes"
+        return "\n".join(file.read_text(errors="replace") for file in files), ""
+    except (OSError, ValueError) as error:
+        return None, f"{config} cannot be read: {error}"

