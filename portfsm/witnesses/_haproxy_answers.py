@@ -110,7 +110,8 @@ def read_listing(answer: str) -> Listing:
     if not lines or not lines[0].startswith("#<PID>"):
         raise Unreadable(f"no list of processes but {_quoted(answer)}")
     names = [name.strip("#<>") for name in lines[0].split()]
-    section, found = "", {"master": [], "workers": [], "old workers": []}  # type: tuple[str, dict[str, list[dict[str, str]]]]
+    section = ""
+    found: dict[str, list[dict[str, str]]] = {"master": [], "workers": [], "old workers": []}
     for line in lines[1:]:
         if line.startswith("#"):
             section = line.strip("# ")
@@ -153,7 +154,10 @@ def read_worker(pid: int, answer: str, *, old: bool) -> Worker | None:
 
 
 def _worker(pid: int, sections: list[str], *, old: bool) -> Worker:
-    info = dict(line.partition(": ")[::2] for line in sections[0].splitlines())
+    info: dict[str, str] = {}
+    for line in sections[0].splitlines():
+        name, _, value = line.partition(": ")
+        info[name] = value
     if info.get("Pid") != str(pid) or info.get("Stopping") not in {"0", "1"}:
         raise Unreadable(f"its `show info` is not that of process {pid}: {_quoted(sections[0])}")
     generation, relays = _stamps(info.get("description", ""), _variable("GEN", sections[1]), _variable("RELAY", sections[2]))
