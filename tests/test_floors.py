@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import portfsm
+
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "portfsm"
+PACKAGE = Path(portfsm.__file__).parent
 SURFACES = {"cli", "contrib", "demo", "testing"}
 DOORS = {"", "__main__"}
 """`portfsm` itself gathers every public name and `python -m portfsm` is the command line: both stand on top of all."""
