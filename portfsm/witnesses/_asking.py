@@ -6,6 +6,7 @@ anything else, which counts the same. Cancellation passes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,7 +19,7 @@ from portfsm.specs import check_seconds, check_text
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-__all__ = ["DEADLINE_S", "REASON_LIMIT", "Finding", "NoAnswerError", "Place", "answer", "boot_ns", "check_fallback", "check_name"]
+__all__ = ["DEADLINE_S", "REASON_LIMIT", "Finding", "Named", "NoAnswerError", "Place", "answer", "boot_ns"]
 
 Place = tuple[str, int, int]
 """Host, port, since."""
@@ -45,6 +46,33 @@ class Finding:
     incarnation: str = ""
 
 
+class Named(ABC):
+    """What every witness here has: the name of its proxy, a time bound, and `check` by way of `check_many`."""
+
+    def __init__(self, proxy: str, fallback_s: float | None) -> None:
+        """Raises `InvalidValue`."""
+        self._proxy = check_text("proxy", proxy, required=True)
+        self._fallback_s = None if fallback_s is None else check_seconds("fallback_s", fallback_s)
+
+    @property
+    def proxy(self) -> str:
+        """Stable name of one proxy instance."""
+        return self._proxy
+
+    @property
+    def fallback_s(self) -> float | None:
+        """Seconds after the release from which its silence may count as clear; None = never."""
+        return self._fallback_s
+
+    async def check(self, host: str, port: int, since: int) -> Evidence:
+        """Ask about one port. Never raises."""
+        return (await self.check_many([(host, port, since)]))[0]
+
+    @abstractmethod
+    async def check_many(self, places: Sequence[Place]) -> Sequence[Evidence]:
+        """Evidence for each (host, port, since), in order. Never raises."""
+
+
 async def answer(
     proxy: str, places: Sequence[Place], look: Callable[[], Awaitable[Sequence[Finding]]], *, deadline_s: float | None = None
 ) -> tuple[Evidence, ...]:
@@ -69,13 +97,3 @@ async def answer(
 
 def _unknown(places: Sequence[Place], reason: str) -> list[Finding]:
     return [Finding(Verdict.UNKNOWN, reason)] * len(places)
-
-
-def check_name(proxy: object) -> str:
-    """The name of a proxy, as events carry it. Raises `InvalidValue`."""
-    return check_text("proxy", proxy, required=True)
-
-
-def check_fallback(fallback_s: object) -> float | None:
-    """A bound in seconds, or None. Raises `InvalidValue`."""
-    return None if fallback_s is None else check_seconds("fallback_s", fallback_s)

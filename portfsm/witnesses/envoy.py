@@ -30,7 +30,7 @@ import msgspec
 from portfsm.errors import InvalidValue
 from portfsm.evidence import Evidence, Verdict
 from portfsm.specs import check_seconds
-from portfsm.witnesses._asking import Finding, NoAnswerError, Place, answer, boot_ns, check_fallback, check_name
+from portfsm.witnesses._asking import Finding, Named, NoAnswerError, Place, answer, boot_ns
 from portfsm.witnesses._http import Requester
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class _Gone:
     incarnation: str
 
 
-class EnvoyWitness:
+class EnvoyWitness(Named):
     """Asks one Envoy.
 
     `connect_timeout_s` is the longest of its clusters, `retries` the most that a route allows. `subscriptions` names the sources of
@@ -132,8 +132,7 @@ class EnvoyWitness:
         subscriptions: Collection[str] = (),
         fallback_s: float | None = None,
     ) -> None:
-        self._proxy = check_name(proxy)
-        self._fallback_s = check_fallback(fallback_s)
+        super().__init__(proxy, fallback_s)
         check_seconds("connect_timeout_s", connect_timeout_s)
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise InvalidValue(f"retries is a whole number from 0 on, not {retries!r}", name="retries", value=retries)
@@ -147,22 +146,8 @@ class EnvoyWitness:
         self._uptime_s = 0
         self._waiting = anyio.Event()
 
-    @property
-    def proxy(self) -> str:
-        """Stable name of one proxy instance."""
-        return self._proxy
-
-    @property
-    def fallback_s(self) -> float | None:
-        """As it was given."""
-        return self._fallback_s
-
-    async def check(self, host: str, port: int, since: int) -> Evidence:
-        """Look once. The second look is the next call: until then it says HELD and how long that will take."""
-        return (await self.check_many([(host, port, since)]))[0]
-
     async def check_many(self, places: Sequence[Place]) -> tuple[Evidence, ...]:
-        """The same for many ports in one look."""
+        """Look once. The second look is the next call: until then it says HELD and how long that will take."""
         return await answer(self._proxy, places, partial(self._look, places), deadline_s=_DEADLINE_S)
 
     async def changed(self) -> AsyncIterator[None]:

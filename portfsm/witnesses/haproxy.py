@@ -20,6 +20,7 @@ import attrs
 
 from portfsm.clocks import SystemClock
 from portfsm.evidence import Evidence, Verdict
+from portfsm.witnesses._asking import Named
 from portfsm.witnesses._haproxy_answers import Unreadable, Worker, canonical, questions, read_listing, read_worker, table_of
 from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable
 from portfsm.witnesses._haproxy_rules import Moves, judge_all, lowest_generation, unsettled
@@ -45,7 +46,7 @@ class _Round:
     workers: tuple[Worker, ...]
 
 
-class HAProxyWitness:
+class HAProxyWitness(Named):
     """Says when one HAProxy has let go of a port. One connection at a time, each question within `deadline_s`."""
 
     def __init__(
@@ -64,26 +65,12 @@ class HAProxyWitness:
         `max_bytes` bounds the memory for one answer.
         """
         self._path = str(master_socket)
-        self._proxy, self._fallback_s = proxy, fallback_s
+        super().__init__(proxy, fallback_s)
         self._retries_replies, self._deadline_s, self._max_bytes = retries_replies, deadline_s, max_bytes
         self._clock = clock or SystemClock()
         self._lock = anyio.Lock()
         self._moves = Moves(retries_replies=retries_replies)
         self._started = (0, 0)
-
-    @property
-    def proxy(self) -> str:
-        """Stable name of this proxy instance."""
-        return self._proxy
-
-    @property
-    def fallback_s(self) -> float | None:
-        """Seconds after the release from which its silence may count as clear; None = never."""
-        return self._fallback_s
-
-    async def check(self, host: str, port: int, since: int) -> Evidence:
-        """Ask about one port. Never raises."""
-        return (await self.check_many([(host, port, since)]))[0]
 
     async def check_many(self, places: Iterable[tuple[str, int, int]]) -> list[Evidence]:
         """Evidence for each (host, port, since), in order, from one round. Never raises."""

@@ -30,7 +30,7 @@ import anyio.to_thread
 
 from portfsm.errors import InvalidValue
 from portfsm.evidence import Evidence, Verdict
-from portfsm.witnesses._asking import Finding, NoAnswerError, Place, answer, check_fallback, check_name
+from portfsm.witnesses._asking import Finding, Named, NoAnswerError, Place, answer
 from portfsm.witnesses._exits import Exits, Tracked
 from portfsm.witnesses._family import Family, Worker, family_of, read_pid
 from portfsm.witnesses._http import Requester
@@ -52,15 +52,14 @@ _SETTLED_S = 0.3
 _NAMED = 5
 
 
-class NginxWitness:
+class NginxWitness(Named):
     """Asks one nginx: `master` is its pid file, or the pid of its master."""
 
     def __init__(self, master: str | Path | int, *, proxy: str, generation_url: str | None = None, fallback_s: float | None = None) -> None:
         if isinstance(master, bool) or not isinstance(master, str | Path | int) or not master or (isinstance(master, int) and master < 0):
             raise InvalidValue(f"master is a pid file or a pid, not {master!r}", name="master", value=master)
         self._master = master
-        self._proxy = check_name(proxy)
-        self._fallback_s = check_fallback(fallback_s)
+        super().__init__(proxy, fallback_s)
         self._requester = Requester(generation_url, name="generation_url") if generation_url is not None else None
         self._said: dict[tuple[int, int], int] = {}
         """The generation that each living worker named itself."""
@@ -69,22 +68,8 @@ class NginxWitness:
         self._awaited: dict[tuple[int, int], Tracked] = {}
         self._exits = Exits()
 
-    @property
-    def proxy(self) -> str:
-        """Stable name of one proxy instance."""
-        return self._proxy
-
-    @property
-    def fallback_s(self) -> float | None:
-        """As it was given."""
-        return self._fallback_s
-
-    async def check(self, host: str, port: int, since: int) -> Evidence:
-        """Ask for the generation, then look which workers live. Only `since` counts: a worker's servers are not to be seen."""
-        return (await self.check_many([(host, port, since)]))[0]
-
     async def check_many(self, places: Sequence[Place]) -> tuple[Evidence, ...]:
-        """The same for many ports in one look."""
+        """Ask for the generation, then look which workers live. Only `since` counts: a worker's servers are not to be seen."""
         return await answer(self._proxy, places, partial(self._look, places))
 
     def changed(self) -> AsyncIterator[None]:

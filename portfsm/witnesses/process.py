@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from portfsm.errors import InvalidValue
 from portfsm.evidence import Evidence, Verdict
-from portfsm.witnesses._asking import Finding, Place, answer, check_fallback, check_name
+from portfsm.witnesses._asking import Finding, Named, Place, answer
 from portfsm.witnesses._exits import Exits, Tracked
 
 if TYPE_CHECKING:
@@ -40,27 +40,16 @@ class _Started:
     generation: int | None
 
 
-class ProcessWitness:
+class ProcessWitness(Named):
     """Says CLEAR when every process that may hold the port has exited. Call `track` for each one as it is started."""
 
     def __init__(self, *, proxy: str, fallback_s: float | None = None) -> None:
-        self._proxy = check_name(proxy)
-        self._fallback_s = check_fallback(fallback_s)
+        super().__init__(proxy, fallback_s)
         # What an earlier witness of the same name said does not bind this one: it may have tracked other processes.
         self._incarnation = uuid.uuid4().hex
         self._living: list[_Started] = []
         self._tracked = 0
         self._exits = Exits()
-
-    @property
-    def proxy(self) -> str:
-        """Stable name of one proxy instance."""
-        return self._proxy
-
-    @property
-    def fallback_s(self) -> float | None:
-        """As it was given."""
-        return self._fallback_s
 
     def track(self, pid: int, *, generation: int | None = None, started: int | None = None) -> None:
         """Count on a process from now on, in the same step in which it was started.
@@ -79,12 +68,8 @@ class ProcessWitness:
             self._living.append(_Started(process, generation))
             self._exits.watch(process)
 
-    async def check(self, host: str, port: int, since: int) -> Evidence:
-        """Look which processes live. The same answer for every host and port: only `since` counts."""
-        return (await self.check_many([(host, port, since)]))[0]
-
     async def check_many(self, places: Sequence[Place]) -> tuple[Evidence, ...]:
-        """The same for many ports in one look."""
+        """Look which processes live. The same answer for every host and port: only `since` counts."""
 
         async def look() -> list[Finding]:
             await checkpoint()

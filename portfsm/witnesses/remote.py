@@ -13,7 +13,7 @@ import anyio
 import msgspec
 
 from portfsm.evidence import Evidence, Verdict
-from portfsm.witnesses._asking import Finding, NoAnswerError, Place, answer, check_fallback, check_name
+from portfsm.witnesses._asking import Finding, Named, NoAnswerError, Place, answer
 from portfsm.witnesses._http import Requester
 from portfsm.witnesses._wire import ANSWER_BYTES, CHECK, PLACES, WITHDRAW, Answers, Question, check_token
 
@@ -29,7 +29,7 @@ _DEADLINE_S = 8.0
 """Longer than a local witness takes for its own answer."""
 
 
-class RemoteWitness:
+class RemoteWitness(Named):
     """Asks the agent at `url` about the proxy that it calls `proxy`.
 
     `token` is the content of the agent's token file. `verify` is what an https certificate is checked against: a context, a
@@ -40,27 +40,12 @@ class RemoteWitness:
     def __init__(
         self, url: str, *, proxy: str, token: str, fallback_s: float | None = None, verify: ssl.SSLContext | str | None = None
     ) -> None:
-        self._proxy = check_name(proxy)
-        self._fallback_s = check_fallback(fallback_s)
+        super().__init__(proxy, fallback_s)
         self._headers = (("authorization", f"Bearer {check_token(token)}"),)
         self._requester = Requester(url, verify=verify)
 
-    @property
-    def proxy(self) -> str:
-        """Stable name of one proxy instance, here and at the agent."""
-        return self._proxy
-
-    @property
-    def fallback_s(self) -> float | None:
-        """As it was given."""
-        return self._fallback_s
-
-    async def check(self, host: str, port: int, since: int) -> Evidence:
-        """Ask the agent, which asks the proxy."""
-        return (await self.check_many([(host, port, since)]))[0]
-
     async def check_many(self, places: Sequence[Place]) -> tuple[Evidence, ...]:
-        """The same for many ports, in as few questions as the agent takes."""
+        """Ask the agent, which asks the proxy, in as few questions as it takes."""
         found: tuple[Evidence, ...] = ()
         for start in range(0, len(places), PLACES):
             part = places[start : start + PLACES]
