@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import attrs
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from portfsm import commands
@@ -25,7 +24,7 @@ from portfsm._decide import decide
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
-from portfsm._waiters import Waiters
+from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
 from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PoolExhausted, PortfsmError, PortUnavailable
@@ -52,14 +51,6 @@ SLOW_SYNC_S = 1.0
 _NEVER = 1 << 63
 
 _GROWING = (commands.Allocate, commands.Adopt, commands.Hold, commands.DefinePool)
-
-
-@attrs.define
-class Grant:
-    """A lease begun and not yet seen by any caller; `waiting` counts the calls that await it."""
-
-    lease: Lease
-    waiting: int = 0
 
 
 class Engine:
@@ -351,6 +342,7 @@ class Engine:
         """The journal failed: stop, and leave nobody waiting."""
         warn("stopped", error=str(error))
         self.waiters.fail_all(error)
+        self.on_commit(())
         self._announce()
         self._poke()
 

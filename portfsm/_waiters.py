@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Attempt = Callable[[Allocate], Lease]
 
-__all__ = ["Waiter", "Waiters"]
+__all__ = ["Grant", "Waiter", "Waiters"]
 
 _SLACK = 1024
 
@@ -55,6 +55,14 @@ class Waiter:
         """There will be no port."""
         self.error = error
         self.woken.set()
+
+
+@attrs.define
+class Grant:
+    """A lease begun and not yet seen by any caller; `waiting` counts the calls that await it."""
+
+    lease: Lease
+    waiting: int = 0
 
 
 @attrs.define

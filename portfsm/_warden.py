@@ -67,30 +67,37 @@ class Warden:
         self._ripe: dict[Place, int] = {}
         """Ports to look at again, and when (log time): their evidence is complete, their floor is not over."""
         self._look = anyio.Event()
-        self._news = anyio.Event()
-        self.cases.restore(engine.ahead)
+        self._news: anyio.Event | None = None
+        """Set for those in `wait_clear`, if there are any."""
+        if engine.ahead.proxies:
+            self.cases.restore(engine.ahead)
         engine.on_commit = self._take_events
         tasks.start_soon(self._ripen)
 
     # ------------------------------------------------------------------ what happens to ports
 
     def _take_events(self, events: Sequence[Event]) -> None:
-        if self.cases.take_events(events):
-            self._wake_posts()
-        for event in events:
-            if event.kind is EventKind.RELEASED:
-                self._look_at((Place(event.node, event.pool, event.port),))
-            elif event.kind is EventKind.PROXY_LEFT:
-                self._look_at(self.cases.open)
+        """No events: the journal failed, which those who wait must hear."""
+        if events and (self._engine.ahead.proxies or self.cases.open):  # of a controller without proxies nothing is noted
+            if events[0].kind is EventKind.PROXY_JOINED and len(self._engine.ahead.proxies) == 1:
+                self.cases.restore(self._engine.ahead)
+            if self.cases.take_events(events):
+                for post in self._posts.values():
+                    post.wake.set()
+            self._look_at(self._settled_by(events))
         self._tell()
 
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = anyio.Event()
+    def _settled_by(self, events: Sequence[Event]) -> list[Place]:
+        """Ports whose evidence was complete before they were released, or is now that a proxy has left."""
+        if events[0].kind is EventKind.PROXY_LEFT:
+            return list(self.cases.open)
+        places = [Place(event.node, event.pool, event.port) for event in events if event.kind is EventKind.RELEASED]
+        return [place for place in places if place in self.cases.open and self.is_complete(self.cases.open[place])]
 
-    def _wake_posts(self) -> None:
-        for post in self._posts.values():
-            post.wake.set()
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
 
     # ------------------------------------------------------------------ witnesses
 
@@ -163,7 +170,7 @@ class Warden:
     def _look_at(self, places: Iterable[Place], when: int = 0) -> None:
         for place in places:
             self._ripe[place] = when
-        self._look.set()
+            self._look.set()
 
     async def _ripen(self) -> None:
         """Look again at complete cases when their floor is over."""
@@ -179,19 +186,26 @@ class Warden:
 
     async def wait_clear(self, lease: Lease, *, timeout_s: float | None) -> bool:
         """Whether every required proxy let go of a withdrawn or released port in time."""
-        place, engine = Place(lease.node, lease.pool, lease.port), self._engine
+        engine = self._engine
         end = None if timeout_s is None else engine.now() + round(timeout_s * 1e9)
-        while (case := self.cases.open.get(place)) is not None and not self.is_complete(case):
+        while not self._is_clear(lease):
             engine.check_open()
             left = None if end is None else end - engine.now()
             if left is not None and left <= 0:
                 return False
+            self._news = self._news or anyio.Event()
             await self.pause(self._news, left)
-        pool = engine.ahead.pool(lease.pool, lease.node)
-        offset = pool.row(lease.port)
-        if case is None and offset >= 0 and pool.state[offset] == ALLOCATED and pool.token[offset] == lease.token:
-            raise InvalidValue("nobody has told the proxies: withdraw(lease) or release(lease) first", name="lease", value=lease)
         return True
+
+    def _is_clear(self, lease: Lease) -> bool:
+        pool = self._engine.ahead.pool(lease.pool, lease.node)
+        offset = pool.row(lease.port)
+        if offset < 0 or pool.token[offset] != lease.token or pool.state[offset] not in (ALLOCATED, QUARANTINED):
+            return True
+        if pool.state[offset] == ALLOCATED and not pool.note(offset).withdrawn:
+            raise InvalidValue("nobody has told the proxies: withdraw(lease) or release(lease) first", name="lease", value=lease)
+        case = self.cases.open.get(Place(lease.node, lease.pool, lease.port))
+        return case is not None and self.is_complete(case)
 
     async def pause(self, event: anyio.Event, ns: int | None) -> None:
         """Until the event is set, and no longer than `ns` nanoseconds of the clock."""

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import attrs
 import pytest
 
-from portfsm import Evidence, InvalidValue, PoolExhausted, PoolSpec, PortState, Verdict, open_manager
+from portfsm import Evidence, InvalidValue, JournalError, PoolExhausted, PoolSpec, PortState, Verdict, open_manager
 
 pytestmark = pytest.mark.anyio
 
@@ -422,3 +422,46 @@ async def test_a_node_is_called_by_a_name_that_proxies_do_not_know(log, clock):
             await manager.release(await manager.allocate("http", owner="a", node=node))
         await until(lambda: {host for host, _, _ in proxy.asked} == {"127.0.0.1", "10.0.0.1", "n2"})
         assert manager.port("http", 30000, node="n2").state is PortState.QUARANTINED
+
+
+async def test_a_journal_that_fails_leaves_those_who_wait_for_proxies_in_silence(log, clock):
+    handle, found = log.handle(), []
+    spec = PoolSpec("http", ports="30000-30001", hold_s=10)
+
+    async def wait(manager, lease):
+        try:
+            await manager.wait_clear(lease)
+        except JournalError as error:
+            found.append(error)
+
+    with anyio.fail_after(10):
+        try:
+            async with open_manager(handle, pools=[spec], clock=clock, witnesses=[Proxy()]) as manager, anyio.create_task_group() as tasks:
+                lease = await manager.allocate("http", owner="a")
+                await manager.withdraw(lease)
+                tasks.start_soon(wait, manager, lease)
+                await settle()
+                log.lose(handle)
+                async with open_manager(log.handle(), clock=clock):
+                    with pytest.raises(JournalError):
+                        await manager.allocate("http", owner="b")
+                await until(lambda: found)
+        except JournalError:
+            pass
+    assert found
+
+
+async def test_waiting_for_proxies_that_nobody_asks_never_ends(opened, clock):
+    async with opened() as manager, anyio.create_task_group() as tasks:
+        lease = await released(manager)
+        found = []
+
+        async def wait():
+            found.append(await manager.wait_clear(lease))
+
+        tasks.start_soon(wait)
+        await settle()
+        assert not found
+        clock.advance(10)
+        await manager.sweep()
+        await until(lambda: found)
