@@ -34,9 +34,10 @@ def _sentence(record: Pool, port: int, now_ns: int) -> str:
             return _free(view, name)
         case PortState.ALLOCATED:
             held = f"{name} is ALLOCATED to {_holder(view)}{_since(view)} under lease {view.token}{_flag(view)}"
-            return f"{held}: release(lease) or block() ends it{retires}."
+            drains = ", withdrawn from the proxies" if record.note(record.row(port)).withdrawn else ""
+            return f"{held}{drains}: release(lease) or block() ends it{retires}."
         case PortState.QUARANTINED:
-            return _quarantined(view, name, now_ns) + retires + "."
+            return _quarantined(record, view, name, now_ns) + retires + "."
         case PortState.BLOCKED:
             return _blocked(record, view, name, now_ns) + retires + "."
 
@@ -47,14 +48,19 @@ def _free(view: PortView, name: str) -> str:
     return f"{name} is FREE{_since(view)}; its last lease was {view.token}." if view.token else f"{name} is FREE{_since(view)}."
 
 
-def _quarantined(view: PortView, name: str, now_ns: int) -> str:
+def _quarantined(record: Pool, view: PortView, name: str, now_ns: int) -> str:
     why = f" ({view.reason})" if view.reason not in ("", "released") else ""
     start = f"{name} is QUARANTINED{_since(view)}{_after(view)}{why}"
+    proxies = ", ".join(record.proxies)
+    if view.until is not None and view.until <= now_ns and record.kept:
+        over = f"its hold ended {_span(now_ns - view.until)} ago"
+        return f"{start}; {over}, and it waits until every proxy has let go: {proxies}; free() ends it now"
     if view.until is not None and view.until <= now_ns:
         return f"{start}; its hold ended {_span(now_ns - view.until)} ago, and the next allocate() or sweep() frees it"
     mine = " or ".join(f"{word} {who!r}" for word, who in (("owner", view.owner), ("service", view.service)) if who)
     reuse = f"; until then only {mine} gets it" if mine else ""
-    return f"{start},{_until(view, now_ns)}{reuse}; free() ends it now"
+    earlier = f"evidence of every proxy ({proxies}) ends it earlier, " if proxies else ""
+    return f"{start},{_until(view, now_ns)}{reuse}; {earlier}free() ends it now"
 
 
 def _blocked(record: Pool, view: PortView, name: str, now_ns: int) -> str:

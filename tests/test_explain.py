@@ -10,7 +10,7 @@ from portfsm import Event, EventKind, open_manager
 from portfsm._explain import explain
 from portfsm._ledger import apply
 from portfsm._rejections import utc
-from portfsm.commands import Adopt, Block, Free, Hold, Open, Release, Sweep, Unblock
+from portfsm.commands import Adopt, Block, Free, Hold, Join, Open, Release, Sweep, Unblock, Withdraw
 from portfsm.errors import PortOutOfRange, UnknownPool
 
 SECOND = 1_000_000_000
@@ -254,3 +254,21 @@ async def test_a_manager_that_explains_what_is_not_durable_or_reads_another_cloc
         clock.advance(60)
         holds(manager.explain("http", 30_000, node="n1"), "its hold ended 54.0 s ago")
         assert "never used" in manager.explain("http", 30_000)
+
+
+def test_a_port_that_waits_for_proxies_is_promised_to_the_next_call(world):
+    world.do(Join("edge-1"))
+    lease = world.allocate("a", service="s")
+    world.release(lease)
+    assert "evidence of every proxy (edge-1) ends it earlier" in explain(world.ledger, "p", lease.port, now_ns=world.now)
+    world.pass_time(20)
+    told = explain(world.ledger, "p", lease.port, now_ns=world.now)
+    assert "waits until every proxy has let go: edge-1" in told
+    assert "next allocate()" not in told
+
+
+def test_a_port_that_drains_looks_like_any_other(world):
+    lease = world.allocate("a")
+    assert "withdrawn" not in explain(world.ledger, "p", lease.port, now_ns=world.now)
+    world.do(Withdraw(lease))
+    assert "withdrawn from the proxies" in explain(world.ledger, "p", lease.port, now_ns=world.now)
