@@ -352,7 +352,8 @@ def _write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
     else:
         held_until = pool.until[offset] if kind is EventKind.BLOCKED and pool.until[offset] > event.ts else 0
         pool.until[offset] = event.until
-        cause = "unblocked" if kind is EventKind.UNBLOCKED else event.cause
+        again = event.cause == "reboot" and before.cause == "operator"  # and an operator's hold it remains
+        cause = "unblocked" if kind is EventKind.UNBLOCKED else before.cause if again else event.cause
         _note(pool, offset, event, cause=cause, hold_ms=event.hold_ms, held_until=held_until)
 
 

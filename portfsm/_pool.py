@@ -134,9 +134,12 @@ class Pool:
 
     def evidence_frees_at(self, offset: int) -> int:
         """From when on complete evidence ends the hold of a QUARANTINED port, UTC ns: its floor, or the end an operator asked for."""
-        if self.note(offset).cause == "operator":
+        note, begun = self.note(offset), self.since[offset]
+        if note.cause == "operator":
             return self.until[offset]
-        return self.since[offset] + math.ceil(self.spec.floor_s * 1e9)
+        if note.cause == "reboot":  # the clock was lost, so the floor starts over with the hold
+            begun = max(begun, self.until[offset] - note.hold_ms * 1_000_000)
+        return begun + math.ceil(self.spec.floor_s * 1e9)
 
     def asked(self, proxies: tuple[str, ...]) -> None:
         """From now on the evidence of these is required."""

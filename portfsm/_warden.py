@@ -39,6 +39,7 @@ __all__ = ["Warden", "check_witnesses"]
 
 _FIRST_PAUSE_NS = 5_000_000
 _LAST_PAUSE_NS = 500_000_000
+_NEVER = 1 << 63
 _LOOPBACK = "127.0.0.1"
 
 
@@ -183,15 +184,24 @@ class Warden:
         end = None if timeout_s is None else engine.now() + round(timeout_s * 1e9)
         while (case := self.cases.open.get(place)) is not None and not self.is_complete(case):
             engine.check_open()
-            left = None if end is None else end - engine.now()
-            if left is not None and left <= 0:
+            now, over = engine.now(), self._over_at(place)
+            if over <= now:
+                break  # which nobody needs to have noticed
+            if end is not None and end <= now:
                 return False
-            await self.pause(self._news, left)
+            wake = over if end is None else min(over, end)
+            await self.pause(self._news, wake - now if wake < _NEVER else None)
         pool = engine.ahead.pool(lease.pool, lease.node)
         offset = pool.row(lease.port)
         if case is None and offset >= 0 and pool.state[offset] == ALLOCATED and pool.token[offset] == lease.token:
             raise InvalidValue("nobody has told the proxies: withdraw(lease) or release(lease) first", name="lease", value=lease)
         return True
+
+    def _over_at(self, place: Place) -> int:
+        """When time alone ends the hold of a QUARANTINED port."""
+        pool = self._engine.ahead.pool(place.pool, place.node)
+        offset = pool.row(place.port)
+        return _NEVER if pool.kept or pool.state[offset] != QUARANTINED else pool.until[offset]
 
     async def pause(self, event: anyio.Event, ns: int | None) -> None:
         """Until the event is set, and no longer than `ns` nanoseconds of the clock."""

@@ -22,7 +22,7 @@ class Call:
         self.cancelled = self.done = self.dead = self.started = self.entered = self.answered = False
         self.token = 0
         """Of the lease that this call has been given, or found its owner to have."""
-        self.deadline, self.turn = None, 0
+        self.deadline, self.turn, self.at = None, 0, (0, 0)
         self.before = ""
         self.then = None
 
@@ -200,7 +200,7 @@ class Judge:
         elif call.options.get("timeout_s") is not None:
             call.deadline = self.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
         elif call.name in ("block", "unblock", "hold", "free"):
-            call.before = ahead.ports[call.options["node"], *call.args].state
+            call.before, call.at = ahead.ports[call.options["node"], *call.args].state, (len(self.record.events), self.true_ns)
 
     def answered(self, call):
         """The caller has an answer."""
@@ -293,7 +293,15 @@ class Judge:
         if (view.node, view.pool, view.port) != (call.options["node"], *call.args):
             self.fail("wrong view", f"call {call.number} {call.sentence} was answered with {view}")
 
-    _check_block = _check_unblock = _check_hold = _check_free = _check_view
+    _check_block = _check_unblock = _check_free = _check_view
+
+    def _check_hold(self, call, view):
+        """What was asked for holds, also where the hold that was running lasts longer by itself."""
+        self._check_view(call, view)
+        (seq, asked_ns), place = call.at, (call.options["node"], *call.args)
+        if all((e.node, e.pool, e.port) != place or e.kind == "held" for e in self.record.events[seq:]):
+            port = self.record.ahead.ports[place]
+            port.floor_at = max(port.floor_at, asked_ns + round(call.options["hold_s"] * 1e9))
 
     # ------------------------------------------------------------------ refusals
 

@@ -56,6 +56,7 @@ class Model:
             need(e.token == e.seq > p.token, "a token did not grow")
             need(self.holders.setdefault((e.node, e.pool, e.owner), e.port) == e.port, "its owner holds another port there")
             p.state, p.owner, p.service, p.token, p.withdrawn, p.end = "ALLOCATED", e.owner, e.service, e.token, False, None
+            p.floor_at = 0
         elif e.kind == "withdrawn":
             need((was, p.token, p.withdrawn) == ("ALLOCATED", e.token, False), "withdrawn without a lease")
             p.withdrawn = True
@@ -75,5 +76,6 @@ class Model:
             need(e.cause != "elapsed" or (p.end is not None and now >= p.end), "a block ended before its time")
             hold = e.hold_ms * 1_000_000 if e.kind == "held" else 0 if e.cause == "cancelled" else hold
             p.state, p.end, p.free_at, p.owed = "QUARANTINED", None, max(p.free_at, now + hold), p.owed or e.cause != "cancelled"
-            p.floor_at = max(p.floor_at, now + (hold if e.cause == "operator" and e.kind == "held" else self.policy[e.pool][0]))
+            floor = hold if e.kind == "held" and e.cause == "operator" else self.policy[e.pool][0] if was != "QUARANTINED" else 0
+            p.floor_at = max(p.floor_at, now + floor)
         p.until = e.until if p.state in ("QUARANTINED", "BLOCKED") else 0

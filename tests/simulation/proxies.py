@@ -81,14 +81,15 @@ class Proxies:
         self.world, self.strict = world, strict
         self.honest = False
         """Witnesses answer at once, and with what they know."""
-        self.count = 0
+        self.count = self.asking = 0
+        """How many proxies there were, and how many witnesses are about to answer."""
         self.all = []
         for share in world.plan.lags:
             self.add(share)
         self.listening = {}
         """(node, port) -> (owner, service): who answers there by now."""
         self.adopter, self.word, self.void = {}, {}, set()
-        """Who took a port on his own word; ports that an operator freed on his; tokens of leases that nobody was told of."""
+        """Who took a port on his own word, or changed his service, which a process does not; ports that an operator freed on his; tokens of leases that nobody was told of."""
 
     # ------------------------------------------------------------------ which there are
 
@@ -134,9 +135,10 @@ class Proxies:
         """Who listens at the port, and who answers for what may still come there."""
         place = event.node, event.port
         if event.kind in TAKES:
+            owner, service = self.listening.get(place, ("", ""))
+            if event.kind == "adopted" or (owner == event.owner and service != event.service):
+                self.adopter[place] = event.owner
             self.listening[place] = event.owner, event.service
-        if event.kind == "adopted":
-            self.adopter[place] = event.owner
         if event.cause == "cancelled":
             self.void.add(event.token)
         elif event.kind == "released" and place in self.word:

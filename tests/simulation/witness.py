@@ -69,8 +69,12 @@ class Witness:
         return mood
 
     async def _wait(self):
-        for _ in range(self.world.chance.choice(WAITS)):
-            await checkpoint()
+        self.world.proxies.asking += 1
+        try:
+            for _ in range(self.world.chance.choice(WAITS)):
+                await checkpoint()
+        finally:
+            self.world.proxies.asking -= 1
         if self.controller.dead:
             self.world.hits["witness outlived its controller"] += 1
 

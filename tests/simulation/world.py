@@ -141,8 +141,9 @@ class World(Judge, Audit):
         """Turns until nothing more can happen unless time goes on."""
         quiet = 0
         for _ in range(4000):
-            quiet = 0 if any(c.worker.jobs for c in self.processes() if not c.hung) else quiet + 1
-            if quiet > QUIET:
+            busy = self.proxies.asking or any(c.worker.jobs for c in self.processes() if not c.hung)
+            quiet = 0 if busy else quiet + 1
+            if quiet > (3 * QUIET if self.plan.evidence else QUIET):  # from an answer to the end of a wait it is a longer way
                 return self.rest()
             await self.turn(speed=1.0)
         return self.fail("livelock", "there is always something more to do")
