@@ -46,7 +46,8 @@ class Note(NamedTuple):
     held_until: int = 0
     """End of the hold that was running when the port was blocked: the hold after the block ends no earlier."""
     mixed_until: int = 0
-    """Until then traffic for another service may arrive than for the last one: its owner or an adopter took the port within a hold."""
+    """Until then traffic for another service may arrive than for the last one: its owner or an adopter took the port within a hold.
+    In a pool that keeps its ports that goes on until proxies have let go of it."""
 
 
 NO_NOTE = Note("", "")
@@ -125,7 +126,8 @@ class Pool:
         """
         if owner == self.owner[offset]:
             return False
-        return not service or service != self.service[offset] or self.note(offset).mixed_until > now_ns
+        mixed_until = self.note(offset).mixed_until
+        return not service or service != self.service[offset] or mixed_until > now_ns or (mixed_until > 0 and self.kept)
 
     @property
     def kept(self) -> bool:

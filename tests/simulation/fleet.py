@@ -37,6 +37,15 @@ class Fleet:
         if lease and (controller := await self.ready(chance)):
             self.call(controller, "wait_clear", lease, timeout_s=chance.choice((0.0, 2.0, 30.0)))
 
+    async def flap(self, chance):
+        """A replica that ended comes back to its own port, and ends again."""
+        ports = self.record.ahead.ports.items()
+        fit = [(key, p.owner, p.service) for key, p in ports if p.state == "QUARANTINED" and p.owner in self.plan.owners]
+        if fit and (controller := await self.ready(chance)):
+            (node, pool, _), owner, service = chance.choice(fit)
+            options = {"owner": owner, "node": node, "service": service, "port": None, "wait_s": 0.0}
+            self.call(controller, "allocate", pool, **options, then=lambda call: self.call(controller, "release", call.result))
+
     # ------------------------------------------------------------------ proxies
 
     async def freeze(self, chance):

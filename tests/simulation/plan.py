@@ -55,6 +55,7 @@ WEIGHTS = {
 FLEET = {
     "drain_port": 9,
     "wait_clear": 2,
+    "flap": 8,
     "freeze": 2,
     "thaw": 3,
     "restart_proxy": 4,
@@ -123,7 +124,7 @@ class Plan:
             order, ranges = POOLS[name]
             ports = ranges[0] if same else chance.choice(ranges)
             hold_s = self.holds[name] * (1 if same else chance.choice((1, 1, 2)))
-            floor_s = hold_s * self.floors[name]
+            floor_s = self.holds[name] * self.floors[name]  # which goes by the present policy, whatever it was at the release
             found.append(PoolSpec(name, ports=ports, hold_s=hold_s, floor_s=floor_s, order=order, on_silence=self.silence[name]))
         return found
 

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from portfsm.evidence import Evidence, Verdict
 
 MOODS = {"prompt": 12, "early": 4, "late": 4, "silent": 2, "raises": 1}
-WAITS = (2, 3, 5, 8, 40)
+WAITS = (2, 5, 12, 40)
 
 
 class Witness:
