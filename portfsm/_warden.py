@@ -113,6 +113,7 @@ class Warden:
     async def leave(self, proxy: str, *, reason: str) -> None:
         """Require it no more."""
         self._engine.submit(commands.Leave(proxy, reason=reason))
+        self._engine.serve(self._engine.waiters.places)  # with the last one, holds that were over are
         if (post := self._posts.pop(proxy, None)) is not None:
             post.scope.cancel()
         await self._engine.settle()

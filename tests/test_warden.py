@@ -546,3 +546,25 @@ async def test_a_caller_waits_for_proxies_though_the_journal_has_failed(clock):
                     await manager.allocate("http", owner="b")
                 await until(lambda: failed)
             await manager.allocate("http", owner="b")
+
+
+async def test_a_waiter_sleeps_on_when_the_last_proxy_leaves(opened, clock):
+    async with opened(Proxy()) as manager, anyio.create_task_group() as tasks:
+        await released(manager, owner="a")
+        await released(manager, owner="b")
+        got = []
+
+        async def wait(owner):
+            got.append(await manager.allocate("http", owner=owner, wait_s=None))
+
+        clock.advance(9)
+        await manager.hold("http", 30001, hold_s=5)
+        clock.advance(1)
+        tasks.start_soon(wait, "c")
+        tasks.start_soon(wait, "d")
+        await settle()
+        assert not got
+        await manager.leave("proxy", reason="scaled in")
+        await until(lambda: len(got) == 1)
+        clock.advance(4)
+        await until(lambda: len(got) == 2)
