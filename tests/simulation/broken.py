@@ -13,7 +13,7 @@ from unittest import mock
 import portfsm.journals._mend
 import portfsm.journals.file
 import portfsm.testing
-from portfsm import _codec, _decide, _engine, _evidence, _index, _warden, _writer, clocks, commands
+from portfsm import _codec, _decide, _engine, _evidence, _index, _writer, clocks, commands
 from portfsm._pool import ALLOCATED, Pool
 from portfsm.errors import OutcomeUnknown, PortfsmError
 from portfsm.evidence import Verdict
@@ -340,29 +340,6 @@ def silence_is_consent():
 
 
 @breaks
-def joined_in_memory_only():
-    """The controller asks those it has witnesses for, and not those the log requires."""
-
-    def make(is_complete):
-        def forgetful(self, case, required, bounds, now_ns):
-            return is_complete(self, case, tuple(bounds), bounds, now_ns)
-
-        return forgetful
-
-    return replaced(_evidence.Cases, "is_complete", make)
-
-
-@breaks
 def evidence_beats_the_floor():
     """What every proxy let go of is free at once."""
     return mock.patch.object(Pool, "evidence_frees_at", lambda *_: 0)
-
-
-@breaks
-def nobody_hears_of_a_failure():
-    """Whoever waits for proxies waits on when the journal has failed."""
-
-    def make(take_events):
-        return lambda self, events: take_events(self, events) if events else None
-
-    return replaced(_warden.Warden, "_take_events", make)

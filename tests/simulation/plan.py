@@ -58,7 +58,7 @@ FLEET = {
     "flap": 8,
     "freeze": 2,
     "thaw": 3,
-    "restart_proxy": 4,
+    "restart_proxy": 10,
     "proxy_leaves": 1,
     "proxy_joins": 1,
 }
