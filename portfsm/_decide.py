@@ -266,9 +266,12 @@ def _hold(command: commands.Hold, ledger: Ledger, draft: Draft) -> None:
     if code in (ALLOCATED, BLOCKED):
         raise illegal(pool, command.port, EventKind.HELD)
     hold_ms = math.ceil(command.hold_s * 1000)
-    until = draft.ts + hold_ms * 1_000_000
-    if until > (pool.until[offset] if code == QUARANTINED else draft.ts):
-        draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause=command.cause, reason=command.reason)
+    until, running = draft.ts + hold_ms * 1_000_000, pool.until[offset] if code == QUARANTINED else draft.ts
+    if until <= running and code == QUARANTINED and pool.proxies and until > pool.evidence_frees_at(offset):
+        until = running  # evidence could end the hold that is running before the one that is asked for
+    elif until <= running:
+        return
+    draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause=command.cause, reason=command.reason)
 
 
 def _free(command: commands.Free, ledger: Ledger, draft: Draft) -> None:

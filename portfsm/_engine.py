@@ -71,8 +71,7 @@ class Engine:
         self.closed = False
         self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail, worker=worker)
         self.on_commit: Callable[[Sequence[Event]], object] = len  # nobody follows yet
-        self._opened = False
-        self._probing = False
+        self._opened = self._probing = False
         self._timer: anyio.CancelScope | None = None
         self._wake_at = _NEVER
         self._timeline: Timeline
@@ -342,7 +341,7 @@ class Engine:
         """The journal failed: stop, and leave nobody waiting."""
         warn("stopped", error=str(error))
         self.waiters.fail_all(error)
-        self.on_commit(())
+        self.on_commit(())  # whoever follows finds out when it looks
         self._announce()
         self._poke()
 

@@ -153,7 +153,10 @@ class Index:
 
 def _is_due(pool: Pool, entry: int) -> bool:
     offset = entry & _OFFSET
-    return pool.until[offset] == entry >> 16 and pool.state[offset] in (QUARANTINED, BLOCKED)
+    if pool.until[offset] != entry >> 16:
+        return False
+    code = pool.state[offset]
+    return code == BLOCKED or (code == QUARANTINED and not pool.kept)
 
 
 def _is_last(pool: Pool, entry: int, name: str, column: list[str]) -> bool:

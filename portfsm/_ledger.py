@@ -344,15 +344,15 @@ def _write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
             # The full hold that follows every block is owed all the same, by the lease that begins now.
             pool.until[offset] = max(before.held_until, event.ts + pool.hold_ns)
         _note(pool, offset, event, cause=event.cause)
-        pool.token[offset] = event.seq
-        pool.owner[offset] = event.owner
+        pool.token[offset], pool.owner[offset] = event.seq, event.owner
         pool.service[offset] = intern(event.service)
         if code == OUTSIDE:
             pool.outside.add(offset)
     else:
         held_until = pool.until[offset] if kind is EventKind.BLOCKED and pool.until[offset] > event.ts else 0
         pool.until[offset] = event.until
-        cause = "unblocked" if kind is EventKind.UNBLOCKED else event.cause
+        again = event.cause == "reboot" and before.cause == "operator"  # and an operator's hold it remains
+        cause = "unblocked" if kind is EventKind.UNBLOCKED else before.cause if again else event.cause
         _note(pool, offset, event, cause=cause, hold_ms=event.hold_ms, held_until=held_until)
 
 
@@ -363,7 +363,7 @@ def _note(pool: Pool, offset: int, event: Event, *, cause: str = "", hold_ms: in
         mixed_until = max(mixed_until, pool.until[offset])
     note = Note(
         "" if cause == "released" else cause, event.reason, hold_ms,
-        held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts else 0,
+        held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts or pool.kept else 0,
     )  # fmt: skip
     if note == NO_NOTE:
         pool.notes.pop(offset, None)

@@ -46,7 +46,8 @@ class Note(NamedTuple):
     held_until: int = 0
     """End of the hold that was running when the port was blocked: the hold after the block ends no earlier."""
     mixed_until: int = 0
-    """Until then traffic for another service may arrive than for the last one: its owner or an adopter took the port within a hold."""
+    """Until then traffic for another service may arrive than for the last one: its owner or an adopter took the port within a hold.
+    In a pool that keeps its ports that goes on until proxies have let go of it."""
 
 
 NO_NOTE = Note("", "")
@@ -125,7 +126,8 @@ class Pool:
         """
         if owner == self.owner[offset]:
             return False
-        return not service or service != self.service[offset] or self.note(offset).mixed_until > now_ns
+        mixed_until = self.note(offset).mixed_until
+        return not service or service != self.service[offset] or mixed_until > now_ns or (mixed_until > 0 and self.kept)
 
     @property
     def kept(self) -> bool:
@@ -134,9 +136,12 @@ class Pool:
 
     def evidence_frees_at(self, offset: int) -> int:
         """From when on complete evidence ends the hold of a QUARANTINED port, UTC ns: its floor, or the end an operator asked for."""
-        if self.note(offset).cause == "operator":
+        note, begun = self.note(offset), self.since[offset]
+        if note.cause == "operator":
             return self.until[offset]
-        return self.since[offset] + math.ceil(self.spec.floor_s * 1e9)
+        if note.cause == "reboot":  # the clock was lost, so the floor starts over with the hold
+            begun = max(begun, self.until[offset] - note.hold_ms * 1_000_000)
+        return begun + math.ceil(self.spec.floor_s * 1e9)
 
     def asked(self, proxies: tuple[str, ...]) -> None:
         """From now on the evidence of these is required."""

@@ -39,6 +39,7 @@ __all__ = ["Warden", "check_witnesses"]
 
 _FIRST_PAUSE_NS = 5_000_000
 _LAST_PAUSE_NS = 500_000_000
+_NEVER = 1 << 63
 _LOOPBACK = "127.0.0.1"
 
 
@@ -119,6 +120,7 @@ class Warden:
     async def leave(self, proxy: str, *, reason: str) -> None:
         """Require it no more."""
         self._engine.submit(commands.Leave(proxy, reason=reason))
+        self._engine.serve(self._engine.waiters.places)  # with the last one, holds that were over are
         if (post := self._posts.pop(proxy, None)) is not None:
             post.scope.cancel()
         await self._engine.settle()
@@ -185,16 +187,16 @@ class Warden:
                 await self.pause(self._look, min(self._ripe.values()) - now if self._ripe else None)
 
     async def wait_clear(self, lease: Lease, *, timeout_s: float | None) -> bool:
-        """Whether every required proxy let go of a withdrawn or released port in time."""
+        """Whether every required proxy let go of a withdrawn or released port in time, or time alone ended its hold."""
         engine = self._engine
-        end = None if timeout_s is None else engine.now() + round(timeout_s * 1e9)
+        end = _NEVER if timeout_s is None else engine.now() + round(timeout_s * 1e9)
         while not self._is_clear(lease):
             engine.check_open()
-            left = None if end is None else end - engine.now()
-            if left is not None and left <= 0:
+            now, wake = engine.now(), min(end, self._over_at(lease))
+            if end <= now:
                 return False
             self._news = self._news or anyio.Event()
-            await self.pause(self._news, left)
+            await self.pause(self._news, wake - now if wake < _NEVER else None)
         return True
 
     def _is_clear(self, lease: Lease) -> bool:
@@ -205,7 +207,13 @@ class Warden:
         if pool.state[offset] == ALLOCATED and not pool.note(offset).withdrawn:
             raise InvalidValue("nobody has told the proxies: withdraw(lease) or release(lease) first", name="lease", value=lease)
         case = self.cases.open.get(Place(lease.node, lease.pool, lease.port))
-        return case is not None and self.is_complete(case)
+        return (case is not None and self.is_complete(case)) or self._over_at(lease) <= self._engine.now()
+
+    def _over_at(self, lease: Lease) -> int:
+        """When time alone ends the hold of a QUARANTINED port, noticed or not."""
+        pool = self._engine.ahead.pool(lease.pool, lease.node)
+        offset = pool.row(lease.port)
+        return _NEVER if pool.kept or pool.state[offset] != QUARANTINED else pool.until[offset]
 
     async def pause(self, event: anyio.Event, ns: int | None) -> None:
         """Until the event is set, and no longer than `ns` nanoseconds of the clock."""

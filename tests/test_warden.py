@@ -7,7 +7,8 @@ import anyio.lowlevel
 import attrs
 import pytest
 
-from portfsm import Evidence, InvalidValue, JournalError, PoolExhausted, PoolSpec, PortState, Verdict, open_manager
+from portfsm import Evidence, InvalidValue, OutcomeUnknown, PoolExhausted, PoolSpec, PortState, Verdict, open_manager
+from portfsm.testing import GatedJournal
 
 pytestmark = pytest.mark.anyio
 
@@ -424,34 +425,89 @@ async def test_a_node_is_called_by_a_name_that_proxies_do_not_know(log, clock):
         assert manager.port("http", 30000, node="n2").state is PortState.QUARANTINED
 
 
-async def test_a_journal_that_fails_leaves_those_who_wait_for_proxies_in_silence(log, clock):
-    handle, found = log.handle(), []
-    spec = PoolSpec("http", ports="30000-30001", hold_s=10)
-
-    async def wait(manager, lease):
-        try:
-            await manager.wait_clear(lease)
-        except JournalError as error:
-            found.append(error)
-
-    with anyio.fail_after(10):
-        try:
-            async with open_manager(handle, pools=[spec], clock=clock, witnesses=[Proxy()]) as manager, anyio.create_task_group() as tasks:
-                lease = await manager.allocate("http", owner="a")
-                await manager.withdraw(lease)
-                tasks.start_soon(wait, manager, lease)
-                await settle()
-                log.lose(handle)
-                async with open_manager(log.handle(), clock=clock):
-                    with pytest.raises(JournalError):
-                        await manager.allocate("http", owner="b")
-                await until(lambda: found)
-        except JournalError:
-            pass
-    assert found
+async def test_a_service_inherits_what_proxies_still_route_for_another(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        await released(manager, owner="a", service="x")
+        await released(manager, owner="a", service="y")
+        clock.advance(100)
+        await settle()
+        assert (await manager.allocate("http", owner="b", service="y")).port == 30001
+    async with opened(proxy) as manager:
+        await manager.release_owner("b")
+        assert (await manager.allocate("http", owner="c", service="y")).port == 30001
 
 
-async def test_waiting_for_proxies_that_nobody_asks_never_ends(opened, clock):
+async def test_an_adopter_leaves_its_service_what_proxies_still_route_for_another(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        await released(manager, owner="a", service="x")
+        clock.advance(100)
+        await manager.release(await manager.adopt("http", 30000, owner="b", service="y"))
+        clock.advance(100)
+        await settle()
+        assert (await manager.allocate("http", owner="c", service="y")).port == 30001
+
+
+async def test_a_restart_of_the_machine_ends_what_an_operator_asked_for(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        await manager.hold("http", 30000, hold_s=50)
+    clock.reboot()
+    proxy.let_go(30000)
+    async with opened(proxy) as manager:
+        await settle()
+        clock.advance(49)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+        clock.advance(1)
+        await until(lambda: state(manager) == "FREE")
+
+
+async def test_a_floor_is_cut_short_by_a_wall_clock_that_was_set_over_a_restart(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy, floor_s=5.0) as manager:
+        await released(manager)
+    clock.step_wall(3600)
+    clock.reboot()
+    proxy.let_go(30000)
+    async with opened(proxy, floor_s=5.0) as manager:
+        await settle()
+        clock.advance(4.9)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+        clock.advance(0.1)
+        await until(lambda: state(manager) == "FREE")
+
+
+async def test_evidence_ends_a_hold_that_an_operator_found_long_enough(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        await released(manager)
+        await manager.hold("http", 30000, hold_s=5)
+        seq = manager.seq
+        await manager.hold("http", 30000, hold_s=5)
+        assert manager.seq == seq
+        proxy.let_go(30000)
+        await settle()
+        clock.advance(4.9)
+        await settle()
+        assert state(manager) == "QUARANTINED"
+        clock.advance(5.1)
+        await until(lambda: state(manager) == "FREE")
+
+
+async def test_the_end_of_a_block_in_a_pool_without_holds_is_the_end_of_what_it_keeps(opened, clock):
+    async with opened(Proxy(), hold_s=0.0) as manager:
+        await manager.block("http", 30000, reason="tests", for_s=1)
+        await manager.block("http", 30001, reason="tests", for_s=2)
+        clock.advance(1)
+        await manager.sweep()
+        assert await manager.sweep() == ()
+        assert state(manager) == "QUARANTINED"
+
+
+async def test_a_caller_waits_for_proxies_though_the_hold_is_over_and_none_is_required(opened, clock):
     async with opened() as manager, anyio.create_task_group() as tasks:
         lease = await released(manager)
         found = []
@@ -461,7 +517,54 @@ async def test_waiting_for_proxies_that_nobody_asks_never_ends(opened, clock):
 
         tasks.start_soon(wait)
         await settle()
+        clock.advance(9.9)
+        await settle()
         assert not found
-        clock.advance(10)
-        await manager.sweep()
+        clock.advance(0.1)
         await until(lambda: found)
+        assert found == [True]
+        assert not await manager.wait_clear(await released(manager, owner="b"), timeout_s=0)
+
+
+async def test_a_caller_waits_for_proxies_though_the_journal_has_failed(clock):
+    journal = GatedJournal()
+    spec = PoolSpec("http", ports="30000-30001", hold_s=10)
+    with pytest.raises(OutcomeUnknown):
+        async with open_manager(journal, pools=[spec], clock=clock, witnesses=[Proxy()]) as manager:
+            lease, failed = await released(manager), []
+
+            async def wait():
+                with pytest.raises(OutcomeUnknown):
+                    await manager.wait_clear(lease)
+                failed.append(True)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                await settle()
+                journal.fail(OutcomeUnknown("sync failed", path="x", errno=5))
+                with pytest.raises(OutcomeUnknown):
+                    await manager.allocate("http", owner="b")
+                await until(lambda: failed)
+            await manager.allocate("http", owner="b")
+
+
+async def test_a_waiter_sleeps_on_when_the_last_proxy_leaves(opened, clock):
+    async with opened(Proxy()) as manager, anyio.create_task_group() as tasks:
+        await released(manager, owner="a")
+        await released(manager, owner="b")
+        got = []
+
+        async def wait(owner):
+            got.append(await manager.allocate("http", owner=owner, wait_s=None))
+
+        clock.advance(9)
+        await manager.hold("http", 30001, hold_s=5)
+        clock.advance(1)
+        tasks.start_soon(wait, "c")
+        tasks.start_soon(wait, "d")
+        await settle()
+        assert not got
+        await manager.leave("proxy", reason="scaled in")
+        await until(lambda: len(got) == 1)
+        clock.advance(4)
+        await until(lambda: len(got) == 2)

@@ -259,7 +259,7 @@ MUTANTS = [
     Mutant(
         "a service inherits what its owner took over",
         "_pool.py",
-        " or self.note(offset).mixed_until > now_ns",
+        " or mixed_until > now_ns or (mixed_until > 0 and self.kept)",
         "",
         ("tests/test_choice.py::test_a_service_inherits_a_running_hold_from_its_own_owner",),
     ),
@@ -267,8 +267,8 @@ MUTANTS = [
     Mutant(
         "no floor",
         "_pool.py",
-        "return self.since[offset] + math.ceil(self.spec.floor_s * 1e9)",
-        "return self.since[offset]",
+        "return begun + math.ceil(self.spec.floor_s * 1e9)",
+        "return begun",
         (f"{WARDEN}::test_evidence_ends_a_hold_before_its_floor",),
     ),
     Mutant(

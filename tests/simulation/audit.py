@@ -34,6 +34,8 @@ class Audit:
         self.audited = lead.number, record.shadow.seq, record.shown.seq
         if lead.engine.ahead.digest() != record.shadow.digest():
             self.fail("live is not replay", "what was decided on is not what the events lead to")
+        if lead.engine.ahead.proxies != record.ahead.required:
+            self.fail("required", f"the proxies {lead.engine.ahead.proxies} are asked, and recorded are {record.ahead.required}")
         if lead.manager.seq == record.shown.seq:
             self.compare_views(lead.manager)
 
@@ -102,7 +104,7 @@ class Audit:
 
     def _check_silence(self, lead):
         for call in self.calls:
-            if call.controller is lead and not call.waits:
+            if call.controller is lead and not call.rests:
                 self.fail("silence", f"call {call.number} {call.sentence} gets no answer")
         if self.record.shown.seq != lead.manager.seq:
             self.fail("watch", f"a watcher saw events up to {self.record.shown.seq}, published are those up to {lead.manager.seq}")

@@ -13,9 +13,10 @@ from unittest import mock
 import portfsm.journals._mend
 import portfsm.journals.file
 import portfsm.testing
-from portfsm import _codec, _decide, _engine, _index, _writer, clocks, commands
-from portfsm._pool import ALLOCATED
+from portfsm import _codec, _decide, _engine, _evidence, _index, _writer, clocks, commands
+from portfsm._pool import ALLOCATED, Pool
 from portfsm.errors import OutcomeUnknown, PortfsmError
+from portfsm.evidence import Verdict
 from portfsm.journals import FileJournal, _disk, _lock
 from portfsm.journals import _writer as _segment
 
@@ -285,3 +286,60 @@ def index_forgets_a_freed_port():
         return forgetful
 
     return replaced(_index.Index, "touched", make)
+
+
+# ---------------------------------------------------------------------- evidence
+
+
+@breaks
+def earlier_answers_count():
+    """A late answer about a lease that ended before is taken for one about the last."""
+
+    def take_answer(self, place, answer):
+        self._void_if_changed(answer)
+        if place in self.open:
+            self.open[place].answers[answer.proxy] = answer
+
+    return mock.patch.object(_evidence.Cases, "take_answer", take_answer)
+
+
+@breaks
+def one_proxy_is_enough():
+    """A hold ends with the first proxy that lets go."""
+
+    def is_complete(self, case, required, bounds, now_ns):
+        return any(proxy in bounds and case.has_let_go(proxy, bounds[proxy], now_ns) for proxy in required)
+
+    return mock.patch.object(_evidence.Cases, "is_complete", is_complete)
+
+
+@breaks
+def kept_no_longer_than_held():
+    """A hold's end frees what a proxy has not let go of."""
+    return mock.patch.object(Pool, "kept", False)
+
+
+@breaks
+def restarted_proxies_are_believed():
+    """What a proxy said before it began anew still counts."""
+    return mock.patch.object(_evidence.Cases, "_void_if_changed", nothing)
+
+
+@breaks
+def silence_is_consent():
+    """A proxy that gives no answer has let go."""
+
+    def make(has_let_go):
+        def trusting(self, proxy, fallback_s, now_ns):
+            answer = self.answers.get(proxy)
+            return (answer is not None and answer.verdict is Verdict.UNKNOWN) or has_let_go(self, proxy, fallback_s, now_ns)
+
+        return trusting
+
+    return replaced(_evidence.Case, "has_let_go", make)
+
+
+@breaks
+def evidence_beats_the_floor():
+    """What every proxy let go of is free at once."""
+    return mock.patch.object(Pool, "evidence_frees_at", lambda *_: 0)

@@ -22,8 +22,9 @@ class Call:
         self.cancelled = self.done = self.dead = self.started = self.entered = self.answered = False
         self.token = 0
         """Of the lease that this call has been given, or found its owner to have."""
-        self.deadline, self.turn = None, 0
+        self.deadline, self.turn, self.at = None, 0, (0, 0)
         self.before = ""
+        self.then = None
 
     @property
     def sentence(self):
@@ -45,6 +46,11 @@ class Call:
     def waits(self):
         """Whether it can only be waiting for a port."""
         return self.name == "allocate" and self.started and not (self.cancelled or self.token or self.done)
+
+    @property
+    def rests(self):
+        """Whether there is a reason that it gets no answer."""
+        return self.waits or self.name == "wait_clear"
 
     def cancel(self):
         self.cancelled = True
@@ -160,7 +166,16 @@ class Judge:
         return opening if event.cause == "reboot" else any(c.name == "hold" and c.args == (event.pool, event.port) for c in calls)
 
     def _explain_freed(self, controller, event, calls):
-        return event.cause == "elapsed" or any(c.name == "free" and c.args == (event.pool, event.port) for c in calls)
+        if event.cause == "evidence" and (holding := self.proxies.holding((event.node, event.port))):
+            self.fail("no evidence", f"{event.pool} {event.port} was freed by evidence, and may be routed to by {holding}")
+        self.proxies.freed(event)
+        return event.cause in ("elapsed", "evidence") or any(c.name == "free" and c.args == (event.pool, event.port) for c in calls)
+
+    def _explain_proxy_joined(self, controller, event, calls):
+        return controller.manager is None or any(c.name == "join" and c.args[0].proxy == event.data["proxy"] for c in calls)
+
+    def _explain_proxy_left(self, controller, event, calls):
+        return any(c.name == "leave" and c.args[0] == event.data["proxy"] for c in calls)
 
     def _explain_closed(self, controller, event, calls):
         return controller.leave.is_set()
@@ -182,8 +197,10 @@ class Judge:
                 call.token = ahead.ports[*call.place, port].token
             wait_s = call.options.get("wait_s", 0.0)
             call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
+        elif call.options.get("timeout_s") is not None:
+            call.deadline = self.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
         elif call.name in ("block", "unblock", "hold", "free"):
-            call.before = ahead.ports[call.options["node"], *call.args].state
+            call.before, call.at = ahead.ports[call.options["node"], *call.args].state, (len(self.record.events), self.true_ns)
 
     def answered(self, call):
         """The caller has an answer."""
@@ -203,6 +220,8 @@ class Judge:
         else:
             self.record.promise(call.controller)
             getattr(self, f"_check_{call.name}")(call, call.result)
+            if call.then is not None and call.controller.open:
+                call.then(call)
 
     def _check_zombie(self, call):
         if call.controller.manager.durable_seq != call.controller.durable_at_takeover:
@@ -249,11 +268,40 @@ class Judge:
         for event in events:
             self._durable(call, event.seq, f"event {event.seq}")
 
+    def _check_join(self, call, _):
+        self._durable(call, self.record.ahead.required.get(call.args[0].proxy), "that the proxy is required")
+
+    def _check_leave(self, call, _):
+        seqs = [event.seq for event in self.record.events if event.kind == "proxy_left" and event.data["proxy"] == call.args[0]]
+        if call.args[0] in self.record.ahead.required:
+            self.fail("told too early", f"call {call.number} {call.sentence} was answered, and the proxy is still required")
+        elif seqs:
+            self._durable(call, seqs[-1], "that the proxy is required no more")
+
+    def _check_wait_clear(self, call, clear):
+        lease = call.args[0]
+        port = self.record.ahead.ports[lease.node, lease.pool, lease.port]
+        self.hits[f"wait_clear is {clear}"] += 1
+        if not clear:
+            if call.deadline is None or call.deadline > self.clock.boot_ns():
+                self.fail("gave up", f"call {call.number} {call.sentence} gave up before its time")
+        elif port.token == lease.token and port.state in ("ALLOCATED", "QUARANTINED"):
+            if holding := self.proxies.holding((lease.node, lease.port)):
+                self.fail("no evidence", f"call {call.number} {call.sentence} says clear, and {holding} may route there")
+
     def _check_view(self, call, view):
         if (view.node, view.pool, view.port) != (call.options["node"], *call.args):
             self.fail("wrong view", f"call {call.number} {call.sentence} was answered with {view}")
 
-    _check_block = _check_unblock = _check_hold = _check_free = _check_view
+    _check_block = _check_unblock = _check_free = _check_view
+
+    def _check_hold(self, call, view):
+        """What was asked for holds, also where the hold that was running lasts longer by itself."""
+        self._check_view(call, view)
+        (seq, asked_ns), place = call.at, (call.options["node"], *call.args)
+        if all((e.node, e.pool, e.port) != place or e.kind == "held" for e in self.record.events[seq:]):
+            port = self.record.ahead.ports[place]
+            port.floor_at = max(port.floor_at, asked_ns + round(call.options["hold_s"] * 1e9))
 
     # ------------------------------------------------------------------ refusals
 
@@ -286,14 +334,15 @@ class Judge:
     def takeable(self, controller, place, number=None):
         """Ports that could be given to anybody now, by log time."""
         ahead, now = self.record.ahead, controller.engine.now()
-        numbers, hold = ahead.pools[place[1]]
+        (numbers, hold), kept = ahead.pools[place[1]], ahead.kept(place[1])
         ports = {n: ahead.ports[*place, n] for n in numbers if number in (None, n)}
         return [
             n
             for n, port in ports.items()
             if port.state == "FREE"
             or (
-                port.until
+                not kept
+                and port.until
                 and port.until <= now
                 and (port.state == "QUARANTINED" or (port.state == "BLOCKED" and not hold and port.free_at <= self.true_ns))
             )
@@ -302,6 +351,12 @@ class Judge:
     def _refused_StaleLease(self, call, error):  # noqa: N802
         lease = call.args[0]
         return self.record.ahead.ports[lease.node, lease.pool, lease.port].token > lease.token
+
+    def _refused_InvalidValue(self, call, error):  # noqa: N802
+        if call.name != "wait_clear":
+            return False
+        port = self.record.ahead.ports[call.args[0].node, call.args[0].pool, call.args[0].port]
+        return (port.state, port.token, port.withdrawn) == ("ALLOCATED", call.args[0].token, False)
 
     def _refused_OwnerConflict(self, call, error):  # noqa: N802
         ahead = self.record.ahead

@@ -21,6 +21,7 @@ async def epilogue(world):
     chance = random.Random(world.plan.seed)
     world.chance = chance
     await _one_controller(world, chance)
+    await _proxies_are_heard(world)
     await _everyone_is_served(world)
     await _every_port_comes_home(world)
     await _strangers_get_everything(world)
@@ -46,6 +47,19 @@ async def _one_controller(world, chance):
     else:
         world.fail("stuck", "no controller can open the log, though nothing is wrong with the disk")
     world.audit()
+    world.check()
+
+
+async def _proxies_are_heard(world):
+    """Every proxy that lives hears everything and tells the truth at once; of those that are gone, nobody asks any more."""
+    world.proxies.honest = True
+    for proxy in world.proxies.all:
+        proxy.frozen = False
+    for _ in range(60):  # longer than any witness waits
+        await world.turn()
+    living = {proxy.name for proxy in world.proxies.all}
+    for name in sorted(set(world.record.ahead.required) - living):
+        await _do(world, "leave", name, reason="the end")
     world.check()
 
 

@@ -17,19 +17,27 @@ def need(so, what):
 
 class Port:
     state, owner, service, token, withdrawn = "FREE", "", "", 0, False
+    floor_at, owed = 0, False  # true time before which no evidence counts; whether evidence is needed once there are proxies
     free_at, end, until = 0, None, 0  # true time before which no other may have it; at which a block ends; what the event said of either
 
 
 class Model:
     def __init__(self):
         self.ports, self.pools, self.seq = defaultdict(Port), {}, 0
+        self.required, self.policy = {}, {}  # proxy -> seq of its joining; pool -> its floor and what silence does
         self.holders, self.ended, self.boot, self.boots = {}, set(), "", 0  # (node, pool, owner) -> number; tokens of leases that are over
+
+    def kept(self, pool):
+        return bool(self.required) and self.policy[pool][1] == "keep"
 
     def take(self, e, now):
         need(e.seq == self.seq + 1, "the log has a gap")
         self.seq = e.seq
         if e.kind == "pool_defined":
             self.pools[e.pool] = {n for piece in normalise_ports(e.data["ports"]) for n in piece}, round(e.data["hold_s"] * 1e9)
+            self.policy[e.pool] = round(e.data["floor_s"] * 1e9), e.data.get("on_silence", "keep")
+        if e.kind in ("proxy_joined", "proxy_left"):
+            self.required.update({e.data["proxy"]: e.seq}) if e.kind == "proxy_joined" else self.required.pop(e.data["proxy"])
         if not e.port:
             if e.kind == "opened" and self.boot != (boot := e.data["boot"]):
                 self.boot, self.boots = boot, self.boots + 1  # a new boot begins at least 1 ns after the last event
@@ -48,20 +56,26 @@ class Model:
             need(e.token == e.seq > p.token, "a token did not grow")
             need(self.holders.setdefault((e.node, e.pool, e.owner), e.port) == e.port, "its owner holds another port there")
             p.state, p.owner, p.service, p.token, p.withdrawn, p.end = "ALLOCATED", e.owner, e.service, e.token, False, None
+            p.floor_at = 0
         elif e.kind == "withdrawn":
             need((was, p.token, p.withdrawn) == ("ALLOCATED", e.token, False), "withdrawn without a lease")
             p.withdrawn = True
         elif e.kind == "freed":
             need(was == "QUARANTINED", f"freed while {was}")
-            need(e.cause == "operator" or now >= p.free_at - self.boots, f"freed {(p.free_at - now) / 1e9:.3f} s before its hold was over")
-            p.state, p.owner, p.service, p.free_at = "FREE", "", "", 0
+            least = {"elapsed": p.free_at, "evidence": p.floor_at, "operator": 0}[e.cause] - self.boots
+            need(now >= least, f"freed by {e.cause} {(least - now) / 1e9:.3f} s too early")
+            need(e.cause != "elapsed" or not (self.kept(e.pool) and p.owed), "freed by time, and proxies are required")
+            need(e.cause != "evidence" or self.required, "freed by evidence of nobody")
+            p.state, p.owner, p.service, p.free_at, p.floor_at, p.owed = "FREE", "", "", 0, 0, False
         elif e.kind == "blocked":
             need(was != "BLOCKED", "blocked twice")
-            p.state, p.end = "BLOCKED", now + e.until - e.ts if e.until else None
+            p.state, p.end, p.floor_at, p.owed = "BLOCKED", now + e.until - e.ts if e.until else None, 0, True
         else:
             before = {"released": ("ALLOCATED",), "held": ("FREE", "QUARANTINED"), "unblocked": ("BLOCKED",)}[e.kind]
             need(was in before, f"{e.kind} while {was}")
             need(e.cause != "elapsed" or (p.end is not None and now >= p.end), "a block ended before its time")
             hold = e.hold_ms * 1_000_000 if e.kind == "held" else 0 if e.cause == "cancelled" else hold
-            p.state, p.end, p.free_at = "QUARANTINED", None, max(p.free_at, now + hold)
+            p.state, p.end, p.free_at, p.owed = "QUARANTINED", None, max(p.free_at, now + hold), p.owed or e.cause != "cancelled"
+            floor = hold if e.kind == "held" and e.cause == "operator" else self.policy[e.pool][0] if was != "QUARANTINED" else 0
+            p.floor_at = max(p.floor_at, now + floor)
         p.until = e.until if p.state in ("QUARANTINED", "BLOCKED") else 0

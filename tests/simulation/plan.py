@@ -52,6 +52,20 @@ WEIGHTS = {
 }
 """How often each kind of step comes, more or less."""
 
+FLEET = {
+    "drain_port": 9,
+    "wait_clear": 2,
+    "flap": 8,
+    "freeze": 2,
+    "thaw": 3,
+    "restart_proxy": 10,
+    "proxy_leaves": 1,
+    "proxy_joins": 1,
+}
+"""And those that only come where proxies are asked."""
+
+SHARES = (0.0, 0.5, 1.0, 3.0, 8.0)
+
 
 class Step(NamedTuple):
     kind: str
@@ -77,6 +91,31 @@ class Plan:
         self.segment_bytes = chance.choice((1_500, 6_000, 1 << 20))
         self.reserve_bytes = chance.choice((2_000, 20_000))
         self.snapshot_every = chance.choice((5, 40, 10_000))
+        self._ask(random.Random(f"evidence {seed}"))
+
+    def _ask(self, chance):
+        """Whether proxies are asked, and then how far behind they may be: further than any hold lasts."""
+        self.evidence = chance.random() < 0.5
+        self.bounded = self.evidence and chance.random() < 0.3
+        """No proxy ever stands still or goes back, so that time bounds can be given."""
+        self.silence = {name: chance.choice(("keep", "free")) if self.bounded else "keep" for name in self.pools}
+        self.floors = {name: chance.choice((0.0, 0.0, 0.5)) if self.evidence else 0.0 for name in self.pools}
+        """The floor of each pool, as a part of its hold."""
+        if self.evidence:
+            self.lags = [chance.choice(SHARES) for _ in range(chance.choice((1, 2, 2, 3)))]
+
+    def lags_ns(self, share):
+        """Pool -> how far behind a proxy is with it. The same for all where proxies are asked: a table is as old as its generation says."""
+        if not self.evidence:
+            return {name: round(share * hold_s * 1e9) for name, hold_s in self.holds.items()}
+        timed = [hold_s for name, hold_s in self.holds.items() if self.silence[name] == "free"]
+        lag_s = min(share * (max(self.holds.values()) or 1.0), *timed) if timed else share * (max(self.holds.values()) or 1.0)
+        return dict.fromkeys(self.holds, round(lag_s * 1e9))
+
+    def fallback(self, proxy):
+        """Seconds after which its silence counts."""
+        trusted = self.bounded and random.Random(f"bound {self.seed} {proxy}").random() < 0.5
+        return SHARES[-1] * max(*self.holds.values(), 1.0) + 0.5 if trusted else None
 
     def specs(self, chance, *, same):
         """The pools as the next controller has them configured: often the same, now and then grown, shrunk, or held for longer."""
@@ -85,10 +124,12 @@ class Plan:
             order, ranges = POOLS[name]
             ports = ranges[0] if same else chance.choice(ranges)
             hold_s = self.holds[name] * (1 if same else chance.choice((1, 1, 2)))
-            found.append(PoolSpec(name, ports=ports, hold_s=hold_s, order=order))
+            floor_s = self.holds[name] * self.floors[name]  # which goes by the present policy, whatever it was at the release
+            found.append(PoolSpec(name, ports=ports, hold_s=hold_s, floor_s=floor_s, order=order, on_silence=self.silence[name]))
         return found
 
     def steps(self, count):
         chance = random.Random(f"steps {self.seed}")
-        kinds = chance.choices(list(WEIGHTS), list(WEIGHTS.values()), k=count)
+        weights = {**WEIGHTS, **FLEET} if self.evidence else WEIGHTS
+        kinds = chance.choices(list(weights), list(weights.values()), k=count)
         return [Step(kind, chance.getrandbits(32)) for kind in kinds]

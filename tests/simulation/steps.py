@@ -159,7 +159,7 @@ class Steps:
         if controller.failed or controller is not self.lead:
             return
         retired = type(again.error).__name__ == "PortOutOfRange" and first.name in ("unblock", "free")
-        if len(self.record.events) != count:
+        if any(event.cause != "evidence" for event in self.record.events[count:]):
             self.fail("repeat", f"{first.sentence} was repeated, and something was recorded")
         elif again.error is not None and not retired:
             self.fail("repeat", f"{first.sentence} was repeated, and refused: {again.error!r}")

@@ -12,6 +12,7 @@ from portfsm.errors import PortfsmError
 from portfsm.testing.simulation import run
 
 from .epilogue import epilogue
+from .fleet import Fleet
 from .plan import Plan
 from .steps import Steps
 from .world import Violation, World, sealed
@@ -20,7 +21,7 @@ PROBE_EVERY = 12
 TOLD = 30
 
 
-class SimulatedWorld(Steps, World):
+class SimulatedWorld(Steps, Fleet, World):
     """All parts of the world together."""
 
 

@@ -70,8 +70,9 @@ class Controller:
         world.by_journal[id(journal)] = self
         try:
             async with open_manager(
-                journal, pools=self.specs, clock=world.clock, after_reboot=plan.after_reboot, holder=f"c{self.number}", close_s=CLOSE_S
-            ) as manager:
+                journal, pools=self.specs, clock=world.clock, after_reboot=plan.after_reboot, holder=f"c{self.number}", close_s=CLOSE_S,
+                witnesses=world.proxies.witnesses(self), address_of=str,
+            ) as manager:  # fmt: skip
                 self.manager = manager
                 world.opened(self)
                 await self.leave.wait()
@@ -102,7 +103,7 @@ class World(Judge, Audit):
         self.leases = []
         self.story, self.violation, self.over = [], None, False
         self.record = Record(self)
-        self.proxies = Proxies(self, plan.lags, strict=strict)
+        self.proxies = Proxies(self, strict=strict)
 
     # ------------------------------------------------------------------ telling
 
@@ -140,8 +141,9 @@ class World(Judge, Audit):
         """Turns until nothing more can happen unless time goes on."""
         quiet = 0
         for _ in range(4000):
-            quiet = 0 if any(c.worker.jobs for c in self.processes() if not c.hung) else quiet + 1
-            if quiet > QUIET:
+            busy = self.proxies.asking or any(c.worker.jobs for c in self.processes() if not c.hung)
+            quiet = 0 if busy else quiet + 1
+            if quiet > (3 * QUIET if self.plan.evidence else QUIET):  # from an answer to the end of a wait it is a longer way
                 return self.rest()
             await self.turn(speed=1.0)
         return self.fail("livelock", "there is always something more to do")
@@ -241,10 +243,11 @@ class World(Judge, Audit):
 
     # ------------------------------------------------------------------ callers
 
-    def call(self, controller, name, *args, lost=False, **options):
-        """A caller makes a call of the manager."""
+    def call(self, controller, name, *args, then=None, **options):
+        """A caller makes a call of the manager, and with its answer what is to be done `then`."""
         self.call_count += 1
         call = Call(self, self.call_count, controller, name, args, options)
+        call.then = then
         call.scope = anyio.CancelScope() if self.call_count % 2 else None
         self.calls.append(call)
         self.say(f"  call {call.number}: {call.sentence}")
