@@ -108,7 +108,7 @@ async def main(home: Path) -> None:
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as haproxy:  # noqa: ASYNC220, S603
             try:
                 with anyio.fail_after(10):
-                    while not (await witness.preflight()).ready:  # it is starting
+                    while not (await witness.preflight()).ready:  # noqa: ASYNC110  (it is starting)
                         await anyio.sleep(0.05)
                 for number, service in enumerate(["cart", "search", "cart", "search"]):
                     lease = await controller.start(service, number)
