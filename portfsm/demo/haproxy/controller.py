@@ -99,8 +99,8 @@ class Controller:
     async def drain(self, owner: str, lease: Lease) -> None:
         """Withdraw, write the file without it, and with evidence wait for it; only then stop the replica and release."""
         began = time.perf_counter()
+        del self.replicas[owner]
         async with self._turn:
-            del self.replicas[owner]
             await self.manager.withdraw(lease)
             await self.write()
             self._changed.set()
@@ -112,9 +112,9 @@ class Controller:
 
     async def crash(self, owner: str, lease: Lease) -> None:
         """It is gone before anybody was told."""
+        del self.replicas[owner]
         await self.node.ask({"do": "stop", "owner": owner})
         async with self._turn:
-            del self.replicas[owner]
             await self.manager.release(lease)
             await self.write()
             self._changed.set()

@@ -144,8 +144,8 @@ def next_commands(log: Path, other: Path, port: int, others: int) -> Sequence[tu
     """What to try on the logs, with a port of each worth looking at."""
     portfsm, place = program(), shlex.quote(str(log))
     return (
-        (f"{portfsm} history {place} {port} -n 12", "one port's life, with the evidence for each reuse"),
-        (f"{portfsm} history {shlex.quote(str(other))} {others} -n 12", "the same without"),
+        (f"{portfsm} history {place} {port}", "one port's life, with the evidence for each reuse"),
+        (f"{portfsm} history {shlex.quote(str(other))} {others}", "the same without"),
         (f"{portfsm} status {place}", "how the pool stands"),
         (f"{portfsm} verify {place}", "check every line"),
         (f"less {shlex.quote(str(log.with_name(f'{log.name}.haproxy')))}/*.cfg", "what HAProxy was told last"),
