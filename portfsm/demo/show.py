@@ -192,10 +192,14 @@ class LiveShow:
 
     def moment(self, moment: Moment) -> None:
         """Draw the table anew."""
+        self._live.update(self.drawn(moment), refresh=True)
+
+    def drawn(self, moment: Moment) -> Group:
+        """How far it has come, and the table."""
         bar = Table.grid(padding=(0, 1))
         clock = f"{min(moment.at_s, moment.of_s):4.1f} of {moment.of_s:g} s"
         bar.add_row(Text(clock), ProgressBar(total=moment.of_s, completed=min(moment.at_s, moment.of_s), width=40))
-        self._live.update(Group(bar, self._table(moment.sides)), refresh=True)
+        return Group(bar, self._table(moment.sides))
 
     def result(self, result: Result) -> None:
         """The checks as a table, the verdict, the commands."""

@@ -58,6 +58,7 @@ class Duel(Supervisor):
             await anyio.sleep_until(began + self.seconds)
         self._draw(self.seconds)
         await self._on_both(Side.end)
+        super()._draw(self.seconds)  # the last counts, and the rate as it was
 
     @asynccontextmanager
     async def _drawing(self, began: float) -> AsyncIterator[None]:
@@ -144,9 +145,9 @@ def next_commands(log: Path, other: Path, port: int, others: int) -> Sequence[tu
     """What to try on the logs, with a port of each worth looking at."""
     portfsm, place = program(), shlex.quote(str(log))
     return (
-        (f"{portfsm} history {place} {port}", "one port's life, with the evidence for each reuse"),
+        (f"{portfsm} history {place} {port}", "one port's life"),
         (f"{portfsm} history {shlex.quote(str(other))} {others}", "the same without"),
         (f"{portfsm} status {place}", "how the pool stands"),
         (f"{portfsm} verify {place}", "check every line"),
-        (f"less {shlex.quote(str(log.with_name(f'{log.name}.haproxy')))}/*.cfg", "what HAProxy was told last"),
+        (f"less {shlex.quote(str(log.with_name(f'{log.name}.haproxy')))}/*.cfg", "HAProxy's last file"),
     )
