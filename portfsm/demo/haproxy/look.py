@@ -1,4 +1,7 @@
-"""How the comparison looks: a column a side, and the wrong answers second by second."""
+"""How the comparison looks: a column a side, and the wrong answers second by second.
+
+The table leaves a column of an 80-column terminal free: what the terminal itself writes there (`^C`) must not begin a new line.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def table(sides: Sequence[Gauges]) -> Table:
     for label, cell in ROWS:
         found.add_row(label, *map(cell, sides))
     found.add_section()
-    found.add_row(Text("answers from the WRONG service", "bold"), *(Text(str(side.counts.wrong), alarm(side)) for side in sides))
+    found.add_row(Text("answers from WRONG service", "bold"), *(Text(str(side.counts.wrong), alarm(side)) for side in sides))
     found.add_row("  each second", *(Text(spark(side.wrong_by_second[-SECONDS:], most), alarm(side)) for side in sides))
     return found
 
