@@ -120,7 +120,7 @@ def on_evidence(events: Iterable[Event]) -> checks.Check:
                 reused += 1
         elif event.kind is EventKind.ALLOCATED and released.pop(event.port, event.service) != event.service:
             broken.append(f"{event.port} at seq {event.seq}")
-    found = f"{reused} times a port was free because HAProxy said so, {len(broken)} times for another reason"
+    found = f"{reused} times a port was free because HAProxy said so, {len(broken)} times one was given on without that"
     found += f": {broken[0]}" if broken else ""
     return checks.Check("ports freed on evidence", reused > 0 and not broken, found, {"by_evidence": reused, "otherwise": len(broken)})
 
