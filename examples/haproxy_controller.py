@@ -111,9 +111,8 @@ async def main(home: Path) -> None:
                         await anyio.sleep(0.05)
                 for number, service in enumerate(SERVICES * 2):
                     lease = await controller.start(service, f"{service}-{number}")
-                    print(
-                        f"{lease.owner} is on {lease.port}; who asks for {service} gets {await anyio.to_thread.run_sync(ask, front, service)}"
-                    )
+                    answer = await anyio.to_thread.run_sync(ask, front, service)
+                    print(f"{lease.owner} is on {lease.port}; who asks for {service} is answered by {answer}")
                     began = anyio.current_time()
                     await controller.stop(lease)
                     state, took_ms = manager.port("http", lease.port).state.value, (anyio.current_time() - began) * 1000

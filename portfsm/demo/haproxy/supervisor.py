@@ -37,7 +37,6 @@ class Duel(Supervisor):
 
     binary: str = ""
     sockets: str = ""
-    _began: float = 0.0
 
     async def run(self) -> None:
         """Everything that needs processes, and the place for their sockets."""
