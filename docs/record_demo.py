@@ -35,7 +35,7 @@ def main() -> int:
         command = [sys.executable, "-m", "portfsm", *COMMAND.split()[1:], "--json", "--dir", "demo"]
         done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=False)  # noqa: S603
     if done.returncode:
-        sys.stderr.write(f"the demo ended with {done.returncode}, nothing was drawn\n")
+        sys.stderr.write(f"{done.stdout.decode()[-2000:]}the demo ended with {done.returncode}, nothing was drawn\n")
         return done.returncode
     PICTURE.write_text(picture(done.stdout.splitlines()))
     sys.stdout.write(f"{PICTURE.relative_to(ROOT)} drawn\n")

@@ -1,7 +1,7 @@
 """A controller of replicas that live for half a second, behind a real HAProxy that it reloads.
 
-Both sides run this same code. One opens its log with a witness, so that a port is free when HAProxy has let go of it; the other
-without one and with no hold, so that it is free when it is released.
+Both sides run this same code. One opens its log with a witness: HAProxy is told at once, by its runtime API, and a port is free when
+it has let go. The other has no witness and no hold: HAProxy hears with the next reload, and a port is free when it is released.
 
 Rule: while HAProxy is being reloaded nothing is withdrawn (`_turn`). Else a file from before the withdrawal could come into
 force after HAProxy was asked.

@@ -55,6 +55,7 @@ def words(side: Gauges) -> str:
 
 
 ROWS: Sequence[tuple[str, Callable[[Gauges], str | Text]]] = (
+    ("HAProxy hears of an end", lambda side: Text("at once" if side.name == WITH else "at the next reload", "dim")),
     ("a port is free", lambda side: Text("when HAProxy let go" if side.name == WITH else "when released", "dim")),
     ("ports leased, held, free", lambda side: f"{side.leased}, {side.quarantined}, {side.free}"),
     ("HAProxy let go after", lambda side: f"{side.cleared_ms:.0f} ms" if side.cleared_ms else "not asked"),

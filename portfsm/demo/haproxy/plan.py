@@ -1,4 +1,4 @@
-"""What one side does: its ports, its HAProxy, whether evidence counts, the pace of the churn. The sides differ in nothing else."""
+"""What one side does: its ports, its HAProxy, whether a witness has joined, the pace of the churn."""
 
 from __future__ import annotations
 
