@@ -27,6 +27,7 @@ from portfsm import PoolSpec
 from portfsm.demo.haproxy.plan import CRASH_EVERY, HARD_STOP_S, HOLD_S, LIFE_S, OWN, POOL, POOL_SIZE, RELOAD_EVERY_S, SERVICES, Plan
 from portfsm.demo.line import open_line
 from portfsm.demo.processes import run_until_dismissed, say
+from portfsm.errors import ReloadFailed
 from portfsm.haproxy import RELAY_RULE, reload, render, write
 from portfsm.witnesses import HAProxyWitness
 
@@ -120,14 +121,18 @@ class Controller:
             self._changed.set()
 
     async def reload_for_ever(self) -> None:
-        """Give HAProxy what changed."""
+        """Give HAProxy what changed. A reload that fails is tried again: what HAProxy does not know is not believed of it."""
         while True:
             await self._changed.wait()
             self._changed = anyio.Event()
-            async with self._turn:
-                known = frozenset(self.replicas)
-                await reload(self.plan.socket, generation=await self.write())
-                self.known, self.reloads = known, self.reloads + 1
+            try:
+                async with self._turn:
+                    known = frozenset(self.replicas)
+                    await reload(self.plan.socket, generation=await self.write())
+                    self.known, self.reloads = known, self.reloads + 1
+            except ReloadFailed as error:
+                structlog.get_logger().warning("reload_failed", error=str(error))
+                self._changed.set()
             await anyio.sleep(RELOAD_EVERY_S)
 
     async def write(self) -> int:

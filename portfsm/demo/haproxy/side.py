@@ -55,6 +55,7 @@ class Side:
     members: dict[str, Member] = attrs.field(factory=dict)
     configured: anyio.Event = attrs.field(factory=anyio.Event)
     serving: anyio.Event = attrs.field(factory=anyio.Event)
+    asking: anyio.Event = attrs.field(factory=anyio.Event)
     began_s: float | None = None
     started_before: int = 0
 
@@ -70,6 +71,7 @@ class Side:
         await self.serving.wait()
         command = [sys.executable, "-m", "portfsm.demo.haproxy.clients", str(self.plan.front), str(self.plan.leash), *SERVICES]
         self.members["clients"] = await self.crew.start("clients", command, stderr=self.plan.stderr, on_line=self._hear_clients)
+        await self.asking.wait()  # on a busy machine it takes them seconds to come
 
     def tick(self, now_s: float) -> None:
         """Reckon what depends on the time."""
@@ -100,6 +102,8 @@ class Side:
 
     def _hear_clients(self, line: dict[str, Any]) -> None:
         self.gauges.counts = msgspec.convert(line, Counts)
+        if self.gauges.counts.right:
+            self.asking.set()
 
 
 async def set_up(crew: Crew, *, name: str, directory: Path, sockets: str, binary: str, avoid: range = range(0)) -> tuple[Side, range]:
