@@ -15,7 +15,7 @@ It leaves a directory with two logs, `hold` and `no-hold`, and beside each what 
 (`*.acks.jsonl`) and what its processes had to say (`*.stderr.txt`).
 
 `processes` sees to it that none of them is left behind, `checks` is the proof, `show` the output, `plan` the sizes. Needs the
-`cli` extra (rich) to show itself.
+`cli` extra (rich) to show itself. `portfsm.demo.haproxy` is the other demo: what evidence is for.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ async def read_answer(lines: BufferedByteReceiveStream) -> tuple[int, bytes]:
     """Status and body of the next answer on the connection."""
     head = await lines.receive_until(b"\r\n\r\n", HEAD_LIMIT)
     status = int(head.split(b" ", 2)[1])
-    _, _, length = head.partition(b"Content-Length: ")
+    _, _, length = head.lower().partition(b"content-length: ")
     return status, await lines.receive_exactly(int(length.split(b"\r\n")[0]))
 
 

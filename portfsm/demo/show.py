@@ -33,7 +33,8 @@ class Moment:
 
     at_s: float
     of_s: float
-    sides: Sequence[Gauges]
+    sides: Sequence[Any]
+    """Gauges, of the kind that the `Look` knows."""
 
 
 @attrs.frozen
@@ -71,17 +72,28 @@ class Show(Protocol):
         ...
 
 
+@attrs.frozen
+class Look:
+    """How the gauges of one kind of side are shown to people."""
+
+    words: Callable[[Any], str]
+    """A side in one short line."""
+    table: Callable[[Sequence[Any]], Table]
+    """All sides beside each other."""
+
+
 @contextmanager
-def open_show(console: Console, *, json: bool) -> Iterator[Show]:
+def open_show(console: Console, *, json: bool, look: Look | None = None) -> Iterator[Show]:
     """The one that fits where the output goes."""
+    look = look or Look(in_words, side_table)
     if json:
         yield JsonShow(console)
     elif console.is_terminal:
         # No thread that refreshes: the supervisor tells of a moment often enough.
         with Live(console=console, auto_refresh=False) as live:
-            yield LiveShow(live)
+            yield LiveShow(live, look)
     else:
-        yield PlainShow(console)
+        yield PlainShow(console, look)
 
 
 class JsonShow:
@@ -120,8 +132,9 @@ class JsonShow:
 class PlainShow:
     """Lines of text without colour, one a second."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, look: Look | None = None) -> None:
         self._console = console
+        self._words = look.words if look else in_words
         self._due_s = 0.0
         self.closed = False
 
@@ -133,7 +146,7 @@ class PlainShow:
         """A line, if the last one is old enough."""
         if moment.at_s >= self._due_s:
             self._due_s = moment.at_s + PLAIN_EVERY_S
-            sides = " | ".join(f"{side.name}: {in_words(side)}" for side in moment.sides)
+            sides = " | ".join(f"{side.name}: {self._words(side)}" for side in moment.sides)
             self._print(f"{moment.at_s:5.1f} s  {sides}")
 
     def result(self, result: Result) -> None:
@@ -168,8 +181,9 @@ def in_words(side: Gauges) -> str:
 class LiveShow:
     """A table that changes in place; notes scroll by above it."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, look: Look) -> None:
         self._live = live
+        self._table = look.table
         self.closed = False
 
     def note(self, text: str) -> None:
@@ -178,10 +192,14 @@ class LiveShow:
 
     def moment(self, moment: Moment) -> None:
         """Draw the table anew."""
+        self._live.update(self.drawn(moment), refresh=True)
+
+    def drawn(self, moment: Moment) -> Group:
+        """How far it has come, and the table."""
         bar = Table.grid(padding=(0, 1))
         clock = f"{min(moment.at_s, moment.of_s):4.1f} of {moment.of_s:g} s"
         bar.add_row(Text(clock), ProgressBar(total=moment.of_s, completed=min(moment.at_s, moment.of_s), width=40))
-        self._live.update(Group(bar, side_table(moment.sides)), refresh=True)
+        return Group(bar, self._table(moment.sides))
 
     def result(self, result: Result) -> None:
         """The checks as a table, the verdict, the commands."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from portfsm.demo.processes import Crew
+    from portfsm.demo.show import Look
+
 HELD, BARE = "hold", "no-hold"
 MIN_SECONDS, MAX_SECONDS = 3.0, 3600.0
 DRAW_EVERY_S = 0.2
@@ -49,7 +52,8 @@ class Supervisor:
     show: Show
     ended_by: signal.Signals | None = None
     """What ended it early, if anything did."""
-    sides: tuple[Side, ...] = ()
+    sides: tuple[Any, ...] = ()
+    """Each has `gauges`."""
     _scope: anyio.CancelScope | None = None
 
     async def run(self) -> None:
@@ -58,14 +62,17 @@ class Supervisor:
             self._scope = group.cancel_scope
             group.start_soon(self._stop_at_signal)
             async with open_crew() as crew:
-                lag_s = lag_for(self.seconds)
-                held, ports = await set_up(crew, name=HELD, directory=self.place, hold_s=HOLD_S, lag_s=lag_s)
-                bare, _ = await set_up(crew, name=BARE, directory=self.place, hold_s=0.0, lag_s=lag_s, avoid=ports)
-                self.sides = (held, bare)
-                self.show.note(f"the logs go to {self.place}")
-                self.show.note(f"{held.plan.replicas} replicas a side, behind proxies that hear of changes {lag_s:.1f} s late")
+                await self._set_up(crew)
                 await self._play()
             group.cancel_scope.cancel()
+
+    async def _set_up(self, crew: Crew) -> None:
+        lag_s = lag_for(self.seconds)
+        held, ports = await set_up(crew, name=HELD, directory=self.place, hold_s=HOLD_S, lag_s=lag_s)
+        bare, _ = await set_up(crew, name=BARE, directory=self.place, hold_s=0.0, lag_s=lag_s, avoid=ports)
+        self.sides = (held, bare)
+        self.show.note(f"the logs go to {self.place}")
+        self.show.note(f"{held.plan.replicas} replicas a side, behind proxies that hear of changes {lag_s:.1f} s late")
 
     async def _play(self) -> None:
         await self._on_both(Side.begin)
@@ -88,7 +95,7 @@ class Supervisor:
         await self._on_both(Side.start_controller)
         self.show.note("both are back, with nothing but their logs to go by")
 
-    async def _on_both(self, step: Callable[[Side], Coroutine[Any, Any, None]]) -> None:
+    async def _on_both(self, step: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         try:
             with anyio.fail_after(PATIENCE_S):
                 async with anyio.create_task_group() as group:
@@ -124,12 +131,25 @@ def run(*, directory: Path | None, seconds: float, json: bool, console: Console)
     `directory` gets the logs (default: a new temporary one, which is kept). Raises `InvalidValue` when it already has
     some, or when `seconds` is of no use.
     """
+    check_length(seconds)
+    place = prepare(directory)
+    return perform(lambda show: Supervisor(place, seconds, show), conclude, console=console, json=json)
+
+
+def check_length(seconds: float) -> None:
+    """Raise `InvalidValue` for a length of no use."""
     if not MIN_SECONDS <= seconds <= MAX_SECONDS:  # a NaN is neither
         raise InvalidValue(f"seconds must be from {MIN_SECONDS:g} to {MAX_SECONDS:g}, not {seconds!r}", name="seconds", value=seconds)
-    place = prepare(directory)
+
+
+def perform(
+    make: Callable[[Show], Supervisor], conclude: Callable[..., Result], *, console: Console, json: bool, look: Look | None = None
+) -> int:
+    """Run what `make` makes, and return the exit code. `conclude` gets its sides, and when it `began`."""
     began = time.monotonic()
-    with open_show(console, json=json) as show:
-        supervisor = Supervisor(place, seconds, show)
+    with open_show(console, json=json, look=look) as show:
+        supervisor = make(show)
+        place = supervisor.place
         broken: list[DemoError] = []
         try:
             anyio.run(supervisor.run)
@@ -146,11 +166,11 @@ def run(*, directory: Path | None, seconds: float, json: bool, console: Console)
     return 0 if result.passed else 1
 
 
-def prepare(directory: Path | None) -> Path:
+def prepare(directory: Path | None, names: Sequence[str] = (HELD, BARE)) -> Path:
     """The directory to leave the logs in, made if need be. Raises `InvalidValue` when it has logs already."""
     if directory is None:
         return Path(tempfile.mkdtemp(prefix="portfsm-demo-"))
-    if any((directory / name).exists() for name in (HELD, BARE)):
+    if any((directory / name).exists() for name in names):
         raise InvalidValue(
             f"{directory} has the logs of an earlier demo: name another directory, or remove it", name="dir", value=str(directory)
         )

@@ -43,6 +43,8 @@ class Preflight:
     findings: tuple[Finding, ...]
     unchecked: tuple[str, ...] = ()
     """What could not be looked at, in words."""
+    reached: bool = True
+    """Somebody answered at the master socket."""
 
     @property
     def ready(self) -> bool:
@@ -53,7 +55,7 @@ class Preflight:
 def unreachable(reason: str, path: str) -> Preflight:
     """Nobody answered at the master socket."""
     why = f"only the master can ask old workers, and it did not answer: {reason}"
-    return Preflight((Finding("no master socket", why, f"haproxy -W -S {path},level,admin -f ..."),), ("everything else",))
+    return Preflight((Finding("no master socket", why, f"haproxy -W -S {path},level,admin -f ..."),), ("everything else",), reached=False)
 
 
 def examine(
