@@ -116,10 +116,10 @@ class Controller:
         """The replicas that proxies shall know."""
         self._count = 0
 
-    async def start(self, service: str, *, wait_s: float = PATIENCE_S) -> Lease:
-        """A replica on a port of its own; no proxy knows it yet."""
+    async def start(self, service: str, *, port: int | None = None, wait_s: float = PATIENCE_S) -> Lease:
+        """A replica on a port of its own, or on this very one; no proxy knows it yet."""
         self._count += 1
-        lease = await self.manager.allocate("http", owner=f"{service}-{self._count}", service=service, wait_s=wait_s)
+        lease = await self.manager.allocate("http", owner=f"{service}-{self._count}", service=service, port=port, wait_s=wait_s)
         self.routed[lease] = replica = Replica(service, lease.port)
         await self._tasks.start(replica.run)
         return lease

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 
 import anyio
 import pytest
 
+from portfsm import EventKind, read_journal
 from tests.evidence.clients import Client, Tally, fresh, go_on, held_back
 from tests.evidence.scene import PATIENCE_S, SERVICES, Controller, controller
 
@@ -23,21 +25,19 @@ async def all_change_sides(scene: Controller, count: int) -> list[float]:
     leases = [lease for service in SERVICES for lease in scene.of(service)[: count // 2]]
     taken: list[float] = []
 
-    async def change(lease) -> None:
-        await scene.die(lease)
+    async def take_over(lease) -> None:
+        # By number: left to itself the manager gives a service its own quarantined port, for which no proxy need be asked.
         began = time.monotonic()
-        other = await scene.start(SERVICES[lease.service == SERVICES[0]])
+        await scene.start(SERVICES[lease.service == SERVICES[0]], port=lease.port)
         taken.append(time.monotonic() - began)
-        ports.discard(other.port)
 
-    ports = {lease.port for lease in leases}
     async with anyio.create_task_group() as tasks:
         for lease in leases:
-            tasks.start_soon(change, lease)
-        while any(lease in scene.routed for lease in leases):  # noqa: ASYNC110  (all are dead before the proxies are told)
-            await anyio.sleep(0.001)
+            tasks.start_soon(scene.die, lease)
+    async with anyio.create_task_group() as tasks:
+        for lease in leases:
+            tasks.start_soon(take_over, lease)
         await scene.publish()
-    assert not ports, "each port went to the other service"
     return taken
 
 
@@ -64,6 +64,10 @@ async def reuse(scene: Controller, tally: Tally, *, reuses: int, requests: int) 
     return taken
 
 
+def freed_by_evidence(log: Path) -> int:
+    return sum(event.kind is EventKind.FREED and event.cause == "evidence" for event in read_journal(log))
+
+
 async def test_a_test_that_gives_no_wrong_answer_without_evidence(plain_edge, tmp_path):
     """The negative control: with neither hold nor witness there are wrong answers, or nothing here proves anything."""
     tally = Tally()
@@ -79,11 +83,10 @@ async def test_wrong_answers_from_ports_that_are_given_on_by_evidence(edge, tmp_
     tally = Tally()
     async with controller(tmp_path / "log", edge, size=PORTS, hold_s=HOLD_S, by_reload=by_reload) as scene:
         taken = await reuse(scene, tally, reuses=50, requests=700)
-    print(tally, f"held at most {max(taken):.3f} s")
     assert tally.wrong == 0
     assert tally.requests >= 700
     assert tally.lost < tally.right / 10
-    assert len(taken) >= 50
+    assert len(taken) == freed_by_evidence(tmp_path / "log") >= 50
     assert max(taken) < HOLD_S / 4
 
 
@@ -94,9 +97,8 @@ async def test_one_wrong_answer_in_ten_thousand(edge, tmp_path, by_reload):
     tally = Tally()
     async with controller(tmp_path / "log", edge, size=PORTS, hold_s=HOLD_S, by_reload=by_reload) as scene:
         taken = await reuse(scene, tally, reuses=500, requests=10_000)
-    print(tally, f"held at most {max(taken):.3f} s")
     assert tally.wrong == 0
     assert tally.requests >= 10_000
     assert tally.lost < tally.right / 10
-    assert len(taken) >= 500
+    assert len(taken) == freed_by_evidence(tmp_path / "log") >= 500
     assert max(taken) < HOLD_S / 4
