@@ -36,7 +36,7 @@ def _sentence(record: Pool, port: int, now_ns: int) -> str:
             held = f"{name} is ALLOCATED to {_holder(view)}{_since(view)} under lease {view.token}{_flag(view)}"
             return f"{held}: release(lease) or block() ends it{retires}."
         case PortState.QUARANTINED:
-            return _quarantined(view, name, now_ns) + retires + "."
+            return _quarantined(record, view, name, now_ns) + retires + "."
         case PortState.BLOCKED:
             return _blocked(record, view, name, now_ns) + retires + "."
 
@@ -47,10 +47,12 @@ def _free(view: PortView, name: str) -> str:
     return f"{name} is FREE{_since(view)}; its last lease was {view.token}." if view.token else f"{name} is FREE{_since(view)}."
 
 
-def _quarantined(view: PortView, name: str, now_ns: int) -> str:
+def _quarantined(record: Pool, view: PortView, name: str, now_ns: int) -> str:
     why = f" ({view.reason})" if view.reason not in ("", "released") else ""
     start = f"{name} is QUARANTINED{_since(view)}{_after(view)}{why}"
     if view.until is not None and view.until <= now_ns:
+        if record.proxies and record.spec.on_silence == "keep":
+            return f"{start}; its hold ended {_span(now_ns - view.until)} ago, and it waits for the evidence of {', '.join(record.proxies)}; free() ends it now"
         return f"{start}; its hold ended {_span(now_ns - view.until)} ago, and the next allocate() or sweep() frees it"
     mine = " or ".join(f"{word} {who!r}" for word, who in (("owner", view.owner), ("service", view.service)) if who)
     reuse = f"; until then only {mine} gets it" if mine else ""

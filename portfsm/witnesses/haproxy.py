@@ -3,9 +3,10 @@
 One round asks every process of it, old workers included, and answers for any number of ports. No answer is believed unless all
 of them came and the list of processes stayed the same meanwhile. What the configuration must carry is in `preflight`.
 
-A slot is withdrawn by a reload without it, or by maintenance. The next reload brings back what the file has, so before a port
-is put into maintenance the file must have lost it: write first, withdraw then. Giving a slot another address instead is seen
-only by a witness that was asked before it: a stream that tries again keeps the old one, and no answer names it.
+A slot is withdrawn by a reload without it, or by maintenance. The next reload brings back what the file has. So maintenance counts
+only once the file is of a generation that cannot have the port, which the witness sees in `ports_file`; without it a reload is needed.
+Giving a slot another address instead is seen only by a witness that was asked before it: a stream that tries again keeps the old one,
+and no answer names it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import attrs
 from portfsm.clocks import SystemClock
 from portfsm.evidence import Evidence, Verdict
 from portfsm.witnesses._haproxy_answers import Unreadable, Worker, canonical, questions, read_listing, read_worker, table_of
+from portfsm.witnesses._haproxy_file import PortsFile
 from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable
-from portfsm.witnesses._haproxy_rules import Moves, judge_all, lowest_generation, unsettled
+from portfsm.witnesses._haproxy_rules import Judgement, Moves, judge_all, lowest_generation, unsettled
 from portfsm.witnesses._socket import Unanswered, put
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class HAProxyWitness:
         *,
         proxy: str,
         fallback_s: float | None = None,
+        ports_file: str | os.PathLike[str] | None = None,
         retries_replies: bool = False,
         deadline_s: float = 0.5,
         max_bytes: int = 64 << 20,
@@ -61,12 +64,14 @@ class HAProxyWitness:
     ) -> None:
         """With `retries_replies` (`retry-on` names more than conn-failure) streams that wait for a reply hold a port too.
 
-        `max_bytes` bounds the memory for one answer.
+        `ports_file` is the file with `setenv GEN` that each reload reads: give it, and a port is clear without a reload as soon as it is
+        in maintenance and that file is newer than the release. `max_bytes` bounds the memory for one answer.
         """
         self._path = str(master_socket)
         self._proxy, self._fallback_s = proxy, fallback_s
         self._retries_replies, self._deadline_s, self._max_bytes = retries_replies, deadline_s, max_bytes
         self._clock = clock or SystemClock()
+        self._file = None if ports_file is None else PortsFile(ports_file)
         self._lock = anyio.Lock()
         self._moves = Moves(retries_replies=retries_replies)
         self._started = (0, 0)
@@ -90,11 +95,13 @@ class HAProxyWitness:
         asked = list(places)
         async with self._lock:
             asked_at = self._clock.boot_ns()
+            # Before anything is asked: a reload that read an older file shows among the answers.
+            on_file = await anyio.to_thread.run_sync(self._file.generation) if self._file is not None else None
             try:
                 outcome: _Round | str = await self._round()
             except (Unanswered, Unreadable) as error:
                 outcome = str(error)
-            return self._evidence(asked, outcome, asked_at, self._clock.boot_ns())
+            return self._evidence(asked, outcome, on_file, (asked_at, self._clock.boot_ns()))
 
     async def withdraw(self, host: str, port: int, since: int) -> None:  # noqa: ARG002  (the protocol's; any slot there goes)
         """Put every slot at the address into maintenance, in each running worker. Never raises: `check` tells what became of it."""
@@ -163,16 +170,23 @@ class HAProxyWitness:
 
     # ------------------------------------------------------------------ telling
 
-    def _evidence(self, asked: Sequence[tuple[str, int, int]], outcome: _Round | str, asked_at: int, answered_at: int) -> list[Evidence]:
+    def _evidence(
+        self, asked: Sequence[tuple[str, int, int]], outcome: _Round | str, on_file: int | None, times: tuple[int, int]
+    ) -> list[Evidence]:
         if isinstance(outcome, str):
-            silent = (Verdict.UNKNOWN, None, outcome, asked_at, answered_at)
-            return [Evidence(self._proxy, "", since, *silent) for _, _, since in asked]
+            return [Evidence(self._proxy, "", since, Verdict.UNKNOWN, None, outcome, *times) for _, _, since in asked]
         incarnation, generation = self._incarnation(outcome.listing), lowest_generation(outcome.workers)
         judged = judge_all(outcome.workers, asked, retries_replies=self._retries_replies)
+        lasting = max(-1 if generation is None else generation, -1 if on_file is None else on_file)
         return [
-            Evidence(self._proxy, incarnation, since, said.verdict, generation, said.reason, asked_at, answered_at)
+            Evidence(self._proxy, incarnation, since, found.verdict, generation, found.reason, *times)
             for (_, _, since), said in zip(asked, judged, strict=True)
+            for found in [said if said.verdict is not Verdict.CLEAR or since <= lasting else self._fleeting(since, on_file)]
         ]
+
+    def _fleeting(self, since: int, on_file: int | None) -> Judgement:
+        file = "no file is known to be" if on_file is None else f"the file is of generation {on_file} and not"
+        return Judgement(Verdict.HELD, f"in maintenance, but {file} of {since} or later: the next reload would bring the port back")
 
     def _incarnation(self, listing: Listing) -> str:
         return f"{listing.master}@{_kernel_start(listing.master) or self._estimated_start(listing)}"

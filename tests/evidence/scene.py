@@ -48,7 +48,7 @@ class Edge(Proxy):
         return render(leases, generation=generation, services=SERVICES, relay=relay)
 
     def witness(self, **options) -> HAProxyWitness:
-        return HAProxyWitness(self.master_socket, proxy=self.name, **options)
+        return HAProxyWitness(self.master_socket, proxy=self.name, ports_file=self.ports_file, **options)
 
 
 @contextlib.contextmanager
