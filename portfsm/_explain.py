@@ -51,9 +51,10 @@ def _quarantined(record: Pool, view: PortView, name: str, now_ns: int) -> str:
     why = f" ({view.reason})" if view.reason not in ("", "released") else ""
     start = f"{name} is QUARANTINED{_since(view)}{_after(view)}{why}"
     if view.until is not None and view.until <= now_ns:
-        if record.proxies and record.spec.on_silence == "keep":
-            return f"{start}; its hold ended {_span(now_ns - view.until)} ago, and it waits for the evidence of {', '.join(record.proxies)}; free() ends it now"
-        return f"{start}; its hold ended {_span(now_ns - view.until)} ago, and the next allocate() or sweep() frees it"
+        ended = f"its hold ended {_span(now_ns - view.until)} ago"
+        if record.kept:
+            return f"{start}; {ended}, and it waits for the evidence of {', '.join(record.proxies)}; free() ends it now"
+        return f"{start}; {ended}, and the next allocate() or sweep() frees it"
     mine = " or ".join(f"{word} {who!r}" for word, who in (("owner", view.owner), ("service", view.service)) if who)
     reuse = f"; until then only {mine} gets it" if mine else ""
     return f"{start},{_until(view, now_ns)}{reuse}; free() ends it now"

@@ -280,9 +280,14 @@ class _Post:
         if withdraw is None:
             return
         self.told = {place: since for place, since in self.told.items() if place in self.warden.cases.open}
-        for case, question in zip(cases, questions, strict=True):
-            if self.told.get(case.place) != case.since and self.warden.cases.open.get(case.place) is case:
-                self.told[case.place] = case.since
+        untold = [pair for pair in zip(cases, questions, strict=True) if self.told.get(pair[0].place) != pair[0].since]
+        self.told.update((case.place, case.since) for case, _ in untold)
+        many: Any = getattr(self.witness, "withdraw_many", None)
+        if many is not None:
+            await many([question for _, question in untold])
+            return
+        for case, question in untold:
+            if self.warden.cases.open.get(case.place) is case:
                 await withdraw(*question)
 
     def _silence(self, since: int, reason: str) -> Evidence:

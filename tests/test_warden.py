@@ -380,6 +380,26 @@ async def test_a_port_is_left_in_the_proxy_though_the_witness_could_take_it_out(
         assert withdrawn == [("127.0.0.1", 30000, lease.token + 1)]
 
 
+async def test_ports_released_together_are_taken_out_one_by_one(opened):
+    class Able(Proxy):
+        async def withdraw(self, host, port, since):
+            raise AssertionError("one by one")
+
+        async def withdraw_many(self, places):
+            if places:
+                withdrawn.append(sorted(port for _, port, _ in places))
+            self.let_go(*(port for _, port, _ in places))
+
+    withdrawn = []
+    async with opened(Able()) as manager:
+        leases = [await manager.allocate("http", owner=f"r{n}", service=f"s{n}") for n in range(2)]
+        async with anyio.create_task_group() as tasks:
+            for lease in leases:
+                tasks.start_soon(manager.release, lease)
+        await until(lambda: manager.statistics().free == 2)
+        assert sorted(port for ports in withdrawn for port in ports) == [30000, 30001]
+
+
 async def test_a_cancelled_lease_pays_off_an_earlier_one_that_no_proxy_let_go_of(opened, clock):
     proxy = Proxy()
     async with opened(proxy) as manager:

@@ -29,7 +29,7 @@ from portfsm.witnesses._socket import Unanswered, put
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from portfsm.protocols import Clock
     from portfsm.witnesses._haproxy_answers import Listing
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["HAProxyWitness"]
 
 _MAX_CONFIG = 16 << 20
+_MAX_QUESTION = 12_000
+"""Bytes of one question: HAProxy's buffers have 16 KiB by default, a part of them kept back."""
 
 
 @attrs.frozen
@@ -103,12 +105,19 @@ class HAProxyWitness:
                 outcome = str(error)
             return self._evidence(asked, outcome, on_file, (asked_at, self._clock.boot_ns()))
 
-    async def withdraw(self, host: str, port: int, since: int) -> None:  # noqa: ARG002  (the protocol's; any slot there goes)
+    async def withdraw(self, host: str, port: int, since: int) -> None:
         """Put every slot at the address into maintenance, in each running worker. Never raises: `check` tells what became of it."""
+        await self.withdraw_many([(host, port, since)])
+
+    async def withdraw_many(self, places: Iterable[tuple[str, int, int]]) -> None:
+        """The same for many (host, port, since), with one look at each worker's table."""
+        addresses = {(canonical(host).lower(), port) for host, port, _ in places}
+        if not addresses:
+            return
         async with self._lock:
             with suppress(Unanswered, Unreadable):
                 for pid in (await self._listing()).workers:
-                    await self._maintain(pid, canonical(host), port)
+                    await self._maintain(pid, addresses)
 
     async def changed(self) -> AsyncIterator[None]:
         """Never yields: HAProxy tells nobody, and watching it would cost as much as asking again, which takes 2 ms."""
@@ -160,13 +169,13 @@ class HAProxyWitness:
         except Unanswered as error:
             raise Unanswered(f"{'old ' * old}worker {pid}: {error}") from error
 
-    async def _maintain(self, pid: int, host: str, port: int) -> None:
+    async def _maintain(self, pid: int, addresses: set[tuple[str, int]]) -> None:
         with suppress(Unanswered, Unreadable):  # the next worker may still listen
             table = table_of((await self._put(f"@!{pid} show servers state")).rstrip())
-            there = [slot for slot in table if slot.port == port and host.lower() in {slot.address, slot.name.lower()}]
+            there = [slot for slot in table if not addresses.isdisjoint({(slot.address, slot.port), (slot.name.lower(), slot.port)})]
             lines = [f"@!{pid} set server {slot.backend}/{slot.server} state maint" for slot in there if not slot.maintenance]
-            if lines:
-                await self._put("; ".join(lines))
+            for some in _batched(lines):
+                await self._put("; ".join(some))
 
     # ------------------------------------------------------------------ telling
 
@@ -197,6 +206,18 @@ class HAProxyWitness:
         if self._started[0] != listing.master or abs(self._started[1] - start) > 2:  # noqa: PLR2004  (seconds)
             self._started = (listing.master, start)
         return self._started[1]
+
+
+def _batched(lines: Sequence[str]) -> Iterator[list[str]]:
+    """As many lines at once as fit into HAProxy's buffer."""
+    some: list[str] = []
+    for line in lines:
+        if some and sum(map(len, some)) + 2 * len(some) + len(line) > _MAX_QUESTION:
+            yield some
+            some = []
+        some.append(line)
+    if some:
+        yield some
 
 
 def _kernel_start(pid: int) -> str:

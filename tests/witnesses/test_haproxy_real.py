@@ -251,6 +251,17 @@ async def test_withdrawal_that_takes_longer_than_a_blink(proxy, record_property)
     assert statistics.median(taken) < 100
 
 
+async def test_many_withdrawals_that_do_not_fit_into_one_question(proxy):
+    ports = list(range(40_000, 41_000))
+    proxy.write(10, a=ports)
+    await proxy.start()
+    proxy.stamp(11)
+    witness = proxy.witness()
+    await witness.withdraw_many([(HOST, port, 11) for port in ports[:-1]])
+    said = await witness.check_many([(HOST, port, 11) for port in ports])
+    assert [evidence.verdict for evidence in said] == [Verdict.CLEAR] * 999 + [Verdict.HELD]
+
+
 @pytest.mark.parametrize("who", ["master", "worker"])
 async def test_a_frozen_proxy_that_counts_as_clear(proxy, who):
     taken, kept = free_port(), free_port()
