@@ -118,6 +118,21 @@ async def test_a_frozen_proxy_that_loses_its_port_to_the_clock(edge, tmp_path):
     assert (tally.wrong, tally.lost) == (0, 0)
 
 
+async def test_a_proxy_frozen_at_the_release_that_is_never_told_again(edge, tmp_path):
+    """Without a reload: the withdrawal that a frozen proxy did not hear is repeated, and the file alone is written."""
+    async with controller(tmp_path / "log", edge) as scene:
+        lease = scene.of(ALPHA)[0]
+        assert edge.process is not None
+        os.killpg(edge.process.pid, signal.SIGSTOP)
+        try:
+            await scene.die(lease)
+            await explained(scene, lease, "edge says UNKNOWN")
+            scene.write(edge)
+        finally:
+            os.killpg(edge.process.pid, signal.SIGCONT)
+        await freed(scene, lease)
+
+
 async def test_a_late_push_of_an_older_configuration_that_brings_a_port_back(edge, tmp_path):
     tally = Tally()
     async with controller(tmp_path / "log", edge) as scene:
