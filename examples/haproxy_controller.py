@@ -98,7 +98,7 @@ async def main(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         front = probe.getsockname()[1]
     (home / "own.cfg").write_text(OWN % front)
-    witness = HAProxyWitness(home / "m", proxy="edge-1")  # joins before its proxy has a configuration
+    witness = HAProxyWitness(home / "m", proxy="edge-1", ports_file=home / "ports.cfg")  # joins before its proxy has a configuration
     pools = [PoolSpec("http", ports="30000-30007", hold_s=60)]
     async with open_manager(home / "log", pools=pools, witnesses=[witness]) as manager, anyio.create_task_group() as tasks:
         controller = Controller(manager, tasks, home, front)

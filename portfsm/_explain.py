@@ -56,7 +56,8 @@ def _quarantined(record: Pool, view: PortView, name: str, now_ns: int) -> str:
         over = f"its hold ended {_span(now_ns - view.until)} ago"
         return f"{start}; {over}, and it waits until every proxy has let go: {proxies}; free() ends it now"
     if view.until is not None and view.until <= now_ns:
-        return f"{start}; its hold ended {_span(now_ns - view.until)} ago, and the next allocate() or sweep() frees it"
+        ended = f"its hold ended {_span(now_ns - view.until)} ago"
+        return f"{start}; {ended}, and the next allocate() or sweep() frees it"
     mine = " or ".join(f"{word} {who!r}" for word, who in (("owner", view.owner), ("service", view.service)) if who)
     reuse = f"; until then only {mine} gets it" if mine else ""
     earlier = f"evidence of every proxy ({proxies}) ends it earlier, " if proxies else ""

@@ -52,9 +52,9 @@ class Evidence:
 class Witness(Protocol):
     """Something that can tell whether one proxy may still route to a port.
 
-    A witness may also have two methods more. `check_many(places)` takes (host, port, since) triples and returns their
+    A witness may also have three methods more. `check_many(places)` takes (host, port, since) triples and returns their
     evidence in order: many ports in one question. `withdraw(host, port, since)` takes the port out of service in the
-    proxy; it never raises either. Both are looked for, and done without where they are missing.
+    proxy, `withdraw_many(places)` many at once; they never raise either. All are looked for, and done without where they are missing.
     """
 
     @property

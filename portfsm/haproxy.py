@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from portfsm.errors import InvalidValue, ReloadFailed, StaleGeneration
+from portfsm.witnesses._haproxy_file import stamp
 from portfsm.witnesses._socket import Unanswered, put
 from portfsm.witnesses.haproxy import HAProxyWitness
 
@@ -31,7 +32,6 @@ __all__ = ["RELAY_RULE", "reload", "render", "write"]
 RELAY_RULE = "use_backend relay if { stopping }"
 """What must be the first `use_backend` of every frontend before `render` is given `relay`."""
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
-_GENERATION = re.compile(r"^\s*setenv\s+GEN\s+(\d{1,18})\s*$", re.MULTILINE)
 _MAX_ANSWER = 1 << 20
 
 
@@ -67,11 +67,11 @@ def render(
 def write(path: str | os.PathLike[str], text: str) -> None:
     """Replace the file in one step, durably. Raises `StaleGeneration` when it has a newer stamp, `InvalidValue`, `OSError`."""
     path = Path(path)
-    generation, current = _generation(text), None
+    generation, current = stamp(text), None
     if generation is None:
         raise InvalidValue("the configuration has no `setenv GEN`: make it with render()", name="text", value=text[:200])
     if path.exists():
-        current = _generation(path.read_text(errors="replace"))
+        current = stamp(path.read_text(errors="replace"))
     if current is not None and generation < current:
         raise StaleGeneration(
             f"{path} is of generation {current} and must not go back to {generation}: render it again from the log as it is now",
@@ -113,11 +113,6 @@ def _address(host: str, port: int) -> str:
     if not _NAME.fullmatch(host):
         raise InvalidValue(f"a host is an address or a name, not {host!r}: correct host_of", name="host_of", value=host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _generation(text: str) -> int | None:
-    stamps = [int(stamp) for stamp in _GENERATION.findall(text)]
-    return max(stamps, default=None)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import anyio.lowlevel
 import attrs
@@ -117,7 +119,10 @@ async def test_a_hold_that_is_over_frees_what_a_proxy_still_has(opened, clock, w
         with pytest.raises(PoolExhausted):
             await manager.allocate("http", owner="c")
         await until(lambda: "worker 5 still has it" in manager.explain("http", 30000))
-        assert f"proxy says {word.value}" in manager.explain("http", 30000)
+        text = manager.explain("http", 30000)
+        assert f"proxy says {word.value}" in text
+        assert "waits for the evidence of proxy" in text
+        assert "sweep() frees it" not in text
         assert (await manager.allocate("http", owner="a", service="x")).port == 30000, "its own service needs no evidence"
         proxy.let_go(30001)
         await until(lambda: state(manager, 30001) == "FREE")
@@ -376,6 +381,83 @@ async def test_a_port_is_left_in_the_proxy_though_the_witness_could_take_it_out(
         lease = await released(manager)
         await until(lambda: state(manager) == "FREE")
         assert withdrawn == [("127.0.0.1", 30000, lease.token + 1)]
+
+
+async def test_who_waits_for_a_port_waits_for_the_next_round(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy) as manager:
+        lease = await manager.allocate("http", owner="a", service="x")
+        await manager.withdraw(lease)
+        for _ in range(10):
+            clock.advance(0.5)
+            await settle()
+        proxy.routes = set()  # and nobody is told; the clock stands still
+        await settle()
+        assert "proxy says HELD" in manager.explain("http", 30000)
+        with anyio.fail_after(5):
+            assert await manager.wait_clear(lease)
+
+
+async def test_a_thousand_ports_are_asked_about_as_often_as_one(log, clock):
+    class Many(Proxy):
+        rounds = 0
+
+        async def check_many(self, places):
+            self.rounds += 1
+            return [await self.check(*place) for place in places]
+
+    proxy = Many()
+    spec = PoolSpec("http", ports="30000-34999", hold_s=1000)
+    async with open_manager(log.handle(), pools=[spec], clock=clock, witnesses=[proxy]) as manager:
+        async with anyio.create_task_group() as tasks:
+            for port in range(30000, 35000):
+                tasks.start_soon(partial(manager.hold, "http", port, hold_s=1000))
+        await until(lambda: "proxy says" in manager.explain("http", 34999))
+        for _ in range(20):  # the pause is the longest there is
+            clock.advance(1)
+            await settle()
+        before = proxy.rounds
+        for _ in range(10):
+            clock.advance(0.5)
+            await settle()
+        assert proxy.rounds - before <= 5
+
+
+async def test_a_silent_proxy_is_told_once_and_never_again(opened, clock):
+    class Deaf(Proxy):
+        async def withdraw(self, host, port, since):
+            if self.word is Verdict.HELD:
+                self.let_go(port)
+
+    proxy = Deaf(word=Verdict.UNKNOWN)
+    async with opened(proxy) as manager:
+        await released(manager)
+        await until(lambda: "proxy says UNKNOWN" in manager.explain("http", 30000))
+        proxy.word = Verdict.HELD
+        for _ in range(3):
+            clock.advance(1)
+            await settle()
+        await until(lambda: state(manager) == "FREE")
+
+
+async def test_ports_released_together_are_taken_out_one_by_one(opened):
+    class Able(Proxy):
+        async def withdraw(self, host, port, since):
+            raise AssertionError("one by one")
+
+        async def withdraw_many(self, places):
+            if places:
+                withdrawn.append(sorted(port for _, port, _ in places))
+            self.let_go(*(port for _, port, _ in places))
+
+    withdrawn = []
+    async with opened(Able()) as manager:
+        leases = [await manager.allocate("http", owner=f"r{n}", service=f"s{n}") for n in range(2)]
+        async with anyio.create_task_group() as tasks:
+            for lease in leases:
+                tasks.start_soon(manager.release, lease)
+        await until(lambda: manager.statistics().free == 2)
+        assert sorted(port for ports in withdrawn for port in ports) == [30000, 30001]
 
 
 async def test_a_cancelled_lease_pays_off_an_earlier_one_that_no_proxy_let_go_of(opened, clock):

@@ -3,9 +3,11 @@
 One round asks every process of it, old workers included, and answers for any number of ports. No answer is believed unless all
 of them came and the list of processes stayed the same meanwhile. What the configuration must carry is in `preflight`.
 
-A slot is withdrawn by a reload without it, or by maintenance. The next reload brings back what the file has, so before a port
-is put into maintenance the file must have lost it: write first, withdraw then. Giving a slot another address instead is seen
-only by a witness that was asked before it: a stream that tries again keeps the old one, and no answer names it.
+A slot is withdrawn by a reload without it, or by maintenance. The next reload brings back what the file has. So maintenance counts
+for as long as nobody reloads an older file: with `ports_file` the witness sees to that, and says CLEAR only once the file cannot have the
+port; without it that is the controller's business: write first, withdraw then.
+Giving a slot another address instead is seen only by a witness that was asked before it: a stream that tries again keeps the old one,
+and no answer names it.
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ from portfsm.clocks import SystemClock
 from portfsm.evidence import Evidence, Verdict
 from portfsm.witnesses._asking import Named
 from portfsm.witnesses._haproxy_answers import Unreadable, Worker, canonical, questions, read_listing, read_worker, table_of
+from portfsm.witnesses._haproxy_file import PortsFile
 from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable
-from portfsm.witnesses._haproxy_rules import Moves, judge_all, lowest_generation, unsettled
+from portfsm.witnesses._haproxy_rules import Judgement, Moves, judge_all, lowest_generation, unsettled
 from portfsm.witnesses._socket import Unanswered, put
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from portfsm.protocols import Clock
     from portfsm.witnesses._haproxy_answers import Listing
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["HAProxyWitness"]
 
 _MAX_CONFIG = 16 << 20
+_MAX_QUESTION = 12_000
+"""Bytes of one question: HAProxy's buffers have 16 KiB by default, a part of them kept back."""
 
 
 @attrs.frozen
@@ -55,6 +60,7 @@ class HAProxyWitness(Named):
         *,
         proxy: str,
         fallback_s: float | None = None,
+        ports_file: str | os.PathLike[str] | None = None,
         retries_replies: bool = False,
         deadline_s: float = 0.5,
         max_bytes: int = 64 << 20,
@@ -62,12 +68,14 @@ class HAProxyWitness(Named):
     ) -> None:
         """With `retries_replies` (`retry-on` names more than conn-failure) streams that wait for a reply hold a port too.
 
-        `max_bytes` bounds the memory for one answer.
+        `ports_file` is the file with `setenv GEN` that each reload reads: give it, and maintenance counts only once that file is newer
+        than the release, so that no reload brings the port back. `max_bytes` bounds the memory for one answer.
         """
         self._path = str(master_socket)
         super().__init__(proxy, fallback_s)
         self._retries_replies, self._deadline_s, self._max_bytes = retries_replies, deadline_s, max_bytes
         self._clock = clock or SystemClock()
+        self._file = None if ports_file is None else PortsFile(ports_file)
         self._lock = anyio.Lock()
         self._moves = Moves(retries_replies=retries_replies)
         self._started = (0, 0)
@@ -77,18 +85,27 @@ class HAProxyWitness(Named):
         asked = list(places)
         async with self._lock:
             asked_at = self._clock.boot_ns()
+            # Before anything is asked: a reload that read an older file shows among the answers.
+            on_file = await anyio.to_thread.run_sync(self._file.generation) if self._file is not None else None
             try:
                 outcome: _Round | str = await self._round()
             except (Unanswered, Unreadable) as error:
                 outcome = str(error)
-            return self._evidence(asked, outcome, asked_at, self._clock.boot_ns())
+            return self._evidence(asked, outcome, on_file, (asked_at, self._clock.boot_ns()))
 
-    async def withdraw(self, host: str, port: int, since: int) -> None:  # noqa: ARG002  (the protocol's; any slot there goes)
+    async def withdraw(self, host: str, port: int, since: int) -> None:
         """Put every slot at the address into maintenance, in each running worker. Never raises: `check` tells what became of it."""
+        await self.withdraw_many([(host, port, since)])
+
+    async def withdraw_many(self, places: Iterable[tuple[str, int, int]]) -> None:
+        """The same for many (host, port, since), with one look at each worker's table."""
+        addresses = {(canonical(host).lower(), port) for host, port, _ in places}
+        if not addresses:
+            return
         async with self._lock:
             with suppress(Unanswered, Unreadable):
                 for pid in (await self._listing()).workers:
-                    await self._maintain(pid, canonical(host), port)
+                    await self._maintain(pid, addresses)
 
     async def changed(self) -> AsyncIterator[None]:
         """Never yields: HAProxy tells nobody, and watching it would cost as much as asking again, which takes 2 ms."""
@@ -140,24 +157,28 @@ class HAProxyWitness(Named):
         except Unanswered as error:
             raise Unanswered(f"{'old ' * old}worker {pid}: {error}") from error
 
-    async def _maintain(self, pid: int, host: str, port: int) -> None:
+    async def _maintain(self, pid: int, addresses: set[tuple[str, int]]) -> None:
         with suppress(Unanswered, Unreadable):  # the next worker may still listen
             table = table_of((await self._put(f"@!{pid} show servers state")).rstrip())
-            there = [slot for slot in table if slot.port == port and host.lower() in {slot.address, slot.name.lower()}]
+            there = [slot for slot in table if not addresses.isdisjoint({(slot.address, slot.port), (slot.name.lower(), slot.port)})]
             lines = [f"@!{pid} set server {slot.backend}/{slot.server} state maint" for slot in there if not slot.maintenance]
-            if lines:
-                await self._put("; ".join(lines))
+            for some in _batched(lines):
+                await self._put("; ".join(some))
 
     # ------------------------------------------------------------------ telling
 
-    def _evidence(self, asked: Sequence[tuple[str, int, int]], outcome: _Round | str, asked_at: int, answered_at: int) -> list[Evidence]:
+    def _evidence(
+        self, asked: Sequence[tuple[str, int, int]], outcome: _Round | str, on_file: int | None, times: tuple[int, int]
+    ) -> list[Evidence]:
         if isinstance(outcome, str):
-            silent = (Verdict.UNKNOWN, None, outcome, asked_at, answered_at)
-            return [Evidence(self._proxy, "", since, *silent) for _, _, since in asked]
+            return [Evidence(self._proxy, "", since, Verdict.UNKNOWN, None, outcome, *times) for _, _, since in asked]
         incarnation, generation = self._incarnation(outcome.listing), lowest_generation(outcome.workers)
-        judged = judge_all(outcome.workers, asked, retries_replies=self._retries_replies)
+        judged: Iterable[Judgement] = judge_all(outcome.workers, asked, retries_replies=self._retries_replies)
+        if self._file is not None:
+            lasting = max(-1 if generation is None else generation, -1 if on_file is None else on_file)
+            judged = [_lasting(said, since, lasting) for (_, _, since), said in zip(asked, judged, strict=True)]
         return [
-            Evidence(self._proxy, incarnation, since, said.verdict, generation, said.reason, asked_at, answered_at)
+            Evidence(self._proxy, incarnation, since, said.verdict, generation, said.reason, *times)
             for (_, _, since), said in zip(asked, judged, strict=True)
         ]
 
@@ -170,6 +191,18 @@ class HAProxyWitness(Named):
         if self._started[0] != listing.master or abs(self._started[1] - start) > 2:  # noqa: PLR2004  (seconds)
             self._started = (listing.master, start)
         return self._started[1]
+
+
+def _batched(lines: Sequence[str]) -> Iterator[list[str]]:
+    """As many lines at once as fit into HAProxy's buffer."""
+    some: list[str] = []
+    for line in lines:
+        if some and sum(map(len, some)) + 2 * len(some) + len(line) > _MAX_QUESTION:
+            yield some
+            some = []
+        some.append(line)
+    if some:
+        yield some
 
 
 def _kernel_start(pid: int) -> str:
@@ -193,3 +226,11 @@ def _read_config(config: str | os.PathLike[str] | None) -> tuple[str | None, str
         return "\n".join(file.read_text(errors="replace") for file in files), ""
     except (OSError, ValueError) as error:
         return None, f"{config} cannot be read: {error}"
+
+
+def _lasting(said: Judgement, since: int, generation: int) -> Judgement:
+    """What was said, unless the next reload would undo it."""
+    if said.verdict is not Verdict.CLEAR or since <= generation:
+        return said
+    why = f"in maintenance, but the file is not known to be of generation {since} or later: the next reload would bring the port back"
+    return Judgement(Verdict.HELD, why)

@@ -118,6 +118,7 @@ async def test_a_request_that_tries_again_after_its_slot_was_called_clear(proxy)
         (pid,) = await proxy.pids("worker")
         tasks.start_soon(ask)
         await until(waits)
+        proxy.stamp(11)
         await witness.withdraw(HOST, taken, 11)
         said = await witness.check(HOST, taken, 11)
         assert said.verdict is Verdict.HELD
@@ -174,6 +175,7 @@ async def test_a_request_in_the_queue_of_its_slot_that_is_forgotten(proxy, redis
                 return "scb=[2" in await proxy.ask(f"@!{pid} show sess")
 
             await until(queued)
+            proxy.stamp(11)
             await witness.withdraw(HOST, taken, 11)
             if not redispatch:
                 said = await witness.check(HOST, taken, 11)
@@ -196,6 +198,7 @@ async def test_a_reply_that_is_tried_again_at_an_address_given_on(proxy):
             stream = await client.enter_async_context(await anyio.connect_tcp(HOST, proxy.front))
             await stream.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\n\r\n")
             await until(lambda: _true(replica.right))
+            proxy.stamp(11)
             await witness.withdraw(HOST, taken, 11)
             assert "connected" in (await witness.check(HOST, taken, 11)).reason
         await cleared(witness, taken, 11)
@@ -215,9 +218,17 @@ async def test_a_slot_in_maintenance_that_waits_for_a_newer_generation(proxy):
             await stream.send(b"GET /b/ HTTP/1.1\r\nHost: x\r\n\r\n")
             await until(lambda: _true(replica.right))
             assert (await witness.check(HOST, taken, 11)).verdict is Verdict.HELD
+            proxy.stamp(11)
             await witness.withdraw(HOST, taken, 11)
             said = await cleared(witness, taken, 11)
             assert said.generation == 10
+            for forgetful in (proxy.directory / "none", proxy.directory):
+                unsure = await proxy.witness(ports_file=forgetful).check(HOST, taken, 11)
+                assert (unsure.verdict, "the next reload would bring the port back" in unsure.reason) == (Verdict.HELD, True)
+            proxy.stamp(10)
+            assert "not known to be of generation 11" in (await witness.check(HOST, taken, 11)).reason
+            assert (await proxy.witness(ports_file=None).check(HOST, taken, 11)).verdict is Verdict.CLEAR, "then the controller sees to it"
+            proxy.stamp(11)
             assert "in maintenance" in said.reason
             # Any reply may start it again where replies are tried again.
             careful = await proxy.witness(retries_replies=True).check(HOST, taken, 11)
@@ -233,11 +244,23 @@ async def test_withdrawal_that_takes_longer_than_a_blink(proxy, record_property)
     witness, taken = proxy.witness(), []
     for port in ports:
         began = time.perf_counter()
+        proxy.stamp(11)
         await witness.withdraw(HOST, port, 11)
         await cleared(witness, port, 11)
         taken.append((time.perf_counter() - began) * 1e3)
     record_property("withdraw_to_clear_p50_ms", statistics.median(taken))
     assert statistics.median(taken) < 100
+
+
+async def test_many_withdrawals_that_do_not_fit_into_one_question(proxy):
+    ports = list(range(40_000, 41_000))
+    proxy.write(10, a=ports)
+    await proxy.start()
+    proxy.stamp(11)
+    witness = proxy.witness()
+    await witness.withdraw_many([(HOST, port, 11) for port in ports[:-1]])
+    said = await witness.check_many([(HOST, port, 11) for port in ports])
+    assert [evidence.verdict for evidence in said] == [Verdict.CLEAR] * 999 + [Verdict.HELD]
 
 
 @pytest.mark.parametrize("who", ["master", "worker"])
@@ -289,6 +312,7 @@ async def test_a_slot_by_name_that_is_not_withdrawn(proxy):
     proxy.config.write_text(proxy.config.read_text().replace(f"127.0.0.1:{taken}", f"localhost:{taken}"))
     await proxy.start()
     witness = proxy.witness()
+    proxy.stamp(11)
     await witness.withdraw("elsewhere", taken, 11)
     assert (await witness.check("localhost", taken, 11)).verdict is Verdict.HELD
     await witness.withdraw("localhost", taken, 11)

@@ -170,7 +170,7 @@ class Controller:
 
 async def run_controller(plan: Plan) -> None:
     """Join the witness, write HAProxy's first files, let the supervisor start it, and churn until dismissed."""
-    witness = HAProxyWitness(plan.socket, proxy="haproxy")
+    witness = HAProxyWitness(plan.socket, proxy="haproxy", ports_file=plan.config / "ports.cfg")
     hold_s, witnesses = (HOLD_S, [witness]) if plan.evidence else (0.0, [])
     pools = [PoolSpec(POOL, ports=plan.ports, hold_s=hold_s)]
     async with portfsm.open_manager(plan.log, pools=pools, witnesses=witnesses) as manager, open_line(plan.node) as node:

@@ -1,0 +1,1 @@
+"""Quarantines that end by evidence, end to end: real proxies, a log on disk, replicas and clients on real sockets."""

