@@ -121,7 +121,7 @@ async def test_a_hold_that_is_over_frees_what_a_proxy_still_has(opened, clock, w
         await until(lambda: "worker 5 still has it" in manager.explain("http", 30000))
         text = manager.explain("http", 30000)
         assert f"proxy says {word.value}" in text
-        assert "waits for the evidence of proxy" in text
+        assert "waits until every proxy has let go: proxy" in text
         assert "sweep() frees it" not in text
         assert (await manager.allocate("http", owner="a", service="x")).port == 30000, "its own service needs no evidence"
         proxy.let_go(30001)

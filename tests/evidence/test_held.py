@@ -60,7 +60,7 @@ async def stays(scene: Controller, lease: Lease, *, rounds: int = 10) -> None:
 
 async def hold_is_over(scene: Controller, lease: Lease) -> None:
     """The clock alone would free it by now."""
-    await explained(scene, lease, "its hold ended", "waits for the evidence of")
+    await explained(scene, lease, "its hold ended", "waits until every proxy has let go")
     assert await scene.manager.sweep() == ()
 
 
