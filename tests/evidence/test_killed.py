@@ -24,12 +24,12 @@ import anyio
 from portfsm import PoolSpec, open_manager
 from portfsm.witnesses import HAProxyWitness
 
-log, master_socket, *ports = sys.argv[1:]
+log, master_socket, ports_file, *ports = sys.argv[1:]
 
 async def main():
     pool = PoolSpec("http", ports=[int(port) for port in ports], hold_s=0.2)
     async with open_manager(log, pools=[pool]) as manager:
-        await manager.join(HAProxyWitness(master_socket, proxy="edge"))
+        await manager.join(HAProxyWitness(master_socket, proxy="edge", ports_file=ports_file))
         leases = [await manager.allocate("http", owner=f"r{number}", service="alpha", port=int(port)) for number, port in enumerate(ports)]
         await manager.release(leases[0])
         await manager.withdraw(leases[1])
@@ -44,7 +44,7 @@ anyio.run(main)
 
 def killed_in_the_middle(log: Path, edge: Edge, ports: list[int]) -> None:
     """A controller that has had an answer, still asks, and is killed."""
-    command = [sys.executable, "-c", VICTIM, str(log), edge.master_socket, *map(str, ports)]
+    command = [sys.executable, "-c", VICTIM, str(log), edge.master_socket, str(edge.ports_file), *map(str, ports)]
     environment = {**os.environ, "PYTHONPATH": str(Path(portfsm.__file__).parents[1])}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -382,7 +382,7 @@ async def test_a_restarted_proxy_that_passes_for_the_same(proxy):
     proxy.stop()
     assert (await witness.check(HOST, port, 5)).verdict is Verdict.UNKNOWN
     await proxy.start()
-    again = (await witness.check(HOST, port, 5)).incarnation
+    again = (await cleared(witness, port, 5)).incarnation
     assert again
     assert again != first
 
