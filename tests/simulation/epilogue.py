@@ -90,6 +90,8 @@ async def _let_go(world, view):
         await _do(world, "release_owner", view.owner)
     elif view.state.value == "BLOCKED":
         await _do(world, "unblock", view.pool, view.port, node=view.node)
+    elif (pool := world.lead.engine.ahead.pool(view.pool, view.node)).note(pool.row(view.port)).cause == "operator":
+        await _do(world, "free", view.pool, view.port, node=view.node, reason="the end")  # his hold may be longer than the story
 
 
 async def _every_port_comes_home(world):
@@ -99,6 +101,10 @@ async def _every_port_comes_home(world):
         await _let_go(world, view)
     world.advance_ns(FAR)
     await _do(world, "sweep")
+    for ns in (FAR, *[1_000_000_000] * 20):  # a hold that a restart began anew; a witness that was silent is asked again after a pause
+        if not all_free(manager):
+            world.advance_ns(ns)
+            await world.drain()
     world.audit()
     if not all_free(manager):
         world.fail("never free", f"after all holds are over: {[(v.pool, v.port, v.state.value) for v in manager.ports()]}")
