@@ -337,8 +337,7 @@ def _open(command: commands.Open, ledger: Ledger, draft: Draft) -> None:
 
 
 def _restart(pool: Pool, offset: int, draft: Draft) -> None:
-    taken_ms = pool.note(offset).hold_ms or -((pool.since[offset] - pool.until[offset]) // 1_000_000)
-    hold_ms = max(pool.spec.hold_ms, taken_ms)
+    hold_ms = max(pool.spec.hold_ms, pool.held_ms(offset))
     until = max(draft.ts + hold_ms * 1_000_000, pool.until[offset])
     why = "the machine restarted: the full hold starts over"
     draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause="reboot", reason=why)

@@ -50,6 +50,9 @@ class Note(NamedTuple):
     In a pool that keeps its ports that goes on until proxies have let go of it."""
 
 
+_RECORDS_ITS_HOLD = frozenset({"operator", "reboot", "unblocked"})
+"""Causes of holds that begin at another time than the port's state does, or after which the wall clock may have been set."""
+
 NO_NOTE = Note("", "")
 
 Columns = tuple[bytearray, "array[int]", "array[int]", "array[int]", list[str], list[str], dict[int, Note]]
@@ -142,6 +145,13 @@ class Pool:
         if note.cause == "reboot":  # the clock was lost, so the floor starts over with the hold
             begun = max(begun, self.until[offset] - note.hold_ms * 1_000_000)
         return begun + math.ceil(self.spec.floor_s * 1e9)
+
+    def held_ms(self, offset: int) -> int:
+        """How long the hold of a QUARANTINED port was to last when it was last recorded."""
+        note = self.note(offset)
+        if note.cause in _RECORDS_ITS_HOLD:
+            return note.hold_ms
+        return -((self.since[offset] - self.until[offset]) // 1_000_000)
 
     def asked(self, proxies: tuple[str, ...]) -> None:
         """From now on the evidence of these is required."""

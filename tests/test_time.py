@@ -7,7 +7,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from portfsm import EventKind, Fenced, PoolExhausted, PoolSpec, PortState, PortUnavailable, open_manager
-from portfsm.testing import ManualClock
+from portfsm.testing import FakeWitness, ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +152,22 @@ async def test_every_hold_starts_over_twice_in_one_boot(log, clock):
     restarted = [event for event in log.events() if event.kind is EventKind.HELD and event.cause == "reboot"]
     assert [event.port for event in restarted] == [30000, 30001]
     assert untils == [event.ts + length * SECOND for event, length in zip(restarted, (100, 500), strict=True)]
+
+
+async def test_a_wall_clock_that_is_set_between_two_restarts_becomes_a_hold_of_its_own(log, clock):
+    """The pool holds for no time at all; the port waits for a proxy that says nothing."""
+    pool, witness = PoolSpec("http", ports="30000-30003", hold_s=0), FakeWitness()
+    async with open_manager(log.handle(), pools=[pool], clock=clock, witnesses=[witness]) as manager:
+        await manager.release(await manager.allocate("http", owner="r1"))
+    for _ in range(3):
+        clock.step_wall(10_000_000)
+        clock.reboot(down_s=1)
+        async with open_manager(log.handle(), pools=[pool], clock=clock, witnesses=[witness]) as manager:
+            assert not await is_free(manager)
+    async with open_manager(log.handle(), pools=[pool], clock=clock, witnesses=[witness]) as manager:
+        await manager.leave(witness.proxy, reason="scaled in")
+        assert await is_free(manager)
+    assert [event.hold_ms for event in log.events() if event.kind is EventKind.HELD] == [0, 0, 0]
 
 
 async def test_a_shorter_policy_ends_a_running_hold(log, clock):

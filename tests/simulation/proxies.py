@@ -125,7 +125,9 @@ class Proxies:
         if not event.port:
             return
         for proxy in (proxy for proxy in self.all if proxy.started):
-            proxy.inbox.append((max(now, (now if self.strict else recorded_ns) + proxy.lags[event.pool]), event))
+            heard_ns = (now if self.strict else recorded_ns) + proxy.lags[event.pool]
+            earlier = (when for when, e in proxy.inbox if (e.node, e.port) == (event.node, event.port))  # which nothing overtakes
+            proxy.inbox.append((max(now, heard_ns, *earlier), event))
             proxy.inbox.sort(key=lambda entry: entry[0])
         self._note(event)
         if event.kind == "allocated":
