@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from portfsm._codec import Encoder, Seal
@@ -85,7 +86,7 @@ def keep_torn(directory: Directory, name: str, data: bytes, label: str) -> str:
 
 def _seal(directory: Directory, segment: Segment, ending: Ending, reserve: Reserve) -> None:
     try:
-        directory.publish(segment.name, _sealed(directory, segment, ending))
+        directory.publish(segment.name, chain(_good(directory, segment, ending), [_seal_of(segment, ending)]))
     except OSError as error:
         if not is_full(error):
             raise
@@ -96,7 +97,8 @@ def _seal(directory: Directory, segment: Segment, ending: Ending, reserve: Reser
 def _seal_in_place(directory: Directory, segment: Segment, ending: Ending) -> None:
     """No room for a second copy: write the same bytes over themselves, which makes the kernel write them out again.
 
-    What is torn goes first, durably: a seal in front of it could not be told from damage.
+    What is torn goes first, durably: a seal in front of it could not be told from damage. And the seal comes last, once the
+    rest is durable: whoever finds one writes nothing but the seal anew.
     """
     disk = directory.disk
     fd = disk.open(directory.at(segment.name), os.O_RDWR | os.O_NOFOLLOW)
@@ -105,16 +107,18 @@ def _seal_in_place(directory: Directory, segment: Segment, ending: Ending) -> No
             disk.ftruncate(fd, ending.good.offset)
             disk.fsync(fd)
         offset = 0
-        for piece in _sealed(directory, segment, ending):
+        for piece in _good(directory, segment, ending):
             write_all(disk, fd, piece, offset)
             offset += len(piece)
+        disk.fsync(fd)
+        write_all(disk, fd, _seal_of(segment, ending), offset)
         disk.fsync(fd)
     finally:
         shut(disk, fd)
 
 
-def _sealed(directory: Directory, segment: Segment, ending: Ending) -> Iterator[bytes]:
-    """The good bytes, then the seal; checked on the way against what was believed when the log was opened."""
+def _good(directory: Directory, segment: Segment, ending: Ending) -> Iterator[bytes]:
+    """The good bytes, checked on the way against what was believed when the log was opened."""
     digest = hashlib.sha256()
     for chunk in directory.chunks(segment.name, 0, ending.good.offset):
         digest.update(chunk)
@@ -124,5 +128,8 @@ def _sealed(directory: Directory, segment: Segment, ending: Ending) -> Iterator[
         yield b"\n"
     if digest.hexdigest() != ending.sha256:
         raise corrupt(directory.path, segment.name, ending.good.offset, None, "it reads differently than when it was opened")
+
+
+def _seal_of(segment: Segment, ending: Ending) -> bytes:
     seal = Seal(ending.last_seq - segment.header.base, ending.last_seq, ending.sha256)
-    yield Encoder(ending.good.carry).encode_line(seal)
+    return Encoder(ending.good.carry).encode_line(seal)

@@ -1,6 +1,7 @@
 """A full disk: said early, survived on the reserve, and forgotten once there is room again. On a simulated disk."""
 
 import errno
+from contextlib import suppress
 
 import pytest
 
@@ -94,9 +95,8 @@ def test_a_log_on_a_full_disk_cannot_be_opened(room, clean):
         assert read_all(after) == events[:done]
 
 
-def test_pages_that_were_never_written_are_believed_on_a_full_disk():
-    """No room to write the last segment anew elsewhere: it is written over itself, all of it, so that a lost page is written after all."""
-    events = sample_events(40)
+def leaves_unsynced_events(events):
+    """A full disk whose last log ended with a failed sync: the cache shows what the platter never had."""
     disk = SimulatedDisk()
     journal = open_journal(disk, segment_bytes=1 << 20)
     for event in events[:20]:
@@ -106,6 +106,13 @@ def test_pages_that_were_never_written_are_believed_on_a_full_disk():
         journal.append(events[20:30])
     disk = disk.killed()
     disk.capacity = sum(len(file.cache) for file in disk._files.values())
+    return disk
+
+
+def test_pages_that_were_never_written_are_believed_on_a_full_disk():
+    """No room to write the last segment anew elsewhere: it is written over itself, all of it, so that a lost page is written after all."""
+    events = sample_events(40)
+    disk = leaves_unsynced_events(events)
     journal = open_journal(disk, segment_bytes=1 << 20)
     assert list(journal.read()) == events[:30]
     journal.append(events[30:31])
@@ -114,6 +121,25 @@ def test_pages_that_were_never_written_are_believed_on_a_full_disk():
     for after in (disk.killed(), disk.crashed(1), disk.crashed(2)):
         after.capacity = None
         assert read_all(after) == events[:31]
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_second_failed_sync_makes_a_seal_that_vouches_for_lost_pages(at):
+    """The disk fails again while the segment is written over itself: what is sealed by then is on the platter, and the rest is mended again."""
+    events = sample_events(40)
+    disk = leaves_unsynced_events(events)
+    journal = open_journal(disk, segment_bytes=1 << 20)
+    disk.fail(at=at, kind=errno.EIO, only=["fsync"])
+    with suppress(OutcomeUnknown):
+        journal.append(events[30:31])
+    disk = disk.killed()
+    journal = open_journal(disk, segment_bytes=1 << 20)
+    count = len(list(journal.read()))
+    journal.append(events[count : count + 1])
+    disk.evict()
+    for after in (disk.killed(), disk.crashed(1), disk.crashed(2)):
+        after.capacity = None
+        assert read_all(after) == events[: count + 1]
 
 
 def test_the_reserve_is_never_taken_back():

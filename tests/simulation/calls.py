@@ -115,7 +115,7 @@ class Judge:
         ]
         fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
         if fit:
-            self._check_turn(event, min(call.number for call in fit), calls, special=fit[0].options.get("port") is not None)
+            self._check_turn(event, min(call.number for call in fit), calls, special=any(c.options.get("port") is not None for c in fit))
         for call in fit:
             call.token = event.token
             self.hits["waiter was served"] += self.turns > call.turn
