@@ -155,8 +155,10 @@ class Waiters:
 
     def _serve_out_of_turn(self, queue: _Queue, turn: int, attempt: Attempt, holds: Callable[[str], bool]) -> None:
         for waiter in list(queue.special):
-            if waiter.turn > turn and (waiter.command.port is not None or holds(waiter.command.owner)):
+            if waiter.queued and waiter.turn > turn and (waiter.command.port is not None or holds(waiter.command.owner)):
                 self._offer(waiter, attempt)
+                if waiter.lease is not None:  # which is the answer to its owner's earlier calls, too
+                    self.serve_owner(waiter.place, waiter.command.owner, attempt)
 
     def serve_owner(self, place: tuple[str, str], owner: str, attempt: Attempt) -> None:
         """An owner got its port another way: its calls that wait here can have it too."""

@@ -202,6 +202,7 @@ class Warden:
                 return False
             self._news = self._news or anyio.Event()
             await self.pause(self._news, wake - now if wake < _NEVER else None)
+        await engine.settle()  # of what is not durable no proxy was told
         return True
 
     def _is_clear(self, lease: Lease) -> bool:

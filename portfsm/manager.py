@@ -214,7 +214,8 @@ class PortManager:
     async def wait_clear(self, lease: Lease, *, timeout_s: float | None = None) -> bool:
         """Wait until every required proxy has let go of a withdrawn or released port; False when the time is up first.
 
-        With no proxy required that is when the port's hold has ended. Raises `InvalidValue` for a lease that was neither
+        With no proxy required that is when the port's hold has ended. What the answer rests on is durable, which may take
+        longer than `timeout_s` on a disk that hangs. Raises `InvalidValue` for a lease that was neither
         withdrawn nor released, `ManagerClosed`, or what stopped the journal.
         """
         if timeout_s is not None:

@@ -214,6 +214,20 @@ async def test_two_calls_of_one_owner_get_two_ports(callers, memory_log):
         assert [event.owner for event in memory_log.events() if event.kind is EventKind.ALLOCATED].count("twin") == 1
 
 
+async def test_the_answer_to_an_owners_second_call_is_kept_from_its_first(callers):
+    """Its first call stands behind a stranger; its second wants the number that is kept for it, and is served out of turn."""
+    async with callers(PoolSpec("two", ports="1-2", hold_s=10)) as waiting:
+        lease = await waiting.manager.allocate("two", owner="twin")
+        await waiting.manager.allocate("two", owner="b")
+        await waiting.start("stranger", "two")
+        await waiting.manager.release(lease)  # quarantined for "twin"
+        await waiting.start("first", "two", owner="twin")
+        await waiting.start("second", "two", owner="twin", port=lease.port)
+        await arrived(waiting, "first", "second")
+        assert waiting.got["first"] == waiting.got["second"]
+        assert "stranger" not in waiting.got
+
+
 async def test_a_waiting_owner_that_adopts_a_port_goes_on_waiting(callers):
     async with callers() as waiting:
         await waiting.manager.allocate("one", owner="a")

@@ -608,6 +608,28 @@ async def test_a_caller_waits_for_proxies_though_the_hold_is_over_and_none_is_re
         assert not await manager.wait_clear(await released(manager, owner="b"), timeout_s=0)
 
 
+async def test_a_caller_hears_that_a_hold_is_over_before_its_beginning_is_durable(clock):
+    """Proxies are told of what is durable: a hold whose release still hangs on the disk may be news to all of them."""
+    journal = GatedJournal()
+    spec = PoolSpec("http", ports="30000-30001", hold_s=10)
+    async with open_manager(journal, pools=[spec], clock=clock) as manager, anyio.create_task_group() as tasks:
+        lease, found = await manager.allocate("http", owner="a"), []
+
+        async def wait():
+            found.append(await manager.wait_clear(lease))
+
+        journal.hold()
+        tasks.start_soon(manager.release, lease)
+        await settle()
+        clock.advance(11)
+        tasks.start_soon(wait)
+        await settle()
+        assert not found
+        journal.let_go()
+        await until(lambda: found)
+        assert found == [True]
+
+
 async def test_a_caller_waits_for_proxies_though_the_journal_has_failed(clock):
     journal = GatedJournal()
     spec = PoolSpec("http", ports="30000-30001", hold_s=10)

@@ -213,6 +213,7 @@ class World(Judge, Audit):
         self.record.uncertain |= self.record.ahead_tokens()
         self.disk = self.disk.without_power(seed) if power else self.disk.after_kill()
         if reboot:
+            down_s = max(down_s, 1e-9)  # log time goes on by a nanosecond at least
             self.clock.reboot(down_s=down_s)
             self.true_ns += round(down_s * 1e9)
             self.clock.step_wall(step_s)
