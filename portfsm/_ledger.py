@@ -12,7 +12,8 @@ from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from portfsm._dump import dump
-from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, NO_NOTE, OUTSIDE, QUARANTINED, STATES, Note, Pool
+from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Pool
+from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, lease_fault, rare_fault, write_note, write_rare
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
 from portfsm.specs import PoolSpec, check_port, check_text
@@ -38,9 +39,6 @@ def _row(kind: EventKind) -> tuple[int, ...]:
 
 _AFTER = {kind: _row(kind) for kind in PORT_KINDS}
 _ALLOCATE, _RELEASE, _FREED = EventKind.ALLOCATED, EventKind.RELEASED, EventKind.FREED
-_BEGIN = (EventKind.ALLOCATED, EventKind.ADOPTED)
-_LAST_NS = 1 << 62
-"""The year 2116: beyond it a time is damage, and below it time and hold fit a column of 64 bits."""
 
 
 class Ledger:
@@ -81,7 +79,7 @@ class Ledger:
         try:
             for event in events:
                 number, now = event.seq, event.ts
-                if number != seq + 1 or not ts <= now < _LAST_NS:
+                if number != seq + 1 or not ts <= now < LAST_NS:
                     raise self._illegal(event, None, f"it follows seq {seq} at {ts}: events are gapless and time does not go back")
                 kind, port = event.kind, event.port
                 if pool is None or event.pool != pool.name or event.node != pool.node or not port or kind not in after_of:
@@ -100,22 +98,22 @@ class Ledger:
                 if kind is _ALLOCATE:
                     owner, service = event.owner, event.service
                     if event.token != number or not owner or (code and pool.is_stranger(offset, owner, service, now)):
-                        raise self._illegal(event, code, _lease_fault(pool, offset, event))
+                        raise self._illegal(event, code, lease_fault(pool, offset, event))
                     if notes or code:
-                        _note(pool, offset, event)
+                        write_note(pool, offset, event)
                     tokens[offset] = number
                     owners[offset] = owner
                     if service or services[offset]:
                         services[offset] = intern(service)
                 elif kind is _RELEASE:
                     until = event.until
-                    if event.token != tokens[offset] or event.owner != owners[offset] or not ends[offset] <= until < _LAST_NS:
-                        raise self._illegal(event, code, _end_fault(pool, offset))
+                    if event.token != tokens[offset] or event.owner != owners[offset] or not ends[offset] <= until < LAST_NS:
+                        raise self._illegal(event, code, end_fault(pool, offset))
                     ends[offset] = until
                     if notes or event.cause != "released":
-                        _note(pool, offset, event, cause=event.cause)
+                        write_note(pool, offset, event, cause=event.cause)
                 elif kind is _FREED:
-                    if now < ends[offset] and (early := _early_fault(pool, offset, event)):
+                    if now < ends[offset] and (early := early_fault(pool, offset, event)):
                         raise self._illegal(event, code, early)
                     ends[offset] = 0
                     owners[offset] = services[offset] = ""
@@ -124,9 +122,9 @@ class Ledger:
                     if pool.outside:
                         after = pool.retire(offset)
                 else:
-                    if (fault := _rare_fault(pool, offset, event)) is not None:
+                    if (fault := rare_fault(pool, offset, event)) is not None:
                         raise self._illegal(event, code, fault)
-                    _write_rare(pool, offset, code, event)
+                    write_rare(pool, offset, code, event)
                 seq, ts, state[offset] = number, now, after
                 if after != code:
                     since[offset] = now
@@ -146,7 +144,7 @@ class Ledger:
         code = pool.code(event.port)
         if _AFTER[event.kind][code] < 0:
             raise self._illegal(event, code, "the table has no such cell")
-        if event.kind in _BEGIN and (event.token != event.seq or not event.owner):
+        if event.kind in BEGIN and (event.token != event.seq or not event.owner):
             raise self._illegal(event, code, f"it begins a lease, so it needs an owner and the token {event.seq}")
         if not 1 <= event.port <= 65_535:  # noqa: PLR2004
             raise self._illegal(event, code, "a port is a number from 1 to 65535")
@@ -165,7 +163,7 @@ class Ledger:
             raise self._illegal(event, None, f"pool {event.pool!r} is not defined" if spec is None else "it names no port")
         pool = Pool(event.node, spec, self.seeds[event.pool], proxies=self.required)
         offset = self._first(pool, event)
-        if (fault := _rare_fault(pool, offset, event)) is not None:
+        if (fault := rare_fault(pool, offset, event)) is not None:
             raise self._illegal(event, pool.state[offset], fault)
         self.pools[event.node, event.pool] = pool
         return pool
@@ -296,79 +294,6 @@ class Ledger:
         for line in dump(self):
             hasher.update(line)
         return hasher.hexdigest()
-
-
-def _end_fault(pool: Pool, offset: int) -> str:
-    return f"the port's lease is {pool.token[offset]} of {pool.owner[offset]!r}, with a hold from before until {pool.until[offset]}"
-
-
-def _early_fault(pool: Pool, offset: int, event: Event) -> str:
-    """A hold is ended early by an operator, or by evidence once the floor has passed; not by evidence where an operator asked for it."""
-    if event.cause == "elapsed":
-        return f"its hold runs until {pool.until[offset]}"
-    if event.cause == "evidence" and event.ts < pool.evidence_frees_at(offset):
-        return f"evidence does not end its hold before {pool.evidence_frees_at(offset)}"
-    return ""
-
-
-def _lease_fault(pool: Pool, offset: int, event: Event) -> str:
-    if event.token != event.seq or not event.owner:
-        return f"it begins a lease, so it needs an owner and the token {event.seq}"
-    return f"the hold for {pool.service[offset] or pool.owner[offset]!r} is not over"
-
-
-def _rare_fault(pool: Pool, offset: int, event: Event) -> str | None:  # noqa: PLR0911  (a case a rule)
-    if not (isinstance(event.kind, EventKind) and 0 <= event.until < _LAST_NS):
-        return "its kind is a bare string, or its end lies outside of time"
-    match event.kind:
-        case EventKind.ADOPTED if event.token != event.seq or not event.owner:
-            return _lease_fault(pool, offset, event)
-        case EventKind.WITHDRAWN if event.token != pool.token[offset] or pool.note(offset).withdrawn:
-            return "the lease is another, or was withdrawn before"
-        case EventKind.HELD if event.until < pool.until[offset]:
-            return f"the hold runs until {pool.until[offset]} and is never shortened"
-        case EventKind.UNBLOCKED if event.until < pool.note(offset).held_until:
-            return f"a hold from before the block runs until {pool.note(offset).held_until} and is never shortened"
-        case EventKind.BLOCKED if event.token and event.token != pool.token[offset]:
-            return f"the port's last lease is {pool.token[offset]}"
-        case _:
-            return None
-
-
-def _write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
-    kind, before = event.kind, pool.note(offset)
-    if kind is EventKind.WITHDRAWN:
-        pool.notes[offset] = before._replace(withdrawn=True)
-    elif kind is EventKind.ADOPTED:
-        if code == BLOCKED:
-            # The full hold that follows every block is owed all the same, by the lease that begins now.
-            pool.until[offset] = max(before.held_until, event.ts + pool.hold_ns)
-        _note(pool, offset, event, cause=event.cause)
-        pool.token[offset], pool.owner[offset] = event.seq, event.owner
-        pool.service[offset] = intern(event.service)
-        if code == OUTSIDE:
-            pool.outside.add(offset)
-    else:
-        held_until = pool.until[offset] if kind is EventKind.BLOCKED and pool.until[offset] > event.ts else 0
-        pool.until[offset] = event.until
-        again = event.cause == "reboot" and before.cause == "operator"  # and an operator's hold it remains
-        cause = "unblocked" if kind is EventKind.UNBLOCKED else before.cause if again else event.cause
-        _note(pool, offset, event, cause=cause, hold_ms=event.hold_ms, held_until=held_until)
-
-
-def _note(pool: Pool, offset: int, event: Event, *, cause: str = "", hold_ms: int = 0, held_until: int = 0) -> None:
-    """Write down why the row is as it is, where that is worth a note; what the row still says of its last holder is read first."""
-    mixed_until = pool.note(offset).mixed_until
-    if event.kind in _BEGIN and event.service != pool.service[offset]:
-        mixed_until = max(mixed_until, pool.until[offset])
-    note = Note(
-        "" if cause == "released" else cause, event.reason, hold_ms,
-        held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts or pool.kept else 0,
-    )  # fmt: skip
-    if note == NO_NOTE:
-        pool.notes.pop(offset, None)
-    else:
-        pool.notes[offset] = note
 
 
 def apply(ledger: Ledger, event: Event) -> None:

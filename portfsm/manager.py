@@ -17,12 +17,10 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from portfsm import commands
 from portfsm._engine import Engine
-from portfsm._evidence import Place
-from portfsm._explain import explain
 from portfsm._log import warn
+from portfsm._views import Views
 from portfsm._waiters import Waiter
 from portfsm._warden import Warden, check_witnesses
-from portfsm._watch import Watch
 from portfsm.clocks import SystemClock
 from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable
 from portfsm.journals import open_journal
@@ -38,8 +36,7 @@ if TYPE_CHECKING:
     from portfsm.evidence import Witness
     from portfsm.protocols import Journal
     from portfsm.specs import PoolSpec
-    from portfsm.states import PortState
-    from portfsm.values import Head, Lease, PoolStatistics, PortView
+    from portfsm.values import Lease, PortView
 
 __all__ = ["PortManager", "open_manager"]
 
@@ -111,12 +108,8 @@ async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None)
             warn("close_failed", error=str(error))
 
 
-class PortManager:
+class PortManager(Views):
     """The ports of one log. Made by `open_manager`; all calls belong on the event loop it was made on."""
-
-    def __init__(self, engine: Engine, warden: Warden) -> None:
-        self._engine = engine
-        self._warden = warden
 
     # ------------------------------------------------------------------ leases
 
@@ -301,68 +294,3 @@ class PortManager:
         events = engine.submit(command)
         await engine.settle()
         return events
-
-    # ------------------------------------------------------------------ views
-
-    def port(self, pool: str, port: int, *, node: str = "") -> PortView:
-        """One port as recorded. Raises `UnknownPool`, `PortOutOfRange`."""
-        return self._engine.published.port(pool, port, node=node)
-
-    def find(self, owner: str) -> tuple[Lease, ...]:
-        """The leases that `owner` holds, by node and pool."""
-        return self._engine.published.find(owner)
-
-    def ports(self, pool: str | None = None, *, node: str | None = None, state: PortState | None = None) -> tuple[PortView, ...]:
-        """Every port that is not FREE, by node, pool and number; with `state`, those in it that were ever used."""
-        return tuple(self._engine.published.ports(pool, node=node, state=state))
-
-    def statistics(self, pool: str | None = None, *, node: str | None = None) -> PoolStatistics:
-        """Counts per state, summed over the pools and nodes that match and were ever used."""
-        return self._engine.published.statistics(pool, node=node)
-
-    def digest(self) -> str:
-        """SHA-256 of the whole state, in hex."""
-        return self._engine.published.digest()
-
-    def explain(self, pool: str, port: int, *, node: str = "") -> str:
-        """Why a port is not free, since when, by whom, until when, and which call would free it."""
-        text = explain(self._engine.published, pool, port, node=node, now_ns=self._engine.now())
-        held = self._warden.explain(Place(node, pool, port))
-        return f"{text} Evidence: {held}." if held else text
-
-    @property
-    def pools(self) -> dict[str, PoolSpec]:
-        """The pools in force, by name."""
-        return dict(self._engine.published.specs)
-
-    @property
-    def seq(self) -> int:
-        """The last event that the views show: the generation to stamp into a proxy's configuration made from them."""
-        return self._engine.published.seq
-
-    @property
-    def durable_seq(self) -> int:
-        """The last event that would survive a crash now."""
-        return self._engine.writer.durable_seq
-
-    @property
-    def epoch(self) -> int:
-        """The number of this opening."""
-        return self._engine.published.epoch
-
-    @property
-    def head(self) -> Head:
-        """Names the whole durable history; kept elsewhere, it shows later that nothing was cut or changed.
-
-        Waits for a sync that is under way, as the journal is asked itself.
-        """
-        with self._engine.writer.lock:
-            return self._engine.journal.head()
-
-    def watch(self, *, after: int | None = None) -> AsyncIterator[Event]:
-        """Durable events as they come: those after seq `after`, or those after now. Ends when the manager is left.
-
-        A watcher that falls behind reads the log, so none is ever missed and none is kept for it in memory. A wait
-        for the next event may be cancelled and taken up again. Raises `InvalidValue` for a seq that is not there yet.
-        """
-        return Watch(self._engine, after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from portfsm import _decide
+from portfsm import _choice
 from portfsm.commands import Allocate, Block, Hold, ReleaseOwner, Sweep
 from portfsm.errors import PoolExhausted, PortUnavailable
 
@@ -72,9 +72,9 @@ def test_one_allocate_that_frees_a_thousand(empty):
         empty.pass_time(0.001)
     empty.pass_time(60)
     kinds = empty.do(Allocate("p", owner="x"))
-    assert kinds == ["freed"] * _decide.DRAIN_LIMIT + ["allocated"]
+    assert kinds == ["freed"] * _choice.DRAIN_LIMIT + ["allocated"]
     freed = [event.port for event in empty.events[-len(kinds) : -1]]
-    assert freed == list(range(1000, 1000 + _decide.DRAIN_LIMIT)), "those that ended first"
+    assert freed == list(range(1000, 1000 + _choice.DRAIN_LIMIT)), "those that ended first"
     assert empty.do(Allocate("p", owner="y", port=1900))[-1] == "allocated"
 
 

@@ -200,8 +200,8 @@ def test_a_command_with_other_parameters_than_its_call():
 
 @pytest.mark.parametrize("name", ["seq", "durable_seq", "epoch", "head", "pools"])
 def test_a_view_that_must_be_called_or_can_be_set(name):
-    assert isinstance(vars(PortManager)[name], property)
-    assert vars(PortManager)[name].fset is None
+    assert isinstance(getattr(PortManager, name), property)
+    assert getattr(PortManager, name).fset is None
 
 
 @pytest.mark.parametrize("name", ["port", "find", "ports", "statistics", "digest", "explain", "watch"])

@@ -87,9 +87,9 @@ MUTANTS = [
     Mutant(
         "a seal is added to what the cache shows",
         MEND,
-        "        directory.publish(segment.name, _sealed(directory, segment, ending))\n",
+        "        directory.publish(segment.name, chain(_good(directory, segment, ending), [_seal_of(segment, ending)]))\n",
         "        fd = directory.disk.open(directory.at(segment.name), os.O_RDWR)\n"
-        '        data = b"".join(_sealed(directory, segment, ending))[ending.good.offset :]\n'
+        '        data = b"".join(_good(directory, segment, ending))[ending.good.offset :] + _seal_of(segment, ending)\n'
         "        directory.disk.ftruncate(fd, ending.good.offset)\n"
         "        directory.disk.fsync(fd)\n"
         "        write_all(directory.disk, fd, data, ending.good.offset)\n"
@@ -251,7 +251,7 @@ MUTANTS = [
     ),
     Mutant(
         "a block forgets the hold that runs",
-        "_ledger.py",
+        "_rows.py",
         "held_until = pool.until[offset] if kind is EventKind.BLOCKED and pool.until[offset] > event.ts else 0",
         "held_until = 0",
         (f"{ENDINGS}", "tests/test_machine.py::test_a_hold_forgotten_over_a_block"),
@@ -329,7 +329,7 @@ MUTANTS = [
     ),
     Mutant(
         "holds go on after a reboot as if nothing were",
-        "_decide.py",
+        "_decide_log.py",
         '    if not (command.restart_holds and ledger.opened) or command.boot == ledger.opened["boot"]:\n',
         "    if held:\n",
         (f"{TIME}::test_a_hold_is_shortened", f"{TIME}"),

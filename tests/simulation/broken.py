@@ -13,7 +13,7 @@ from unittest import mock
 import portfsm.journals._mend
 import portfsm.journals.file
 import portfsm.testing
-from portfsm import _codec, _decide, _engine, _evidence, _index, _writer, clocks, commands
+from portfsm import _codec, _decide, _decide_log, _engine, _evidence, _index, _writer, clocks, commands
 from portfsm._pool import ALLOCATED, Pool
 from portfsm.errors import OutcomeUnknown, PortfsmError
 from portfsm.evidence import Verdict
@@ -252,7 +252,7 @@ def no_hold_after_a_block():
 @breaks
 def no_new_hold_at_reboot():
     """A machine that restarts goes on with the old ends of holds."""
-    return mock.patch.object(_decide, "_restart", nothing)
+    return mock.patch.object(_decide_log, "_restart", nothing)
 
 
 @breaks

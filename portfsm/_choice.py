@@ -1,0 +1,104 @@
+"""Which port an allocation gets.
+
+Rule: a lease prefers its owner's own quarantined port, then its service's, then the pool's order; a port whose hold is over but
+not yet recorded as freed counts as FREE where noticing it would make it so. Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from portfsm._pool import ALLOCATED, FREE, QUARANTINED
+from portfsm._rejections import out_of_range, unavailable
+
+if TYPE_CHECKING:
+    from portfsm import commands
+    from portfsm._draft import Draft
+    from portfsm._index import Index
+    from portfsm._pool import Pool
+
+__all__ = ["DRAIN_LIMIT", "choose", "is_reuse"]
+
+DRAIN_LIMIT = 128
+"""How many due ports one `allocate` frees at most, so that a thousand ends at once stall nobody."""
+
+_DRAWS = 8
+
+
+def is_reuse(pool: Pool, offset: int, command: commands.Allocate, now_ns: int) -> bool:
+    """Whether the request takes up a quarantined port whose stale traffic is its own."""
+    return pool.state[offset] == QUARANTINED and not pool.is_stranger(offset, command.owner, command.service, now_ns)
+
+
+def _opens(pool: Pool, offset: int, now_ns: int) -> bool:
+    """Whether noticing this due port makes it FREE to give: a hold's end does, a block's only where no hold follows."""
+    if offset in pool.outside or (pool.kept and pool.state[offset] == QUARANTINED):
+        return False
+    return pool.state[offset] == QUARANTINED or not (pool.hold_ns or pool.kept or pool.note(offset).held_until > now_ns)
+
+
+def choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int], draft: Draft) -> int:
+    """The offset of the port for `command`, or -1. `due`: ports whose end has come; it may grow. Raises for a `port=` not to be had."""
+    if command.port is not None:
+        return _by_number(pool, command, due, draft)
+    if index.by_owner or index.by_service:
+        last = index.held_last(pool, command.owner, command.service, draft.ts)
+        if last >= 0:
+            return last
+    freed = _freed(pool, index, due, draft.ts) if due else due
+    order = pool.spec.order
+    if order == "lowest":
+        found = pool.state.find(FREE, index.hint)
+        if found < 0:
+            found = pool.free_after(len(pool.state))
+        index.hint = found if found >= 0 else len(pool.state)
+        return min(found if found >= 0 else freed[0], *freed) if freed else found
+    if order == "longest-idle":
+        return _longest_idle(pool, index, freed)
+    return _random(pool, freed, draft.seq + len(due))
+
+
+def _freed(pool: Pool, index: Index, due: list[int], now_ns: int) -> list[int]:
+    """Which of the ports that are due will be FREE to give. Looks further when the first many are not."""
+    freed = [offset for offset in due if _opens(pool, offset, now_ns)]
+    if not freed and len(due) >= DRAIN_LIMIT:
+        freed = [offset for offset in index.due_by(pool, now_ns, len(index.due)) if _opens(pool, offset, now_ns)][:1]
+        due += freed
+    return freed
+
+
+def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Draft) -> int:
+    port = command.port or 0
+    if not pool.in_range(port):
+        raise out_of_range(pool, port)
+    offset, code = pool.row(port), pool.code(port)
+    if code == FREE:
+        return port - pool.base
+    if is_reuse(pool, offset, command, draft.ts):
+        return offset
+    if code != ALLOCATED and 0 < pool.until[offset] <= draft.ts and _opens(pool, offset, draft.ts):
+        if offset not in due:
+            due.append(offset)
+        return offset
+    raise unavailable(pool, port)
+
+
+def _longest_idle(pool: Pool, index: Index, freed: list[int]) -> int:
+    rows = index.longest_idle(pool)
+    unused = rows if rows >= 0 and not pool.since[rows] else pool.free_after(len(pool.state))
+    if unused >= 0 or rows >= 0:
+        return unused if unused >= 0 else rows
+    return freed[0] if freed else -1
+
+
+def _random(pool: Pool, freed: list[int], salt: int) -> int:
+    """A free port drawn from the recorded seed and the sequence number: replay would draw the same."""
+    offset = 0
+    for draw in range(_DRAWS):
+        drawn = blake2b(f"{pool.seed}:{salt}:{draw}".encode(), digest_size=8).digest()
+        offset = pool.nth(int.from_bytes(drawn) % pool.spec.size)
+        if offset >= len(pool.state) or pool.state[offset] == FREE or offset in freed:
+            return offset
+    candidates = [found for found in (pool.free_after(offset), pool.free_after(0), *freed) if found >= 0]
+    return min(candidates, key=lambda found: (found < offset, found), default=-1)

@@ -1,0 +1,95 @@
+"""One port's row: whether an event fits it, and what an event writes in it where that is more than a few columns.
+
+`Ledger.fold` asks for what is rare here; what is frequent it does itself, for replay's speed.
+"""
+
+from __future__ import annotations
+
+from sys import intern
+from typing import TYPE_CHECKING
+
+from portfsm._pool import BLOCKED, NO_NOTE, OUTSIDE, Note
+from portfsm.states import EventKind
+
+if TYPE_CHECKING:
+    from portfsm._pool import Pool
+    from portfsm.events import Event
+
+__all__ = ["BEGIN", "LAST_NS", "early_fault", "end_fault", "lease_fault", "rare_fault", "write_note", "write_rare"]
+
+BEGIN = (EventKind.ALLOCATED, EventKind.ADOPTED)
+LAST_NS = 1 << 62
+"""The year 2116: beyond it a time is damage, and below it time and hold fit a column of 64 bits."""
+
+
+def end_fault(pool: Pool, offset: int) -> str:
+    return f"the port's lease is {pool.token[offset]} of {pool.owner[offset]!r}, with a hold from before until {pool.until[offset]}"
+
+
+def early_fault(pool: Pool, offset: int, event: Event) -> str:
+    """A hold is ended early by an operator, or by evidence once the floor has passed; not by evidence where an operator asked for it."""
+    if event.cause == "elapsed":
+        return f"its hold runs until {pool.until[offset]}"
+    if event.cause == "evidence" and event.ts < pool.evidence_frees_at(offset):
+        return f"evidence does not end its hold before {pool.evidence_frees_at(offset)}"
+    return ""
+
+
+def lease_fault(pool: Pool, offset: int, event: Event) -> str:
+    if event.token != event.seq or not event.owner:
+        return f"it begins a lease, so it needs an owner and the token {event.seq}"
+    return f"the hold for {pool.service[offset] or pool.owner[offset]!r} is not over"
+
+
+def rare_fault(pool: Pool, offset: int, event: Event) -> str | None:  # noqa: PLR0911  (a case a rule)
+    if not (isinstance(event.kind, EventKind) and 0 <= event.until < LAST_NS):
+        return "its kind is a bare string, or its end lies outside of time"
+    match event.kind:
+        case EventKind.ADOPTED if event.token != event.seq or not event.owner:
+            return lease_fault(pool, offset, event)
+        case EventKind.WITHDRAWN if event.token != pool.token[offset] or pool.note(offset).withdrawn:
+            return "the lease is another, or was withdrawn before"
+        case EventKind.HELD if event.until < pool.until[offset]:
+            return f"the hold runs until {pool.until[offset]} and is never shortened"
+        case EventKind.UNBLOCKED if event.until < pool.note(offset).held_until:
+            return f"a hold from before the block runs until {pool.note(offset).held_until} and is never shortened"
+        case EventKind.BLOCKED if event.token and event.token != pool.token[offset]:
+            return f"the port's last lease is {pool.token[offset]}"
+        case _:
+            return None
+
+
+def write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
+    kind, before = event.kind, pool.note(offset)
+    if kind is EventKind.WITHDRAWN:
+        pool.notes[offset] = before._replace(withdrawn=True)
+    elif kind is EventKind.ADOPTED:
+        if code == BLOCKED:
+            # The full hold that follows every block is owed all the same, by the lease that begins now.
+            pool.until[offset] = max(before.held_until, event.ts + pool.hold_ns)
+        write_note(pool, offset, event, cause=event.cause)
+        pool.token[offset], pool.owner[offset] = event.seq, event.owner
+        pool.service[offset] = intern(event.service)
+        if code == OUTSIDE:
+            pool.outside.add(offset)
+    else:
+        held_until = pool.until[offset] if kind is EventKind.BLOCKED and pool.until[offset] > event.ts else 0
+        pool.until[offset] = event.until
+        again = event.cause == "reboot" and before.cause == "operator"  # and an operator's hold it remains
+        cause = "unblocked" if kind is EventKind.UNBLOCKED else before.cause if again else event.cause
+        write_note(pool, offset, event, cause=cause, hold_ms=event.hold_ms, held_until=held_until)
+
+
+def write_note(pool: Pool, offset: int, event: Event, *, cause: str = "", hold_ms: int = 0, held_until: int = 0) -> None:
+    """Write down why the row is as it is, where that is worth a note; what the row still says of its last holder is read first."""
+    mixed_until = pool.note(offset).mixed_until
+    if event.kind in BEGIN and event.service != pool.service[offset]:
+        mixed_until = max(mixed_until, pool.until[offset])
+    note = Note(
+        "" if cause == "released" else cause, event.reason, hold_ms,
+        held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts or pool.kept else 0,
+    )  # fmt: skip
+    if note == NO_NOTE:
+        pool.notes.pop(offset, None)
+    else:
+        pool.notes[offset] = note
