@@ -15,7 +15,7 @@ from portfsm._choice import DRAIN_LIMIT, choose, is_reuse
 from portfsm._draft import Draft
 from portfsm._index import index_of
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED
-from portfsm._rejections import exhausted, foreign_lease, illegal, owner_conflict, stale
+from portfsm._rejections import ended, exhausted, foreign_lease, illegal, owner_conflict, stale, ttl_conflict
 from portfsm.events import Event
 from portfsm.states import EventKind
 
@@ -64,7 +64,9 @@ def _allocate(command: commands.Allocate, ledger: Ledger, draft: Draft) -> None:
     if chosen < 0:
         raise exhausted(pool, draft.ts)
     token = draft.seq + 1  # a lease's token is the number of its own event
-    draft.append(Event(token, draft.ts, _ALLOCATED, pool.node, pool.name, pool.base + chosen, command.owner, command.service, token))
+    until = 0 if command.ttl_s is None else draft.ts + command.ttl_ns
+    port = pool.base + chosen
+    draft.append(Event(token, draft.ts, _ALLOCATED, pool.node, pool.name, port, command.owner, command.service, token, 0, until))
 
 
 def _notice_all(pool: Pool, due: list[int], chosen: int, command: commands.Allocate, draft: Draft) -> None:
@@ -76,6 +78,8 @@ def _notice_all(pool: Pool, due: list[int], chosen: int, command: commands.Alloc
 def _same_request(pool: Pool, offset: int, command: commands.Allocate) -> None:
     if command.service != pool.service[offset] or command.port not in (None, pool.base + offset):
         raise owner_conflict(pool, offset, command.owner)
+    if (command.ttl_s is not None or pool.notes) and command.ttl_ns != pool.ttl_ns(offset):
+        raise ttl_conflict(pool, offset)
 
 
 def _adopt(command: commands.Adopt, ledger: Ledger, draft: Draft) -> None:
@@ -137,6 +141,13 @@ def _withdraw(command: commands.Withdraw, ledger: Ledger, draft: Draft) -> None:
         raise stale(pool, offset, lease)
     if code == ALLOCATED and not pool.note(offset).withdrawn:
         draft.on(pool, offset, EventKind.WITHDRAWN, owner=pool.owner[offset], service=pool.service[offset], token=lease.token)
+
+
+def _renew(command: commands.Renew, ledger: Ledger, draft: Draft) -> None:  # noqa: ARG001  (when a lease ends is not the log's to know)
+    lease = command.lease
+    pool, offset = _leased(ledger, lease)
+    if pool.token[offset] != lease.token or pool.state[offset] != ALLOCATED:
+        raise ended(pool, offset, lease)
 
 
 def _release_owner(command: commands.ReleaseOwner, ledger: Ledger, draft: Draft) -> None:
@@ -226,6 +237,7 @@ _PLANS: dict[type, Callable[[Any, Ledger, Draft], None]] = {
     commands.Open: _decide_log.open_log,
     commands.Release: _release,
     commands.ReleaseOwner: _release_owner,
+    commands.Renew: _renew,
     commands.Sweep: _sweep,
     commands.Unblock: _unblock,
     commands.Withdraw: _withdraw,

@@ -24,6 +24,8 @@ SCHEMA = 1
 """Grows when the form changes: a snapshot of another schema is ignored, never read on a guess."""
 
 _ROWS_A_LINE = 512
+_FIRST_FIELDS = 5
+"""How many fields a note had at first: they are written in any case, later ones where they say something."""
 
 
 def spec_data(spec: PoolSpec, seed: str) -> dict[str, Any]:
@@ -54,7 +56,10 @@ def _row(pool: Pool, offset: int) -> list[Any]:
     note = pool.note(offset)
     if note is NO_NOTE:
         return row
-    return [*row, *note] if note.mixed_until else [*row, *note[:-1]]  # as before there was that field
+    used = len(note)
+    while used > _FIRST_FIELDS and note[used - 1] == NO_NOTE[used - 1]:  # as before there were those fields
+        used -= 1
+    return [*row, *note[:used]]
 
 
 def load(ledger: Ledger, lines: Iterable[bytes]) -> None:

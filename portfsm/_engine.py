@@ -24,12 +24,13 @@ from portfsm._decide import decide
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
+from portfsm._rejections import others_first
+from portfsm._terms import Terms
 from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
 from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PoolExhausted, PortfsmError, PortUnavailable
 from portfsm.specs import check_overlaps
-from portfsm.states import PortState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -64,6 +65,7 @@ class Engine:
         self.ahead = Ledger()
         self.published = Ledger()
         self.waiters = Waiters()
+        self.terms = Terms(self)
         self.grants: dict[int, Grant] = {}
         self.recent: deque[Event] = deque(maxlen=RECENT)
         self.news = anyio.Event()
@@ -95,6 +97,7 @@ class Engine:
             with anyio.move_on_after(self.close_s, shield=True):
                 await self._let_go()
             raise
+        self.terms.restore()
         if recovered:
             warn("recovered", what=recovered, epoch=epoch)
 
@@ -123,17 +126,23 @@ class Engine:
         """Log time, UTC ns."""
         return self._timeline.now()
 
+    def boot_at(self, ts: int) -> int:
+        """When the boot clock will show what log time calls `ts`."""
+        return self._timeline.boot_at(ts)
+
     def submit(self, command: commands.Command) -> tuple[Event, ...]:
         """Decide, apply and hand over, in one step; then serve those who wait for what came free.
 
         Raises `CommandRejected`, or why the manager takes no calls.
         """
-        events = self._record(command)
+        if self.terms:
+            self.terms.expire()
+        events = self.record(command)
         if events and self.waiters:
             self.serve(dict.fromkeys((event.node, event.pool) for event in events))
         return events
 
-    def _record(self, command: commands.Command) -> tuple[Event, ...]:
+    def record(self, command: commands.Command) -> tuple[Event, ...]:
         self.check_open()
         events = decide(self.ahead, command, now_ns=self.now())
         if events and self.cache.full and isinstance(command, _GROWING):
@@ -180,12 +189,14 @@ class Engine:
     def grant(self, command: commands.Allocate) -> Lease:
         """Allocate now or raise. The caller owes a `received` or a `dropped` for the lease's token."""
         try:
-            events = self._record(command)
+            events = self.record(command)
         except (PoolExhausted, PortUnavailable):
             self._notice([(command.node, command.pool)])
             raise
         pool = self.ahead.pool(command.pool, command.node)
         lease = pool.lease(index_of(pool).holders[command.owner])
+        if lease.expires_ns is not None:
+            lease = self.terms.begin(lease)
         if events:
             self.grants[lease.token] = Grant(lease)
         if (grant := self.grants.get(lease.token)) is not None:
@@ -225,6 +236,8 @@ class Engine:
 
     def must_queue(self, command: commands.Allocate) -> bool:
         """Whether others wait and come first. Not before one whose owner has its port already: it takes nothing from them."""
+        if self.terms:
+            self.terms.expire()
         place = command.node, command.pool
         return self.waiters.has(place) and not self._holds(place, command.owner)
 
@@ -232,7 +245,7 @@ class Engine:
         """Queue up, and be served at once if there is something to be had."""
         self.check_open()
         self.waiters.add(waiter)
-        self._wake_by(waiter.deadline)
+        self.wake_by(waiter.deadline)
         self.serve([waiter.place])
 
     def leave(self, waiter: Waiter) -> None:
@@ -248,7 +261,7 @@ class Engine:
         for place in places:
             self.waiters.serve(place, self.grant, partial(self._holds, place))
             if self.waiters.has(place):
-                self._wake_by(self._due(place))
+                self.wake_by(self._due(place))
 
     def _holds(self, place: tuple[str, str], owner: str) -> bool:
         node, pool = place
@@ -261,9 +274,9 @@ class Engine:
         node, name = place
         pool = self.ahead.pool(name, node)
         due = index_of(pool).next_due(pool)
-        return None if due is None else self._timeline.boot_at(due)
+        return None if due is None else self.boot_at(due)
 
-    def _wake_by(self, boot_ns: int | None) -> None:
+    def wake_by(self, boot_ns: int | None) -> None:
         """Wake the timer by then, if it would sleep longer. A wake-up for nothing is harmless."""
         if boot_ns is not None and boot_ns < self._wake_at:
             self._poke()
@@ -273,7 +286,7 @@ class Engine:
             self._timer.cancel()
 
     async def run_timer(self) -> None:
-        """Wake those who wait when a port falls due or their time is up. Sleeps while nobody waits."""
+        """Wake those who wait when a port falls due or their time is up, and end leases not renewed. Sleeps while there is neither."""
         while not self.closing:
             with anyio.CancelScope() as self._timer:
                 self._wake_at = self._next_wake()
@@ -285,11 +298,12 @@ class Engine:
                 self._tick()
 
     def _next_wake(self) -> int:
-        """Boot clock ns of the next due port that somebody waits for, or of the next deadline."""
+        """Boot clock ns of the next due port that somebody waits for, of the next deadline, or of a lease's end."""
         wakes = [self._due(place) for place in self.waiters.places]
-        return min((wake for wake in (*wakes, self.waiters.next_deadline()) if wake is not None), default=_NEVER)
+        return min((wake for wake in (*wakes, self.waiters.next_deadline(), self.terms.next_wake()) if wake is not None), default=_NEVER)
 
     def _tick(self) -> None:
+        self.terms.expire()
         self._notice(self.waiters.places)
         self.serve(self.waiters.places)
         self.serve(self.waiters.expire(self.clock.boot_ns(), self.refusal))
@@ -308,12 +322,7 @@ class Engine:
             decide(self.ahead, command, now_ns=self.now())
         except CommandRejected as error:
             return error
-        found = self.ahead.pool(command.pool, command.node).statistics()
-        return PoolExhausted(
-            f"others wait for pool {command.pool!r} and come first: pass wait_s= to queue up",
-            node=command.node, pool=command.pool, next_free_at=None, short_by=len(self.waiters),
-            counts={state.value: getattr(found, state.value.lower()) for state in PortState},
-        )  # fmt: skip
+        return others_first(self.ahead.pool(command.pool, command.node), len(self.waiters))
 
     # ------------------------------------------------------------------ what became of it
 

@@ -35,7 +35,8 @@ def _sentence(record: Pool, port: int, now_ns: int) -> str:
         case PortState.ALLOCATED:
             held = f"{name} is ALLOCATED to {_holder(view)}{_since(view)} under lease {view.token}{_flag(view)}"
             drains = ", withdrawn from the proxies" if record.note(record.row(port)).withdrawn else ""
-            return f"{held}{drains}: release(lease) or block() ends it{retires}."
+            ends = f"{_span(ttl_ns)} without renew(lease), " if (ttl_ns := record.ttl_ns(record.row(port))) else ""
+            return f"{held}{drains}: {ends}release(lease) or block() ends it{retires}."
         case PortState.QUARANTINED:
             return _quarantined(record, view, name, now_ns) + retires + "."
         case PortState.BLOCKED:

@@ -96,10 +96,11 @@ class Ledger:
                 if after < 0:
                     raise self._illegal(event, code, "the table has no such cell")
                 if kind is _ALLOCATE:
-                    owner, service = event.owner, event.service
-                    if event.token != number or not owner or (code and pool.is_stranger(offset, owner, service, now)):
+                    owner, service, until = event.owner, event.service, event.until
+                    astray = code and pool.is_stranger(offset, owner, service, now)
+                    if astray or event.token != number or not owner or (until and not now < until < LAST_NS):
                         raise self._illegal(event, code, lease_fault(pool, offset, event))
-                    if notes or code:
+                    if notes or code or until:
                         write_note(pool, offset, event)
                     tokens[offset] = number
                     owners[offset] = owner

@@ -48,6 +48,8 @@ class Note(NamedTuple):
     mixed_until: int = 0
     """Until then traffic for another service may arrive than for the last one: its owner or an adopter took the port within a hold.
     In a pool that keeps its ports that goes on until proxies have let go of it."""
+    ttl_ns: int = 0
+    """How long the lease lasts after each renewal; 0 for ever. When it ends is not recorded: renewals are no events."""
 
 
 _RECORDS_ITS_HOLD = frozenset({"operator", "reboot", "unblocked"})
@@ -266,10 +268,16 @@ class Pool:
         return compress(range(len(self.state)), self.state.translate(wanted + bytes(256 - len(wanted))))
 
     def lease(self, offset: int) -> Lease:
-        """The lease that an ALLOCATED row is under."""
+        """The lease that an ALLOCATED row is under. Its end, if it has a ttl, as if it was never renewed."""
+        begun = self.since[offset]
         return Lease(
-            self.name, self.node, self.base + offset, self.owner[offset], self.service[offset], self.token[offset], self.since[offset]
-        )
+            self.name, self.node, self.base + offset, self.owner[offset], self.service[offset], self.token[offset], begun,
+            begun + self.notes[offset].ttl_ns if self.notes and self.ttl_ns(offset) else None,
+        )  # fmt: skip
+
+    def ttl_ns(self, offset: int) -> int:
+        """How long the lease of an ALLOCATED row lasts after each renewal; 0 for ever."""
+        return self.note(offset).ttl_ns
 
     def view(self, port: int) -> PortView:
         """One port for people."""

@@ -23,7 +23,21 @@ if TYPE_CHECKING:
     from portfsm.states import EventKind
     from portfsm.values import Lease
 
-__all__ = ["exhausted", "foreign_lease", "illegal", "out_of_range", "owner_conflict", "place", "stale", "stale_epoch", "unavailable", "utc"]
+__all__ = [
+    "ended",
+    "exhausted",
+    "foreign_lease",
+    "illegal",
+    "others_first",
+    "out_of_range",
+    "owner_conflict",
+    "place",
+    "stale",
+    "stale_epoch",
+    "ttl_conflict",
+    "unavailable",
+    "utc",
+]
 
 _WINDOW_NS = 1_000_000_000
 """A release rate is taken over at least this long, so that one release in a microsecond is no rate."""
@@ -52,6 +66,16 @@ def exhausted(pool: Pool, now_ns: int) -> PoolExhausted:
         + f": {counts.allocated} allocated, {counts.quarantined} quarantined, {counts.blocked} blocked of {counts.size}"
         + f"; at this rate of releases it needs {short_by} more: {advice}",
         node=pool.node, pool=pool.name, counts=by_state, next_free_at=next_free_at, short_by=short_by,
+    )  # fmt: skip
+
+
+def others_first(pool: Pool, waiting: int) -> PoolExhausted:
+    """There is a port, and somebody who has waited for it."""
+    counts = pool.statistics()
+    return PoolExhausted(
+        f"others wait for pool {pool.name!r} and come first: pass wait_s= to queue up",
+        node=pool.node, pool=pool.name, next_free_at=None, short_by=waiting,
+        counts={state.value: getattr(counts, state.value.lower()) for state in PortState},
     )  # fmt: skip
 
 
@@ -106,6 +130,28 @@ def stale(pool: Pool, offset: int, lease: Lease) -> StaleLease:
         f"lease {lease.token} of {lease.owner!r} on {place(pool, lease.port)} has ended and lease {current} came after it: "
         "drop the old lease, nothing was changed",
         node=pool.node, pool=pool.name, port=lease.port, token=lease.token, current=current,
+    )  # fmt: skip
+
+
+def ended(pool: Pool, offset: int, lease: Lease) -> StaleLease:
+    """A renewal that comes too late: whoever sends it no longer has the port, whether or not somebody else has."""
+    view = pool.view(lease.port)
+    why = f" ({view.reason})" if view.state is PortState.QUARANTINED and view.reason else ""
+    return StaleLease(
+        f"lease {lease.token} of {lease.owner!r} on {place(pool, lease.port)} has ended{why} and the port is {view.state.value}: "
+        "stop listening there, then allocate() again",
+        node=pool.node, pool=pool.name, port=lease.port, token=lease.token, current=pool.token[offset],
+    )  # fmt: skip
+
+
+def ttl_conflict(pool: Pool, offset: int) -> OwnerConflict:
+    """The owner asks for the lease that it has, with another ttl: how long a lease lasts is recorded once, when it begins."""
+    owner, port, ttl_ns = pool.owner[offset], pool.base + offset, pool.ttl_ns(offset)
+    has = f"a ttl of {ttl_ns / 1e9:g} s" if ttl_ns else "no ttl"
+    same = f"ask with ttl_s={ttl_ns / 1e9:g}" if ttl_ns else "ask without ttl_s="
+    return OwnerConflict(
+        f"{owner!r} already holds {place(pool, port)} with {has}: {same}, or release it first",
+        node=pool.node, pool=pool.name, port=port, holder=owner, claimant=owner,
     )  # fmt: skip
 
 

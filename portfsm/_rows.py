@@ -38,6 +38,8 @@ def early_fault(pool: Pool, offset: int, event: Event) -> str:
 def lease_fault(pool: Pool, offset: int, event: Event) -> str:
     if event.token != event.seq or not event.owner:
         return f"it begins a lease, so it needs an owner and the token {event.seq}"
+    if event.until and not event.ts < event.until < LAST_NS:
+        return "its lease ends before it begins, or beyond all time"
     return f"the hold for {pool.service[offset] or pool.owner[offset]!r} is not over"
 
 
@@ -88,6 +90,7 @@ def write_note(pool: Pool, offset: int, event: Event, *, cause: str = "", hold_m
     note = Note(
         "" if cause == "released" else cause, event.reason, hold_ms,
         held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts or pool.kept else 0,
+        ttl_ns=event.until - event.ts if event.until and event.kind is EventKind.ALLOCATED else 0,
     )  # fmt: skip
     if note == NO_NOTE:
         pool.notes.pop(offset, None)

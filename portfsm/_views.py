@@ -33,8 +33,8 @@ class Views:
         return self._engine.published.port(pool, port, node=node)
 
     def find(self, owner: str) -> tuple[Lease, ...]:
-        """The leases that `owner` holds, by node and pool."""
-        return self._engine.published.find(owner)
+        """The leases that `owner` holds, by node and pool; those with a ttl with their present ends."""
+        return tuple(map(self._engine.terms.shown, self._engine.published.find(owner)))
 
     def ports(self, pool: str | None = None, *, node: str | None = None, state: PortState | None = None) -> tuple[PortView, ...]:
         """Every port that is not FREE, by node, pool and number; with `state`, those in it that were ever used."""

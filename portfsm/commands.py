@@ -6,12 +6,13 @@ checks its own arguments when it is made (`InvalidValue`), so a decision only me
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
 
 from portfsm.errors import InvalidValue
-from portfsm.specs import PoolSpec, check_port, check_seconds, check_text
+from portfsm.specs import PoolSpec, check_port, check_seconds, check_text, check_ttl
 from portfsm.values import Lease
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Open",
     "Release",
     "ReleaseOwner",
+    "Renew",
     "Sweep",
     "Unblock",
     "Withdraw",
@@ -57,6 +59,8 @@ class Allocate:
     node: str = attrs.field(kw_only=True, default="")
     service: str = attrs.field(kw_only=True, default="")
     port: int | None = attrs.field(kw_only=True, default=None)
+    ttl_s: float | None = attrs.field(kw_only=True, default=None)
+    """How long the lease lasts after each renewal, in seconds; None for ever."""
 
     def __attrs_post_init__(self) -> None:
         if type(self.pool) is not str:  # a name in any other shape is looked up and not found
@@ -68,6 +72,13 @@ class Allocate:
             check_text("service", self.service)
         if self.port is not None:
             check_port(self.port)
+        if self.ttl_s is not None:
+            check_ttl(self.ttl_s)
+
+    @property
+    def ttl_ns(self) -> int:
+        """`ttl_s` in nanoseconds, rounded up; 0 for no end."""
+        return 0 if self.ttl_s is None else math.ceil(self.ttl_s * 1e9)
 
 
 @attrs.frozen(slots=False)  # as Allocate
@@ -90,6 +101,13 @@ class Release:
             check_seconds("for_s", self.for_s)
             if self.block is None:
                 raise InvalidValue("for_s is how long a block lasts: pass block= too, or leave it out", name="for_s", value=self.for_s)
+
+
+@attrs.frozen
+class Renew:
+    """The owner is alive: the ttl of `lease` starts again. Leads to no event, only to `StaleLease` where the lease has ended."""
+
+    lease: Lease = attrs.field(validator=lambda _, __, value: check_lease(value))
 
 
 @attrs.frozen
@@ -276,5 +294,5 @@ class Close:
     """The writer closes the log cleanly."""
 
 
-_OnPorts = Adopt | Allocate | Block | Clear | Free | Hold | Release | ReleaseOwner | Sweep | Unblock | Withdraw
+_OnPorts = Adopt | Allocate | Block | Clear | Free | Hold | Release | ReleaseOwner | Renew | Sweep | Unblock | Withdraw
 Command = _OnPorts | Close | DefinePool | Join | Leave | Open

@@ -36,7 +36,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     hold_ms: int = 0
     """Length of the hold this event starts, rounded up to a millisecond."""
     until: int = 0
-    """End of the hold or block in UTC nanoseconds; 0 when there is none."""
+    """End of the hold or block, or of a lease that nobody renews, in UTC nanoseconds; 0 when there is none."""
     cause: str = ""
     """Why, in one fixed word (`released`, `elapsed`, `operator`, ...)."""
     reason: str = ""

@@ -114,7 +114,15 @@ class PortManager(Views):
     # ------------------------------------------------------------------ leases
 
     async def allocate(
-        self, pool: str, *, owner: str, node: str = "", service: str = "", port: int | None = None, wait_s: float | None = 0.0
+        self,
+        pool: str,
+        *,
+        owner: str,
+        node: str = "",
+        service: str = "",
+        port: int | None = None,
+        ttl_s: float | None = None,
+        wait_s: float | None = 0.0,
     ) -> Lease:
         """A lease on a port of `pool` for `owner`; the one it holds already, if it does.
 
@@ -122,10 +130,15 @@ class PortManager(Views):
         number. `wait_s`: 0 fails at once, a number waits at most so many seconds, None for ever; those who wait are
         served first come first served, and nobody overtakes them.
 
+        `ttl_s`: the lease ends by itself after that time (`released`, cause `expired`, then the hold) unless `renew` is called. Asking
+        again renews it, too: who asks for `ttl_s` seconds gets them. The time counts from the return of the call, and after a restart
+        of the controller from there.
+
         Raises `PoolExhausted`, `PortUnavailable`, `PortOutOfRange`, `OwnerConflict` (the owner holds a port for another
-        service, or another number), `UnknownPool`, `InvalidValue`, `JournalFull`, `ManagerClosed`, or what stopped the journal.
+        service, with another ttl, or another number), `UnknownPool`, `InvalidValue`, `JournalFull`, `ManagerClosed`, or what
+        stopped the journal.
         """
-        command = commands.Allocate(pool, owner=owner, node=node, service=service, port=port)
+        command = commands.Allocate(pool, owner=owner, node=node, service=service, port=port, ttl_s=ttl_s)
         if wait_s is not None:
             check_seconds("wait_s", wait_s)
         await checkpoint_if_cancelled()
@@ -145,7 +158,7 @@ class PortManager(Views):
             engine.dropped(lease.token)  # which ends the lease, unless another call awaits it
             raise
         engine.received(lease.token)
-        return lease
+        return lease if lease.expires_ns is None else engine.terms.begin(lease)
 
     async def _queue(self, command: commands.Allocate, wait_s: float | None) -> Lease:
         engine = self._engine
@@ -196,6 +209,18 @@ class PortManager(Views):
         evidence = self._warden.evidence_for(lease) if block is None else ""
         engine.submit(commands.Release(lease, block=block, for_s=for_s, evidence=evidence))
         await engine.settle()
+
+    async def renew(self, lease: Lease) -> Lease:
+        """The owner is alive: the ttl of `lease` starts again. The lease with its new end; one without a ttl is returned as it is.
+
+        Nothing is recorded and nothing awaited from the disk, so renewing is cheap: three times in a ttl leaves room for two that fail.
+        Raises `StaleLease` when the lease has ended, by its ttl or otherwise: the owner must stop listening there and allocate again.
+        """
+        commands.check_lease(lease)
+        await checkpoint_if_cancelled()
+        renewed = self._engine.terms.renew(lease)
+        await self._engine.settle(lease.token)
+        return renewed
 
     async def withdraw(self, lease: Lease) -> None:
         """Record that the proxies were told to stop routing to the lease's port, while its owner still drains.

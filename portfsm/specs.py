@@ -74,6 +74,13 @@ def check_seconds(name: str, value: object) -> float:
     return abs(float(value))  # -0.0 equals 0.0 but would not digest like it
 
 
+def check_ttl(value: object) -> float:
+    """Return `value` as float if a lease can last that many seconds: more than none, else raise `InvalidValue`."""
+    if not check_seconds("ttl_s", value):
+        raise InvalidValue("ttl_s 0 would end a lease as it begins: give seconds, or None for no end", name="ttl_s", value=value)
+    return float(value)  # type: ignore[arg-type]
+
+
 def check_pool_name(value: object) -> str:
     """Return `value` if it is a pool's name (`[a-z0-9._-]{1,64}`), else raise `InvalidValue`."""
     if not isinstance(value, str) or not _POOL_NAME.fullmatch(value):

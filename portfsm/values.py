@@ -26,8 +26,8 @@ class Lease:
     token: int
     """The `seq` of the event that began it: strictly grows, so it fences late commands."""
     since_ns: int
-    expires_ns: int | None = None
-    """When it ends unless renewed; None for a lease without a ttl."""
+    expires_ns: int | None = attrs.field(default=None, eq=False)
+    """When it ends unless renewed, UTC ns; None for a lease without a ttl. No part of equality: a renewed lease is the same lease."""
 
 
 @attrs.frozen

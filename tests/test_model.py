@@ -19,7 +19,22 @@ from portfsm._decide import decide
 from portfsm._dump import dump, load
 from portfsm._ledger import Ledger, apply_all
 from portfsm._replay import replay
-from portfsm.commands import Adopt, Allocate, Block, Close, DefinePool, Free, Hold, Open, Release, ReleaseOwner, Sweep, Unblock, Withdraw
+from portfsm.commands import (
+    Adopt,
+    Allocate,
+    Block,
+    Close,
+    DefinePool,
+    Free,
+    Hold,
+    Open,
+    Release,
+    ReleaseOwner,
+    Renew,
+    Sweep,
+    Unblock,
+    Withdraw,
+)
 from portfsm.specs import PoolSpec
 from portfsm.values import Lease
 
@@ -27,7 +42,7 @@ SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
 
-FRESH = {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None, "mixed": 0}
+FRESH = {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None, "mixed": 0, "ttl": None}
 
 
 class Model:
@@ -75,7 +90,8 @@ class Model:
     def choices(self, c, hold, now):
         """The ports this allocate may give (None: it holds one already), and whether they are a reuse."""
         if (held := self.held(c.node, c.pool, c.owner)) is not None:
-            if self.row(c.node, c.pool, held)["service"] != c.service or c.port not in (None, held):
+            row = self.row(c.node, c.pool, held)
+            if row["service"] != c.service or c.port not in (None, held) or row["ttl"] != c.ttl_s:
                 raise errors.OwnerConflict("")
             return None, True
         if c.port is not None and not self.inside(c.pool, c.port):
@@ -130,6 +146,7 @@ seconds = st.sampled_from([0.0, 0.5, 3.0, 10.0, 40.0])
 ranges = st.sampled_from(["100-102,104", "100-101", "101-105", "103-106", "99,102", "98-99,103-104", "106"])
 positions = st.integers(0, 30)
 blocks = st.sampled_from([None, None, "in use"])
+ttls = st.sampled_from([None, None, None, 30])
 causes = st.sampled_from(["released", "released", "cancelled", "expired"])
 orders = {"low": "lowest", "old": "longest-idle", "rnd": "random", "now": "lowest"}
 
@@ -211,7 +228,8 @@ class Core(RuleBasedStateMachine):
                         model.notice(row, hold, now)
                 row = model.row(command.node, command.pool, begun.port)
                 model.mix(row, command.service)
-                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=begun.seq)
+                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=begun.seq, ttl=command.ttl_s)
+                assert begun.until == (0 if command.ttl_s is None else begun.ts + command.ttl_s * SECOND)
             case Adopt():
                 row = model.row(command.node, command.pool, command.port)
                 held = model.held(command.node, command.pool, command.owner)
@@ -221,11 +239,16 @@ class Core(RuleBasedStateMachine):
                     raise errors.OwnerConflict("")
                 row["hold"] = max(row["hold"], now + hold if row["state"] == "BLOCKED" else 0)
                 model.mix(row, command.service)
-                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None)
+                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None, ttl=None)
             case Release():
                 lease = command.lease
                 row = model.row(lease.node, lease.pool, lease.port)
                 self.expect_release(command, row, hold, now, last=self.last(lease, row))
+            case Renew():
+                row = model.row(command.lease.node, command.lease.pool, command.lease.port)
+                assert events == ()
+                if not self.last(command.lease, row) or row["state"] != "ALLOCATED":
+                    raise errors.StaleLease("")
             case Withdraw():
                 row = model.row(command.lease.node, command.lease.pool, command.lease.port)
                 self.last(command.lease, row)
@@ -311,9 +334,9 @@ class Core(RuleBasedStateMachine):
                 DefinePool(PoolSpec(name, ports="100-102,104", hold_s=0.0 if name == "now" else 10.0, order=order), seed=f"seed of {name}")
             )
 
-    @rule(pool=pools, owner=owners, node=nodes, service=services)
-    def allocate(self, pool, owner, node, service):
-        self.ask(Allocate, pool, owner=owner, node=node, service=service)
+    @rule(pool=pools, owner=owners, node=nodes, service=services, ttl_s=ttls)
+    def allocate(self, pool, owner, node, service, ttl_s):
+        self.ask(Allocate, pool, owner=owner, node=node, service=service, ttl_s=ttl_s)
 
     allocate_more = allocate
 
@@ -329,6 +352,12 @@ class Core(RuleBasedStateMachine):
             self.run(Release(holding[which % len(holding)], block=block, for_s=for_s if block else None, cause=cause))
 
     release_more = release
+
+    @rule(which=positions)
+    def renew(self, which):
+        """Whose lease it is may have changed."""
+        if self.leases:
+            self.run(Renew(self.leases[-1 - which % min(len(self.leases), 12)]))
 
     @rule(which=positions, block=blocks, for_s=st.none() | seconds, cause=causes)
     def release_late(self, which, block, for_s, cause):
@@ -424,6 +453,8 @@ class Core(RuleBasedStateMachine):
             places = [(lease.node, lease.pool) for lease in self.ledger.find(owner)]
             assert len(places) == len(set(places))
             for lease in self.ledger.find(owner):
+                ttl_s = self.model.row(lease.node, lease.pool, lease.port)["ttl"]
+                assert lease.expires_ns == (None if ttl_s is None else lease.since_ns + ttl_s * SECOND)
                 with contextlib.suppress(errors.PortOutOfRange):
                     assert self.ledger.port(lease.pool, lease.port, node=lease.node).owner == owner
 
@@ -433,7 +464,7 @@ TestCore.settings = settings(stateful_step_count=40)
 
 WEIGHTS = {
     "allocate": 40, "allocate_by_number": 6, "release": 30, "release_late": 8, "withdraw": 4, "adopt": 6, "operate": 14,
-    "sweep_or_release_owner": 3, "define": 2, "open": 2, "time_passes": 30, "repeat": 6,
+    "renew": 4, "sweep_or_release_owner": 3, "define": 2, "open": 2, "time_passes": 30, "repeat": 6,
 }  # fmt: skip
 
 
@@ -447,7 +478,7 @@ def test_a_long_walk_obeys_the_contract(seed, order):
         "which": range(30), "block": [None, None, None, "in use"], "for_s": [None, 0.0, 3.0, 40.0], "length": [None, 0.0, 3.0, 40.0],
         "cause": ["released", "released", "cancelled"], "ahead": [0, 0, 0, 1000], "call": [Hold, Hold, Free, Block, Unblock],
         "everybody": [True, False], "ports": ["100-102,104", "100-102,104", "101-105", "99,102", "100-101"],
-        "hold_s": [0.0, 2.0, 10.0, 60.0], "order": [orders[order]], "other_boot": [True, False],
+        "hold_s": [0.0, 2.0, 10.0, 60.0], "ttl_s": [None, None, None, 30], "order": [orders[order]], "other_boot": [True, False],
         "step": [1, SECOND // 2, SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND, -SECOND],
     }  # fmt: skip
     core = Core()

@@ -52,6 +52,8 @@ def why(event: Event) -> str:
 def _hold(event: Event) -> str:
     if event.kind is EventKind.BLOCKED:
         return f"for {duration(event.until - event.ts)}"
+    if event.kind is EventKind.ALLOCATED:
+        return f"ttl {duration(event.until - event.ts)}"
     return f"hold {duration(event.until - event.ts)}" if event.until > event.ts else "no hold"
 
 
