@@ -16,6 +16,7 @@ from portfsm._replay import replay
 from portfsm.protocols import CachingJournal
 
 if TYPE_CHECKING:
+    from portfsm._writer import Writer
     from portfsm.protocols import Journal
 
 __all__ = ["Cache"]
@@ -32,6 +33,7 @@ class Cache:
         self._journal = journal
         self._caching = journal if isinstance(journal, CachingJournal) else None
         self._seq = 0
+        self._seeking = False
 
     @property
     def full(self) -> bool:
@@ -70,7 +72,13 @@ class Cache:
         except BaseException as error:  # noqa: BLE001  (whatever a driver raises, the thread must live)
             warn("snapshot_failed", seq=ledger.seq, error=repr(error))
 
-    def look_for_room(self) -> None:
-        """An append of nothing lets a full journal see whether somebody made room."""
+    def seek_room(self, writer: Writer) -> None:
+        """On the loop: let a full journal see whether somebody made room, so that a later call is let through."""
+        if not self._seeking:
+            self._seeking = True
+            writer.between_batches(self._look_for_room)
+
+    def _look_for_room(self) -> None:
         with suppress(Exception):  # an append of something will tell
             self._journal.append(())
+        self._seeking = False

@@ -77,7 +77,7 @@ def _notice_all(pool: Pool, due: list[int], chosen: int, command: commands.Alloc
 
 def _same_request(pool: Pool, offset: int, command: commands.Allocate) -> None:
     if command.service != pool.service[offset] or command.port not in (None, pool.base + offset):
-        raise owner_conflict(pool, offset, command.owner)
+        raise owner_conflict(pool, offset, command.owner, command.port)
     if (command.ttl_s is not None or pool.notes) and command.ttl_ns != pool.ttl_ns(offset):
         raise ttl_conflict(pool, offset)
 
@@ -87,10 +87,10 @@ def _adopt(command: commands.Adopt, ledger: Ledger, draft: Draft) -> None:
     held = index_of(pool).holders.get(command.owner, -1)
     offset, code = pool.row(command.port), pool.code(command.port)
     if held >= 0 and (held != offset or pool.service[held] != command.service):
-        raise owner_conflict(pool, held, command.owner)
+        raise owner_conflict(pool, held, command.owner, command.port)
     if code == ALLOCATED:
         if held != offset:
-            raise owner_conflict(pool, offset, command.owner)
+            raise owner_conflict(pool, offset, command.owner, command.port)
         return
     reason = _flag(pool, command, offset, code, draft.ts)
     draft.on(
@@ -106,6 +106,9 @@ def _flag(pool: Pool, command: commands.Adopt, offset: int, code: int, now_ns: i
         flags.append(f"was blocked: {pool.note(offset).reason}")
     elif code == QUARANTINED and pool.is_stranger(offset, command.owner, command.service, now_ns):
         flags.append(f"was quarantined for {pool.service[offset] or pool.owner[offset] or 'an operator'}")
+    left = index_of(pool).held_last(pool, command.owner, "", now_ns)
+    if left >= 0 and left != offset:
+        flags.append(f"moved from port {pool.base + left}")
     return "; ".join(flags)
 
 

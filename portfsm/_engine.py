@@ -20,6 +20,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from portfsm import commands
 from portfsm._cache import Cache
+from portfsm._claims import Claims
 from portfsm._decide import decide
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
@@ -66,6 +67,7 @@ class Engine:
         self.published = Ledger()
         self.waiters = Waiters()
         self.terms = Terms(self)
+        self.claims = Claims(self)
         self.grants: dict[int, Grant] = {}
         self.recent: deque[Event] = deque(maxlen=RECENT)
         self.news = anyio.Event()
@@ -73,7 +75,7 @@ class Engine:
         self.closed = False
         self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail, worker=worker)
         self.on_commit: Callable[[Sequence[Event]], object] = len  # nobody follows yet
-        self._opened = self._probing = False
+        self._opened = False
         self._timer: anyio.CancelScope | None = None
         self._wake_at = _NEVER
         self._timeline: Timeline
@@ -146,26 +148,18 @@ class Engine:
         self.check_open()
         events = decide(self.ahead, command, now_ns=self.now())
         if events and self.cache.full and isinstance(command, _GROWING):
-            self._look_for_room()
+            self.cache.seek_room(self.writer)
             raise JournalFull("the journal's disk is full: make room; until then ports can be released but not given", path=None)
         self._commit(events)
         return events
-
-    def _look_for_room(self) -> None:
-        """An append of nothing lets the journal see whether somebody made room, so that a later call is let through."""
-        if not self._probing:
-            self._probing = True
-            self.writer.between_batches(self._probe)
-
-    def _probe(self) -> None:
-        self.cache.look_for_room()
-        self._probing = False
 
     def _commit(self, events: Sequence[Event]) -> None:
         if events:
             apply_all(self.ahead, events)
             self.writer.push(events)
             self.on_commit(events)
+            if self.claims:
+                self.claims.settle(events)
 
     def check_open(self) -> None:
         """Raise unless calls are taken."""
@@ -205,7 +199,8 @@ class Engine:
 
     def adopt(self, command: commands.Adopt) -> Lease:
         """Record that a live owner has the port. The lease stands from then on, whoever is cancelled: it is a fact."""
-        self.submit(command)
+        with self.claims.noting(command):
+            self.submit(command)
         pool = self.ahead.pool(command.pool, command.node)
         lease = pool.lease(pool.row(command.port))
         self.received(lease.token)

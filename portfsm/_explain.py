@@ -74,6 +74,8 @@ def _blocked(record: Pool, view: PortView, name: str, now_ns: int) -> str:
 
 def _flag(view: PortView) -> str:
     """An adoption that the plain rules would not have allowed: the flags of `_decide`, as the rest of a clause."""
+    if view.reason.startswith("moved "):
+        return f", adopted after it {view.reason}"
     if not view.reason.startswith(("was ", "outside ")):
         return ""
     return f", adopted although it {'' if view.reason.startswith('was ') else 'is '}{view.reason}"

@@ -113,14 +113,19 @@ def out_of_range(pool: Pool, port: int) -> PortOutOfRange:
     )  # fmt: skip
 
 
-def owner_conflict(pool: Pool, offset: int, claimant: str) -> OwnerConflict:
+def owner_conflict(pool: Pool, offset: int, claimant: str, claimed: int | None) -> OwnerConflict:
     """Two claims that cannot both be true; nothing was written, both are named."""
     holder, port = pool.owner[offset], pool.base + offset
-    if holder == claimant:
-        text = f"{claimant!r} already holds {place(pool, port)} for service {pool.service[offset]!r}: release it first, or ask for the same"
-    else:
-        text = f"{place(pool, port)} is held by {holder!r}, and {claimant!r} claims it: find out which one listens there"
-    return OwnerConflict(text, node=pool.node, pool=pool.name, port=port, holder=holder, claimant=claimant)
+    conflict = "owner" if holder != claimant else "service" if claimed in (None, port) else "moved"
+    text = {
+        "owner": f"{place(pool, port)} is held by {holder!r}, and {claimant!r} claims it: find out which one listens there",
+        "moved": f"{claimant!r} already holds {place(pool, port)} and claims port {claimed}: if it moved there, release the lease first",
+        "service": f"{claimant!r} already holds {place(pool, port)} for service {pool.service[offset]!r}: "
+        "release it first, or ask for the same",
+    }[conflict]
+    return OwnerConflict(
+        text, node=pool.node, pool=pool.name, port=port, holder=holder, claimant=claimant, conflict=conflict, claimed=claimed
+    )
 
 
 def stale(pool: Pool, offset: int, lease: Lease) -> StaleLease:
@@ -151,7 +156,7 @@ def ttl_conflict(pool: Pool, offset: int) -> OwnerConflict:
     same = f"ask with ttl_s={ttl_ns / 1e9:g}" if ttl_ns else "ask without ttl_s="
     return OwnerConflict(
         f"{owner!r} already holds {place(pool, port)} with {has}: {same}, or release it first",
-        node=pool.node, pool=pool.name, port=port, holder=owner, claimant=owner,
+        node=pool.node, pool=pool.name, port=port, holder=owner, claimant=owner, conflict="ttl", claimed=None,
     )  # fmt: skip
 
 

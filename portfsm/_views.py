@@ -52,7 +52,8 @@ class Views:
         """Why a port is not free, since when, by whom, until when, and which call would free it."""
         text = explain(self._engine.published, pool, port, node=node, now_ns=self._engine.now())
         held = self._warden.explain(Place(node, pool, port))
-        return f"{text} Evidence: {held}." if held else text
+        rival = self._engine.claims.on((node, pool, port))
+        return text + (f" Evidence: {held}." if held else "") + (f" Also claimed by {rival!r}." if rival else "")
 
     @property
     def pools(self) -> dict[str, PoolSpec]:

@@ -12,7 +12,7 @@ This file imports nothing of the package but the states.
 # ruff: noqa: N818  (the names say what happened: `raise PoolExhausted` needs no suffix)
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,9 +107,15 @@ class PortUnavailable(CommandRejected):
 
 
 class OwnerConflict(CommandRejected):
-    """Two claims that cannot both be true: `holder` holds `port`, `claimant` asked otherwise."""
+    """Two claims that cannot both be true: `holder` holds `port`, `claimant` asked otherwise.
 
-    fields = ("node", "pool", "port", "holder", "claimant")
+    `conflict` says in which way: `"owner"`, two of them claim `port`; `"moved"`, the holder of `port` claims `claimed`;
+    `"service"` or `"ttl"`, the holder asks for what it has under other terms. `claimed` is the port that was asked for, None for any.
+    """
+
+    fields = ("node", "pool", "port", "holder", "claimant", "conflict", "claimed")
+    conflict: Literal["owner", "moved", "service", "ttl"]
+    claimed: int | None
     node: str
     pool: str
     port: int

@@ -246,6 +246,7 @@ class PortManager(Views):
         """Release everything `owner` holds, on every node or one, and return the leases that ended."""
         command = commands.ReleaseOwner(owner, node=node)
         held = self._engine.leases_of(owner, node)
+        self._engine.claims.drop(owner, node)
         self._engine.submit(command)
         await self._engine.settle()
         return held
@@ -255,8 +256,10 @@ class PortManager(Views):
 
         A port quarantined for somebody else, blocked, or outside the range is adopted all the same and the event's
         `reason` says so; outside the range it retires when released. Raises `OwnerConflict` when another owner
-        holds the port, or this one holds another port of the pool. A call that is cancelled once it was recorded
-        leaves the lease in place: it states what is so.
+        holds the port, or this one holds another port of the pool (`conflict` says which). Where two owners claim a port, the end of the
+        holder's lease does not give it to anybody: it is BLOCKED, cause `conflict`, until the claimant adopts it or somebody unblocks
+        it. The claim is forgotten when its owner turns out to be elsewhere, is released, or the controller restarts. A call that is
+        cancelled once it was recorded leaves the lease in place: it states what is so.
         """
         command = commands.Adopt(pool, port, owner=owner, node=node, service=service)
         await checkpoint_if_cancelled()

@@ -36,7 +36,7 @@ from portfsm.testing import ManualClock
 
 PUBLIC = {name: getattr(portfsm, name) for name in portfsm.__all__}
 CLASSES = {name: value for name, value in PUBLIC.items() if inspect.isclass(value)}
-COMMANDS = ("Adopt", "Allocate", "Block", "Free", "Hold", "Release", "ReleaseOwner", "Sweep", "Unblock", "Withdraw")
+COMMANDS = ("Adopt", "Allocate", "Block", "Free", "Hold", "Release", "ReleaseOwner", "Renew", "Sweep", "Unblock", "Withdraw")
 
 
 # ---------------------------------------------------------------------- names
@@ -142,9 +142,10 @@ def parameters(call) -> tuple[list[str], dict[str, object]]:
 
 
 SIGNATURES = {
-    "allocate": (["pool"], {"owner": "required", "node": "", "service": "", "port": None, "wait_s": 0.0}),
+    "allocate": (["pool"], {"owner": "required", "node": "", "service": "", "port": None, "ttl_s": None, "wait_s": 0.0}),
     "lease": (["pool"], {"owner": "required", "node": "", "service": "", "port": None, "wait_s": 0.0}),
     "release": (["lease"], {"block": None, "for_s": None}),
+    "renew": (["lease"], {}),
     "withdraw": (["lease"], {}),
     "release_owner": (["owner"], {"node": None}),
     "adopt": (["pool", "port"], {"owner": "required", "node": "", "service": ""}),
@@ -189,7 +190,7 @@ def test_an_entrance_that_moved(call, positional, options):
 
 
 def test_a_command_with_other_parameters_than_its_call():
-    for name in ("adopt", "allocate", "block", "free", "hold", "release", "release_owner", "unblock", "withdraw"):
+    for name in ("adopt", "allocate", "block", "free", "hold", "release", "release_owner", "renew", "unblock", "withdraw"):
         positional, options = SIGNATURES[name]
         command = PUBLIC[name.title().replace("_", "")]
         found, given = parameters(command)

@@ -160,7 +160,7 @@ def test_a_conflict_that_names_one_side_only(world):
     world.allocate("a", service="s", node="n")
     error = refusal(world, Adopt("p", 100, owner="b", node="n"))
     assert isinstance(error, errors.OwnerConflict)
-    assert fields(error) == {"node": "n", "pool": "p", "port": 100, "holder": "a", "claimant": "b"}
+    assert fields(error) == {"node": "n", "pool": "p", "port": 100, "holder": "a", "claimant": "b", "conflict": "owner", "claimed": 100}
     assert str(error) == "port 100 of pool 'p' on node 'n' is held by 'a', and 'b' claims it: find out which one listens there"
     error = refusal(world, Allocate("p", owner="a", node="n", service="t"))
     assert (error.holder, error.claimant) == ("a", "a")

@@ -156,6 +156,8 @@ class Judge:
     def _explain_blocked(self, controller, event, calls):
         if event.cause == "holder":
             return any(c.name == "release" and c.options.get("block") and c.args[0].port == event.port for c in calls)
+        if event.cause == "conflict":
+            return self.claims.get((event.node, event.pool, event.port)) is controller
         return any(c.name == "block" and c.args == (event.pool, event.port) for c in calls)
 
     def _explain_unblocked(self, controller, event, calls):
@@ -360,6 +362,8 @@ class Judge:
 
     def _refused_OwnerConflict(self, call, error):  # noqa: N802
         ahead = self.record.ahead
+        if error.conflict == "owner":
+            self.claims[*call.place, call.args[1]] = call.controller
         waited = call.turn < self.turns  # its owner may have given up meanwhile what it held then
         return (
             waited

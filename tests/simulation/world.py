@@ -101,6 +101,7 @@ class World(Judge, Audit):
         self.by_journal = {}
         self.calls, self.call_count = [], 0
         self.leases = []
+        self.claims = {}  # place -> the controller that refused a claim of it
         self.story, self.violation, self.over = [], None, False
         self.record = Record(self)
         self.proxies = Proxies(self, strict=strict)
