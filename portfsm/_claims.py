@@ -1,7 +1,7 @@
 """Two owners claim one port: what the end of the one's lease must not do to the other.
 
-Rule: a claim that was refused, since another owner holds the port, is kept in memory. When that lease ends, somebody may still listen
-there, so the port is BLOCKED (`cause="conflict"`) in the same step, before it can become anybody's. A controller that restarts has its
+Rule: a claim that was refused, since another owner holds the port or its own holds another, is kept in memory. When the port's lease
+ends, the claimant may still listen there, so the port is BLOCKED (`cause="conflict"`) in the same step, before it can become anybody's. A controller that restarts has its
 live replicas adopt their ports again, and so hears every claim anew.
 """
 
@@ -43,13 +43,13 @@ class Claims:
 
     @contextmanager
     def noting(self, command: commands.Adopt) -> Iterator[None]:
-        """Keep the claim if it is refused because another holds the port; forget what its owner claimed elsewhere if it is not."""
+        """Keep the claim if it is refused because of who holds what; forget what its owner claimed elsewhere if it is not."""
         try:
             yield
         except OwnerConflict as error:
-            if error.conflict == "owner":
+            if error.conflict in ("owner", "moved"):
                 self._claimants[command.node, command.pool, command.port] = command.owner
-                warn("port_claimed", node=error.node, pool=error.pool, port=error.port, holder=error.holder, claimant=error.claimant)
+                warn("port_claimed", node=command.node, pool=command.pool, port=command.port, claimant=command.owner, error=str(error))
             raise
         for place, owner in list(self._claimants.items()):
             if owner == command.owner and place[:2] == (command.node, command.pool):

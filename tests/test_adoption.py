@@ -175,6 +175,25 @@ async def test_a_late_release_of_the_former_claimant_ends_the_holders_lease(mana
     assert stands(manager) == ("ALLOCATED", "a")
 
 
+async def test_a_claim_that_was_settled_blocks_the_port_again(manager, clock):
+    await manager.release(await claimed(manager))
+    await manager.unblock("http", 30_000)
+    clock.advance(10)
+    await manager.release(await manager.allocate("http", owner="c", port=30_000))
+    assert stands(manager) == ("QUARANTINED", "c")
+
+
+async def test_a_port_that_an_owner_moved_to_is_given_away_under_it(manager):
+    """It holds 30001 and proves 30000, which another holds: the end of that lease must not free it."""
+    lease = await manager.allocate("http", owner="a", port=30_000)
+    await manager.allocate("http", owner="b", port=30_001)
+    with pytest.raises(OwnerConflict) as caught:
+        await manager.adopt("http", 30_000, owner="b")
+    assert caught.value.conflict == "moved"
+    await manager.release(lease)
+    assert stands(manager) == ("BLOCKED", "a")
+
+
 @pytest.mark.parametrize("news", ["adopted elsewhere", "released"])
 async def test_a_claim_that_outlives_its_owner(manager, news):
     lease = await claimed(manager)
@@ -213,7 +232,8 @@ async def test_a_conflict_that_no_operator_is_told_of(told, clock, pool):
     async with open_manager("memory:", pools=[pool], clock=clock) as manager:
         await claimed(manager)
     (line,) = [line for line in told if line["event"] == "portfsm.port_claimed"]
-    assert (line["holder"], line["claimant"], line["port"]) == ("a", "b", 30_000)
+    assert (line["claimant"], line["port"]) == ("b", 30_000)
+    assert "held by 'a'" in line["error"]
 
 
 async def test_a_restarted_controller_that_hears_a_claim_and_forgets_the_log(log, clock, pool):

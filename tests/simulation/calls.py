@@ -362,7 +362,7 @@ class Judge:
 
     def _refused_OwnerConflict(self, call, error):  # noqa: N802
         ahead = self.record.ahead
-        if error.conflict == "owner":
+        if call.name == "adopt" and error.conflict != "service":
             self.claims[*call.place, call.args[1]] = call.controller
         waited = call.turn < self.turns  # its owner may have given up meanwhile what it held then
         return (
