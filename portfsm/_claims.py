@@ -1,8 +1,8 @@
 """Two owners claim one port: what the end of the one's lease must not do to the other.
 
 Rule: a claim that was refused, since another owner holds the port or its own holds another, is kept in memory. When the port's lease
-ends, the claimant may still listen there, so the port is BLOCKED (`cause="conflict"`) in the same step, before it can become anybody's. A controller that restarts has its
-live replicas adopt their ports again, and so hears every claim anew.
+ends, the claimant may still listen there, so the port is BLOCKED (`cause="conflict"`) in the same step, before it can become
+anybody's. A controller that restarts has its live replicas adopt their ports again, and so hears every claim anew.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from portfsm import _decide_log, commands
+from portfsm._blocks import block
 from portfsm._choice import DRAIN_LIMIT, choose, is_reuse
 from portfsm._draft import Draft
 from portfsm._index import index_of
@@ -125,7 +126,7 @@ def _release(command: commands.Release, ledger: Ledger, draft: Draft) -> None:
         if code in (FREE, OUTSIDE, ALLOCATED):
             raise stale(pool, offset, lease)
     elif command.block is not None and code not in (BLOCKED, OUTSIDE):
-        _block(pool, offset, draft, reason=command.block, for_s=command.for_s, cause="holder")
+        block(pool, offset, draft, command, reason=command.block, cause="address-in-use" if command.errno else "holder")
 
 
 def _leased(ledger: Ledger, lease: Lease) -> tuple[Pool, int]:
@@ -170,15 +171,7 @@ def _block_port(command: commands.Block, ledger: Ledger, draft: Draft) -> None:
         if not 0 < pool.until[offset] <= draft.ts:
             return
         draft.unblock(pool, offset, "elapsed", free=False)
-    _block(pool, offset, draft, reason=command.reason, for_s=command.for_s, cause=command.cause)
-
-
-def _block(pool: Pool, offset: int, draft: Draft, *, reason: str, for_s: float | None, cause: str) -> None:
-    holder: dict[str, Any] = {}
-    if pool.code(pool.base + offset) == ALLOCATED:
-        holder = {"owner": pool.owner[offset], "service": pool.service[offset], "token": pool.token[offset]}
-    until = 0 if for_s is None else draft.ts + math.ceil(for_s * 1e9)
-    draft.on(pool, offset, EventKind.BLOCKED, **holder, until=until, cause=cause, reason=reason)
+    block(pool, offset, draft, command, reason=command.reason, cause=command.cause)
 
 
 def _unblock(command: commands.Unblock, ledger: Ledger, draft: Draft) -> None:

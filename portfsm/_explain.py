@@ -66,10 +66,16 @@ def _quarantined(record: Pool, view: PortView, name: str, now_ns: int) -> str:
 
 
 def _blocked(record: Pool, view: PortView, name: str, now_ns: int) -> str:
-    start = f"{name} is BLOCKED{_since(view)}{_after(view)},{_until(view, now_ns)}, because: {view.reason}"
+    start = f"{name} is BLOCKED{_since(view)}{_after(view)},{_until(view, now_ns)}, because: {view.reason}{_again(record, view)}"
     due = view.until is not None and view.until <= now_ns
     end = "the next allocate() or sweep()" if due else "unblock()"
     return f"{start}; {end} ends it" + (" and starts a full hold" if record.hold_ns else "")
+
+
+def _again(record: Pool, view: PortView) -> str:
+    """That the block is not the first of its kind, which is why it lasts longer."""
+    times = record.note(record.row(view.port)).times
+    return f" (blocked {times} times since its last good lease)" if times > 1 else ""
 
 
 def _flag(view: PortView) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from portfsm._dump import dump
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Pool
-from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, lease_fault, rare_fault, write_note, write_rare
+from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, forget, lease_fault, rare_fault, write_note, write_rare
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
 from portfsm.specs import PoolSpec, check_port, check_text
@@ -119,7 +119,7 @@ class Ledger:
                     ends[offset] = 0
                     owners[offset] = services[offset] = ""
                     if notes:
-                        notes.pop(offset, None)
+                        forget(pool, offset)
                     if pool.outside:
                         after = pool.retire(offset)
                 else:

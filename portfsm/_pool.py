@@ -50,6 +50,12 @@ class Note(NamedTuple):
     In a pool that keeps its ports that goes on until proxies have let go of it."""
     ttl_ns: int = 0
     """How long the lease lasts after each renewal; 0 for ever. When it ends is not recorded: renewals are no events."""
+    errno: int = 0
+    """What the system said when the port was blocked."""
+    times: int = 0
+    """How often the port was blocked, each time for a while, since its last good lease. Outlasts the blocks, and FREE."""
+    blocked_as: str = ""
+    """The cause of those blocks."""
 
 
 _RECORDS_ITS_HOLD = frozenset({"operator", "reboot", "unblocked"})
@@ -290,7 +296,7 @@ class Pool:
         until = self.until[offset] if code in (QUARANTINED, BLOCKED) else 0
         return PortView(
             self.node, self.name, port, STATES[code], self.owner[offset], self.service[offset],
-            self.token[offset], self.since[offset] or None, until or None, reason,
+            self.token[offset], self.since[offset] or None, until or None, reason, note.errno or None,
         )  # fmt: skip
 
     def statistics(self) -> PoolStatistics:

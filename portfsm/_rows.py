@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from portfsm._pool import Pool
     from portfsm.events import Event
 
-__all__ = ["BEGIN", "LAST_NS", "early_fault", "end_fault", "lease_fault", "rare_fault", "write_note", "write_rare"]
+__all__ = ["BEGIN", "LAST_NS", "early_fault", "end_fault", "forget", "lease_fault", "rare_fault", "write_note", "write_rare"]
 
 BEGIN = (EventKind.ALLOCATED, EventKind.ADOPTED)
 LAST_NS = 1 << 62
@@ -57,8 +57,14 @@ def rare_fault(pool: Pool, offset: int, event: Event) -> str | None:  # noqa: PL
             return f"a hold from before the block runs until {pool.note(offset).held_until} and is never shortened"
         case EventKind.BLOCKED if event.token and event.token != pool.token[offset]:
             return f"the port's last lease is {pool.token[offset]}"
+        case EventKind.BLOCKED if event.data and not all(_is_count(event.data.get(key, 1)) for key in ("errno", "times")):
+            return "its data do not fit: errno and times are whole numbers"
         case _:
             return None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < LAST_NS
 
 
 def write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
@@ -84,15 +90,29 @@ def write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
 
 def write_note(pool: Pool, offset: int, event: Event, *, cause: str = "", hold_ms: int = 0, held_until: int = 0) -> None:
     """Write down why the row is as it is, where that is worth a note; what the row still says of its last holder is read first."""
-    mixed_until = pool.note(offset).mixed_until
+    before = pool.note(offset)
+    mixed_until, errno, times, blocked_as = before.mixed_until, 0, before.times, before.blocked_as
+    if event.kind is EventKind.ADOPTED or (event.kind is EventKind.RELEASED and event.cause == "released"):
+        times, blocked_as = 0, ""  # somebody listened there
+    if event.data and event.kind is EventKind.BLOCKED:
+        errno = event.data.get("errno", 0)
+        times, blocked_as = (event.data["times"], event.cause) if "times" in event.data else (times, blocked_as)
     if event.kind in BEGIN and event.service != pool.service[offset]:
         mixed_until = max(mixed_until, pool.until[offset])
     note = Note(
         "" if cause == "released" else cause, event.reason, hold_ms,
         held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts or pool.kept else 0,
         ttl_ns=event.until - event.ts if event.until and event.kind is EventKind.ALLOCATED else 0,
+        errno=errno, times=times, blocked_as=blocked_as,
     )  # fmt: skip
     if note == NO_NOTE:
         pool.notes.pop(offset, None)
     else:
         pool.notes[offset] = note
+
+
+def forget(pool: Pool, offset: int) -> None:
+    """The port is FREE: nothing of its past counts any more, save how often it was blocked."""
+    note = pool.notes.pop(offset, NO_NOTE)
+    if note.times:
+        pool.notes[offset] = NO_NOTE._replace(times=note.times, blocked_as=note.blocked_as)

@@ -91,6 +91,8 @@ class Release:
     cause: str = attrs.field(kw_only=True, default="released")
     evidence: str = attrs.field(kw_only=True, default="")
     """That every proxy has let go since the port was withdrawn: the port needs no hold. Proxies and generations, for people."""
+    errno: int = attrs.field(kw_only=True, default=0)
+    """With `block`: what the system said, if it did. Such a block has the cause `address-in-use`, others `holder`."""
 
     def __attrs_post_init__(self) -> None:
         if type(self.lease) is not Lease:
@@ -193,7 +195,9 @@ class Block:
     node: str = attrs.field(kw_only=True, default="")
     reason: str = attrs.field(kw_only=True)
     for_s: float | None = attrs.field(kw_only=True, default=None)
+    """Exact for an operator; for any other cause doubled with each block for it since the last good lease, up to a day."""
     cause: str = attrs.field(kw_only=True, default="operator")
+    errno: int = attrs.field(kw_only=True, default=0)
 
     def __attrs_post_init__(self) -> None:
         _check_place(self)

@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from portfsm import commands
 from portfsm._engine import Engine
+from portfsm._faults import finding
 from portfsm._log import warn
 from portfsm._views import Views
 from portfsm._waiters import Waiter
@@ -198,16 +199,22 @@ class PortManager(Views):
         with anyio.move_on_after(self._engine.close_s, shield=True):
             await self.release(lease)
 
-    async def release(self, lease: Lease, *, block: str | None = None, for_s: float | None = None) -> None:
+    async def release(self, lease: Lease, *, block: str | OSError | None = None, for_s: float | None = None) -> None:
         """End `lease`; its port is held back for the pool's hold. Repeated: nothing happens.
 
         With `block`, the reason why nobody can use the port, it goes to BLOCKED instead, for `for_s` seconds or until
-        unblocked. Raises `StaleLease` when the port has had another lease since; nothing is changed then.
+        unblocked. `for_s` doubles with each time that the port is blocked for the same cause, up to a day, until a lease on it
+        ends by a plain release. `block` may be the `OSError` that listening raised: its `errno` is kept, and it is refused
+        (`InvalidValue`) when it is not the port's fault, such as a missing permission. Raises `StaleLease` when the port has had another
+        lease since; nothing is changed then.
         """
         engine = self._engine
         commands.check_lease(lease)
-        evidence = self._warden.evidence_for(lease) if block is None else ""
-        engine.submit(commands.Release(lease, block=block, for_s=for_s, evidence=evidence))
+        if block is None:
+            engine.submit(commands.Release(lease, for_s=for_s, evidence=self._warden.evidence_for(lease)))
+        else:
+            reason, errno = finding("block", block)
+            engine.submit(commands.Release(lease, block=reason, for_s=for_s, errno=errno))
         await engine.settle()
 
     async def renew(self, lease: Lease) -> Lease:
@@ -285,12 +292,14 @@ class PortManager(Views):
 
     # ------------------------------------------------------------------ the operator's hand
 
-    async def block(self, pool: str, port: int, *, node: str = "", reason: str, for_s: float | None = None) -> PortView:
+    async def block(self, pool: str, port: int, *, node: str = "", reason: str | OSError, for_s: float | None = None) -> PortView:
         """Take a port out of use, for `for_s` seconds or until unblocked. Ends the lease, if there is one.
 
-        A port blocked already keeps its first reason and end.
+        A port blocked already keeps its first reason and end. `reason` may be an `OSError`, as in `release`.
         """
-        await self._submit(commands.Block(pool, port, node=node, reason=reason, for_s=for_s))
+        text, errno = finding("reason", reason)
+        cause = "address-in-use" if errno else "operator"
+        await self._submit(commands.Block(pool, port, node=node, reason=text, for_s=for_s, cause=cause, errno=errno))
         return self.port(pool, port, node=node)
 
     async def unblock(self, pool: str, port: int, *, node: str = "", reason: str = "") -> PortView:

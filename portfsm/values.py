@@ -48,6 +48,8 @@ class PortView:
     until: int | None
     """When the hold or the block ends; None when nothing ends by time. May lie in the past: time frees nothing."""
     reason: str
+    errno: int | None = None
+    """What the system said of a BLOCKED port, as in `OSError.errno`; None when nothing."""
 
 
 @attrs.frozen

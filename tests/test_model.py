@@ -42,7 +42,7 @@ SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
 
-FRESH = {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None, "mixed": 0, "ttl": None}
+FRESH = {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None, "mixed": 0, "ttl": None, "times": 0, "as": ""}
 
 
 class Model:
@@ -132,7 +132,7 @@ class Obedience:
             hold = event.until
         if event.kind == "freed":
             assert event.cause == "operator" or event.ts >= hold
-            hold = 0
+            hold = mixed = 0  # an operator who ends a hold knows who was there
         self.last[place] = (owner, service, hold, token, mixed)
 
 
@@ -146,6 +146,7 @@ seconds = st.sampled_from([0.0, 0.5, 3.0, 10.0, 40.0])
 ranges = st.sampled_from(["100-102,104", "100-101", "101-105", "103-106", "99,102", "98-99,103-104", "106"])
 positions = st.integers(0, 30)
 blocks = st.sampled_from([None, None, "in use"])
+errnos = st.sampled_from([0, 98])
 ttls = st.sampled_from([None, None, None, 30])
 causes = st.sampled_from(["released", "released", "cancelled", "expired"])
 orders = {"low": "lowest", "old": "longest-idle", "rnd": "random", "now": "lowest"}
@@ -239,7 +240,9 @@ class Core(RuleBasedStateMachine):
                     raise errors.OwnerConflict("")
                 row["hold"] = max(row["hold"], now + hold if row["state"] == "BLOCKED" else 0)
                 model.mix(row, command.service)
-                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None, ttl=None)
+                row.update(
+                    state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None, ttl=None, times=0
+                )
             case Release():
                 lease = command.lease
                 row = model.row(lease.node, lease.pool, lease.port)
@@ -255,6 +258,7 @@ class Core(RuleBasedStateMachine):
             case ReleaseOwner():
                 for (node, pool, _), row in model.rows.items():
                     if row["state"] == "ALLOCATED" and row["owner"] == command.owner and command.node in (None, node):
+                        row["times"] = 0
                         model.begin_hold(row, now + model.specs[pool].hold_ms * 1_000_000, now)
             case Block():
                 row = model.known(command.pool, command.port, command.node)
@@ -302,12 +306,21 @@ class Core(RuleBasedStateMachine):
         if not last or row["state"] == "BLOCKED" or gone:
             return
         if command.block is not None:
-            self.block(row, command.for_s, now)
+            self.block_again(row, command, now)
         elif row["state"] == "ALLOCATED":
+            row["times"] = 0 if command.cause == "released" else row["times"]
             self.model.begin_hold(row, now + (hold if command.cause != "cancelled" else 0), now)
 
     def block(self, row, for_s, now):
         row.update(state="BLOCKED", end=None if for_s is None else now + round(for_s * SECOND))
+
+    def block_again(self, row, command, now):
+        """A finding that comes back lasts twice as long, up to a day; how often is counted until a lease ends well."""
+        if command.for_s is not None:
+            cause = "address-in-use" if command.errno else "holder"
+            row.update(times=row["times"] + 1 if row["times"] and row["as"] == cause else 1)
+            row["as"] = cause
+        self.block(row, command.for_s and min(command.for_s * 2 ** (row["times"] - 1), 86_400), now)
 
     def expect_restart(self, events, now):
         """After another boot every quarantine lasts its full hold again; what it was is the machine's to know."""
@@ -344,12 +357,12 @@ class Core(RuleBasedStateMachine):
     def allocate_by_number(self, pool, owner, node, service, port):
         self.ask(Allocate, pool, owner=owner, node=node, service=service, port=port)
 
-    @rule(which=positions, block=blocks, for_s=st.none() | seconds, cause=causes)
-    def release(self, which, block, for_s, cause):
+    @rule(which=positions, block=blocks, for_s=st.none() | seconds, cause=causes, errno=errnos)
+    def release(self, which, block, for_s, cause, errno):
         """A lease that still holds, if there is one."""
         holding = [lease for owner in OWNERS for lease in self.ledger.find(owner)]
         if holding:
-            self.run(Release(holding[which % len(holding)], block=block, for_s=for_s if block else None, cause=cause))
+            self.run(Release(holding[which % len(holding)], block=block, for_s=for_s if block else None, cause=cause, errno=errno))
 
     release_more = release
 
@@ -476,7 +489,7 @@ def test_a_long_walk_obeys_the_contract(seed, order):
     choices = {
         "pool": [order], "node": [""], "owner": OWNERS, "service": ["", "x", "y"], "port": [100, 101, 102, 104, 99, 103],
         "which": range(30), "block": [None, None, None, "in use"], "for_s": [None, 0.0, 3.0, 40.0], "length": [None, 0.0, 3.0, 40.0],
-        "cause": ["released", "released", "cancelled"], "ahead": [0, 0, 0, 1000], "call": [Hold, Hold, Free, Block, Unblock],
+        "cause": ["released", "released", "cancelled"], "errno": [0, 98], "ahead": [0, 0, 0, 1000], "call": [Hold, Hold, Free, Block, Unblock],
         "everybody": [True, False], "ports": ["100-102,104", "100-102,104", "101-105", "99,102", "100-101"],
         "hold_s": [0.0, 2.0, 10.0, 60.0], "ttl_s": [None, None, None, 30], "order": [orders[order]], "other_boot": [True, False],
         "step": [1, SECOND // 2, SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND, -SECOND],
