@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from portfsm._lost import recall
 from portfsm._pool import ALLOCATED
 from portfsm.states import EventKind
 
@@ -32,6 +33,7 @@ def block(pool: Pool, offset: int, draft: Draft, command: commands.Block | comma
     holder: dict[str, Any] = {}
     if pool.code(pool.base + offset) == ALLOCATED:
         holder = {"owner": pool.owner[offset], "service": pool.service[offset], "token": pool.token[offset]}
+    recall(pool, offset, draft)
     times = _times(pool, offset, command.for_s, cause)
     until = 0 if command.for_s is None else draft.ts + math.ceil(_length_s(command.for_s, times) * 1e9)
     data = {key: value for key, value in (("errno", command.errno), ("times", times)) if value} or None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from portfsm._lost import choose_known, is_over
 from portfsm._pool import ALLOCATED, FREE, QUARANTINED
 from portfsm._rejections import out_of_range, unavailable
 
@@ -47,6 +48,8 @@ def choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int],
         if last >= 0:
             return last
     freed = _freed(pool, index, due, draft.ts) if due else due
+    if pool.lost is not None and not is_over(pool, draft.ts):
+        return choose_known(pool, freed, draft)
     order = pool.spec.order
     if order == "lowest":
         found = pool.state.find(FREE, index.hint)
@@ -73,11 +76,11 @@ def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Dr
     if not pool.in_range(port):
         raise out_of_range(pool, port)
     offset, code = pool.row(port), pool.code(port)
-    if code == FREE:
+    if code == FREE and (pool.lost is None or is_over(pool, draft.ts) or not pool.is_lost(port)):
         return port - pool.base
-    if is_reuse(pool, offset, command, draft.ts):
+    if offset >= 0 and is_reuse(pool, offset, command, draft.ts):
         return offset
-    if code != ALLOCATED and 0 < pool.until[offset] <= draft.ts and _opens(pool, offset, draft.ts):
+    if offset >= 0 and code != ALLOCATED and 0 < pool.until[offset] <= draft.ts and _opens(pool, offset, draft.ts):
         if offset not in due:
             due.append(offset)
         return offset

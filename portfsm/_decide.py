@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from portfsm import _decide_log, commands
+from portfsm import _decide_log, _lost, commands
 from portfsm._blocks import block
 from portfsm._choice import DRAIN_LIMIT, choose, is_reuse
 from portfsm._draft import Draft
 from portfsm._index import index_of
-from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED
+from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED, WHY_LOST
 from portfsm._rejections import ended, exhausted, foreign_lease, illegal, owner_conflict, stale, ttl_conflict
 from portfsm.events import Event
 from portfsm.states import EventKind
@@ -58,6 +58,8 @@ def _allocate(command: commands.Allocate, ledger: Ledger, draft: Draft) -> None:
     if held is not None:
         _same_request(pool, held, command)
         return
+    if pool.lost is not None and _lost.is_over(pool, draft.ts):
+        _lost.end(pool, draft)
     due = index.due_by(pool, draft.ts, DRAIN_LIMIT) if index.due else []
     chosen = choose(pool, index, command, due, draft)
     if due:
@@ -94,6 +96,8 @@ def _adopt(command: commands.Adopt, ledger: Ledger, draft: Draft) -> None:
             raise owner_conflict(pool, offset, command.owner, command.port)
         return
     reason = _flag(pool, command, offset, code, draft.ts)
+    if _lost.recall(pool, command.port - pool.base, draft):
+        reason = "; ".join(filter(None, (f"was held: {WHY_LOST}", reason)))
     draft.on(
         pool, command.port - pool.base, EventKind.ADOPTED,
         owner=command.owner, service=command.service, token=draft.seq + 1, reason=reason,
@@ -190,10 +194,13 @@ def _hold(command: commands.Hold, ledger: Ledger, draft: Draft) -> None:
         raise illegal(pool, command.port, EventKind.HELD)
     hold_ms = math.ceil(command.hold_s * 1000)
     until, running = draft.ts + hold_ms * 1_000_000, pool.until[offset] if code == QUARANTINED else draft.ts
+    if pool.lost is not None and pool.is_lost(command.port) and pool.lost.until > draft.ts:
+        running = pool.lost.until
     if until <= running and code == QUARANTINED and pool.proxies and until > pool.evidence_frees_at(offset):
         until = running  # evidence could end the hold that is running before the one that is asked for
     elif until <= running:
         return
+    _lost.recall(pool, offset, draft)
     draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause=command.cause, reason=command.reason)
 
 
@@ -202,7 +209,7 @@ def _free(command: commands.Free, ledger: Ledger, draft: Draft) -> None:
     code = pool.code(command.port)
     if code in (ALLOCATED, BLOCKED):
         raise illegal(pool, command.port, EventKind.FREED)
-    if code == QUARANTINED:
+    if code == QUARANTINED or _lost.recall(pool, command.port - pool.base, draft):
         draft.on(pool, command.port - pool.base, EventKind.FREED, cause="operator", reason=command.reason)
 
 
@@ -214,6 +221,8 @@ def _clear(command: commands.Clear, ledger: Ledger, draft: Draft) -> None:
 
 
 def _sweep(command: commands.Sweep, ledger: Ledger, draft: Draft) -> None:
+    if ledger.lost:
+        _lost.ask(ledger, command.pool, command.node, draft)
     for pool in ledger.select(command.pool, command.node):
         for offset in index_of(pool).due_by(pool, draft.ts, _decide_log.BATCH - len(draft)):
             draft.notice(pool, offset)

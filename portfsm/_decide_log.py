@@ -35,25 +35,36 @@ def open_log(command: commands.Open, ledger: Ledger, draft: Draft) -> None:
     `opened` goes into the last batch: it names the new boot, and a crash between two batches must leave the rest
     of the holds to be restarted again.
     """
+    if command.lost:
+        draft.ts = max(draft.ts, ledger.ts + 1)  # tells what was before from what comes after
     held = [(pool, offset) for pool in ledger.select() for offset in pool.offsets(states=bytes((QUARANTINED,)))]
-    if not (command.restart_holds and ledger.opened) or command.boot == ledger.opened["boot"]:
-        held = []
+    other_boot = bool(command.restart_holds and ledger.opened) and command.boot != ledger.opened["boot"]
+    cause = "lost" if command.lost else "reboot" if other_boot else ""
+    held = held if cause else []
     early = max(0, len(held) - BATCH // 2)
     for pool, offset in held[:early]:
-        _restart(pool, offset, draft)
+        _restart(pool, offset, cause, draft)
     if command.epoch <= ledger.epoch:
         raise stale_epoch(command.epoch, ledger.epoch)
     data = {"epoch": command.epoch, "holder": command.holder, "boot": command.boot, "boot_ns": command.boot_ns, "wall_ns": command.wall_ns}
-    draft.add(EventKind.OPENED, reason=command.recovered, data=data)
+    if command.lost or (other_boot and ledger.lost):
+        data["history"] = "lost" if command.lost else "held anew"
+    told = [command.recovered, _WHY["lost"] if command.lost else ""]
+    draft.add(EventKind.OPENED, reason="; ".join(filter(None, told)), data=data)
     for pool, offset in held[early:]:
-        _restart(pool, offset, draft)
+        _restart(pool, offset, cause, draft)
 
 
-def _restart(pool: Pool, offset: int, draft: Draft) -> None:
+_WHY = {
+    "lost": "the history before was lost: every port not proven live is held in full",
+    "reboot": "the machine restarted: the full hold starts over",
+}
+
+
+def _restart(pool: Pool, offset: int, cause: str, draft: Draft) -> None:
     hold_ms = max(pool.spec.hold_ms, pool.held_ms(offset))
     until = max(draft.ts + hold_ms * 1_000_000, pool.until[offset])
-    why = "the machine restarted: the full hold starts over"
-    draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause="reboot", reason=why)
+    draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=until, cause=cause, reason=_WHY[cause])
 
 
 def close(command: commands.Close, ledger: Ledger, draft: Draft) -> None:  # noqa: ARG001  (dispatched on its type)

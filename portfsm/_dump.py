@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from portfsm._pool import ALLOCATED, FREE, NO_NOTE, OUTSIDE, Note, Pool
+from portfsm._pool import ALLOCATED, FREE, NO_NOTE, OUTSIDE, Lost, Note, Pool
 from portfsm.specs import PoolSpec
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def dump(ledger: Ledger) -> Iterator[bytes]:
     """The whole state, a line at a time (each ends with a newline)."""
     encode = msgspec.json.Encoder().encode
     specs = {name: spec_data(spec, ledger.seeds[name]) for name, spec in sorted(ledger.specs.items())}
-    yield encode([SCHEMA, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, dict(sorted(ledger.proxies.items()))]) + b"\n"
+    lost = [dict(sorted(ledger.lost.items()))] if ledger.lost else []
+    yield encode([SCHEMA, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, dict(sorted(ledger.proxies.items())), *lost]) + b"\n"
     for (node, name), pool in sorted(ledger.pools.items()):
         rows = [_row(pool, offset) for offset in range(len(pool.state)) if pool.since[offset]]
         for first in range(0, len(rows), _ROWS_A_LINE):
@@ -66,14 +67,15 @@ def load(ledger: Ledger, lines: Iterable[bytes]) -> None:
     """Fill an empty ledger from a dump. Raises `ValueError` when the lines are none of this schema."""
     decode = msgspec.json.Decoder().decode
     first, *rest = map(decode, lines)
-    schema, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, ledger.proxies = first
+    schema, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, ledger.proxies, *lost = first
     if schema != SCHEMA:
         raise ValueError(f"dump schema {schema}, known is {SCHEMA}")
     for name, data in specs.items():
         ledger.seeds[name] = data.pop("seed", "")
         ledger.specs[name] = PoolSpec(name, **data)
+    ledger.lost = {name: Lost(*times) for name, times in (lost[0] if lost else {}).items()}
     for node, name, rows in rest:
-        pool = ledger.pools.setdefault((node, name), Pool(node, ledger.specs[name], ledger.seeds[name], proxies=ledger.required))
+        pool = ledger.pools.setdefault((node, name), ledger.pool(name, node))
         for row in rows:
             _write(pool, row)
 

@@ -82,7 +82,9 @@ class Engine:
 
     # ------------------------------------------------------------------ opening
 
-    async def start(self, pools: Sequence[PoolSpec], *, holder: str, after_reboot: str, seeds: Sequence[str]) -> None:
+    async def start(
+        self, pools: Sequence[PoolSpec], *, holder: str, after_reboot: str, seeds: Sequence[str], history: str = "kept"
+    ) -> None:
         """Open the journal, replay it, record the opening and the pools."""
         try:
             epoch = await self.writer.call(partial(self._open_journal, holder))
@@ -91,7 +93,7 @@ class Engine:
             self.published = self.ahead.copy()
             self.writer.durable_seq = self.ahead.seq
             recovered = self.cache.recovered
-            self._record_opening(epoch, holder, recovered, restart_holds=after_reboot == "restart")
+            self._record_opening(epoch, holder, recovered, restart_holds=after_reboot == "restart", lost=history == "lost")
             for spec, seed in zip(pools, seeds, strict=True):
                 self._commit(decide(self.ahead, commands.DefinePool(spec, seed=seed), now_ns=self.now()))
             await self.writer.durable(self.ahead.seq)
@@ -108,11 +110,9 @@ class Engine:
         self._opened = True
         return epoch
 
-    def _record_opening(self, epoch: int, holder: str, recovered: str, *, restart_holds: bool) -> None:
+    def _record_opening(self, epoch: int, holder: str, recovered: str, **policy: bool) -> None:
         line = self._timeline = Timeline(self.clock, opened=self.ahead.opened, last_ts=self.ahead.ts)
-        opening = commands.Open(
-            epoch, holder, line.boot, line.opened_boot_ns, self.clock.wall_ns(), recovered=recovered, restart_holds=restart_holds
-        )
+        opening = commands.Open(epoch, holder, line.boot, line.opened_boot_ns, self.clock.wall_ns(), recovered=recovered, **policy)
         # Stamped with the very reading it carries: the next opening takes the difference of the two for the time of the log.
         self._commit(decide(self.ahead, opening, now_ns=line.opened_ts))
 

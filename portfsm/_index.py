@@ -10,10 +10,11 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
+from portfsm._lost import asked_next
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, QUARANTINED
 
 if TYPE_CHECKING:
-    from portfsm._pool import Pool
+    from portfsm._pool import Lost, Pool
 
 __all__ = ["Index", "index_of"]
 
@@ -146,9 +147,20 @@ class Index:
 
     def next_due(self, pool: Pool) -> int | None:
         """The earliest end of a hold or block still running or unnoticed, UTC ns."""
+        if pool.lost is not None:
+            return self._next_lost(pool, pool.lost)
         while self.due and not _is_due(pool, self.due[0]):
             heappop(self.due)
         return self.due[0] >> 16 if self.due else None
+
+    def _next_lost(self, pool: Pool, lost: Lost) -> int | None:
+        """The same where history was lost: that of the whole pool ends, too, or proxies are to be asked about more of its ports."""
+        ends = [entry >> 16 for entry in self.due if _is_due(pool, entry)]
+        if not pool.kept:
+            ends.append(lost.until)
+        elif any(True for _ in asked_next(pool)):
+            ends.append(lost.since)
+        return min(ends, default=None)
 
 
 def _is_due(pool: Pool, entry: int) -> bool:

@@ -12,7 +12,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from portfsm._dump import dump
-from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Pool
+from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Lost, Pool
 from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, forget, lease_fault, rare_fault, write_note, write_rare
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
@@ -56,6 +56,8 @@ class Ledger:
         self.seeds: dict[str, str] = {}
         self.proxies: dict[str, int] = {}
         """Proxies whose evidence is required, each with the seq of its joining."""
+        self.lost: dict[str, Lost] = {}
+        """Pools whose history was lost and whose ports are held for it."""
         self.pools: dict[tuple[str, str], Pool] = {}
         """(node, pool name) -> its rows, for those ever touched."""
 
@@ -68,7 +70,7 @@ class Ledger:
         """An equal ledger that shares no column, only the strings."""
         other = Ledger()
         other.seq, other.ts, other.epoch, other.opened = self.seq, self.ts, self.epoch, dict(self.opened)
-        other.specs, other.seeds, other.proxies = dict(self.specs), dict(self.seeds), dict(self.proxies)
+        other.specs, other.seeds, other.proxies, other.lost = dict(self.specs), dict(self.seeds), dict(self.proxies), dict(self.lost)
         other.pools = {place: pool.copy() for place, pool in self.pools.items()}
         return other
 
@@ -162,7 +164,7 @@ class Ledger:
         spec = self.specs.get(event.pool)
         if spec is None or not event.port:
             raise self._illegal(event, None, f"pool {event.pool!r} is not defined" if spec is None else "it names no port")
-        pool = Pool(event.node, spec, self.seeds[event.pool], proxies=self.required)
+        pool = Pool(event.node, spec, self.seeds[event.pool], proxies=self.required, lost=self.lost.get(event.pool))
         offset = self._first(pool, event)
         if (fault := rare_fault(pool, offset, event)) is not None:
             raise self._illegal(event, pool.state[offset], fault)
@@ -196,12 +198,31 @@ class Ledger:
         if data["epoch"] <= self.epoch:
             raise self._illegal(event, None, f"epoch {data['epoch']} follows epoch {self.epoch}: two writers")
         self.epoch, self.opened = data["epoch"], opened
+        history = data.get("history")
+        if history == "lost":
+            opened["history"] = history
+            self.lost = {name: Lost(event.ts, event.ts + spec.hold_ms * 1_000_000) for name, spec in self.specs.items()}
+        elif history == "held anew":
+            self.lost = {
+                name: Lost(lost.since, max(lost.until, event.ts + self.specs[name].hold_ms * 1_000_000)) for name, lost in self.lost.items()
+            }
+        self._mark_lost()
+
+    def _mark_lost(self) -> None:
+        for (_, name), pool in self.pools.items():
+            pool.lost = self.lost.get(name)
 
     def _define(self, name: str, data: dict[str, Any]) -> None:
         known = {key: data[key] for key in ("ports", "hold_s", "floor_s", "order")}
         spec = PoolSpec(name, **known, on_silence=data.get("on_silence", "keep"))
+        if data.get("history") == "kept":
+            self.lost.pop(name, None)
+        elif self.opened.get("history") == "lost" and (name in self.lost or name not in self.specs):
+            since, until = self.lost.get(name, Lost(self.opened["ts"], 0))
+            self.lost[name] = Lost(since, max(until, since + spec.hold_ms * 1_000_000))
         self.specs[name] = spec
         self.seeds[name] = data.get("seed", "")
+        self._mark_lost()
         for (_, pool_name), pool in self.pools.items():
             if pool_name == name:
                 pool.define(spec, self.seeds[name])
@@ -230,7 +251,9 @@ class Ledger:
     def pool(self, pool: str, node: str) -> Pool:
         """The rows of `pool` on `node`; a new, empty record (not kept) where nothing happened yet."""
         found = self.pools.get((node, pool))
-        return found if found is not None else Pool(node, self.spec(pool), self.seeds[pool], proxies=self.required)
+        if found is not None:
+            return found
+        return Pool(node, self.spec(pool), self.seeds[pool], proxies=self.required, lost=self.lost.get(pool))
 
     def locate(self, pool: str, port: int, node: str) -> Pool:
         """The pool that `port` belongs to. Raises `UnknownPool`, or `PortOutOfRange` if it is neither inside nor held."""
@@ -265,9 +288,12 @@ class Ledger:
             raise InvalidValue(f"state must be a PortState, such as PortState.BLOCKED, not {state!r}", name="state", value=state)
         wanted = bytes((ALLOCATED, QUARANTINED, BLOCKED)) if state is None else bytes((_CODES[state],))
         for record in self.select(pool, node):
-            for offset in record.offsets(states=wanted):
-                if record.since[offset]:
-                    yield record.view(record.base + offset)
+            numbers: Iterable[int] = (record.base + offset for offset in record.offsets(states=wanted) if record.since[offset])
+            if record.lost is not None:
+                numbers = [number for number in numbers if not record.is_lost(number)]
+                numbers += filter(record.is_lost, record.numbers()) if QUARANTINED in wanted else ()
+                numbers.sort()
+            yield from map(record.view, numbers)
 
     def find(self, owner: str) -> tuple[Lease, ...]:
         """The leases `owner` holds, by node and pool."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from itertools import compress
+from itertools import chain, compress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from portfsm.states import PortState
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from portfsm._index import Index
     from portfsm.specs import PoolSpec
 
-__all__ = ["ALLOCATED", "BLOCKED", "FREE", "NO_COLUMNS", "OUTSIDE", "QUARANTINED", "STATES", "Note", "Pool"]
+__all__ = ["ALLOCATED", "BLOCKED", "FREE", "NO_COLUMNS", "OUTSIDE", "QUARANTINED", "STATES", "WHY_LOST", "Lost", "Note", "Pool"]
 
 FREE: Final = 0
 ALLOCATED: Final = 1
@@ -58,7 +58,17 @@ class Note(NamedTuple):
     """The cause of those blocks."""
 
 
-_RECORDS_ITS_HOLD = frozenset({"operator", "reboot", "unblocked"})
+class Lost(NamedTuple):
+    """The history of a pool was lost, UTC ns: ports of which no event from `since` on tells are held until `until` (see `_lost`)."""
+
+    since: int
+    until: int
+
+
+WHY_LOST: Final = "the history before was lost"
+
+_STARTED_OVER = ("reboot", "lost")
+_RECORDS_ITS_HOLD = frozenset({"operator", "unblocked", *_STARTED_OVER})
 """Causes of holds that begin at another time than the port's state does, or after which the wall clock may have been set."""
 
 NO_NOTE = Note("", "")
@@ -77,6 +87,7 @@ class Pool:
         "columns",
         "hold_ns",
         "index",
+        "lost",
         "name",
         "node",
         "notes",
@@ -92,7 +103,7 @@ class Pool:
         "until",
     )
 
-    def __init__(self, node: str, spec: PoolSpec, seed: str, *, proxies: tuple[str, ...] = ()) -> None:
+    def __init__(self, node: str, spec: PoolSpec, seed: str, *, proxies: tuple[str, ...] = (), lost: Lost | None = None) -> None:
         self.node = node
         self.name = spec.name
         self.spec = spec
@@ -100,6 +111,8 @@ class Pool:
         self.seed = seed
         self.proxies = proxies
         """Those whose evidence is required; the same for all pools of a log."""
+        self.lost = lost
+        """Set while ports without a row of their own are held; the same for the pool on every node."""
         self.base = spec.ports[0].start
         self.state = bytearray()
         self.since = array("q")
@@ -118,7 +131,7 @@ class Pool:
 
     def copy(self) -> Pool:
         """An equal record that shares no column; its index is built when needed."""
-        other = Pool(self.node, self.spec, self.seed, proxies=self.proxies)
+        other = Pool(self.node, self.spec, self.seed, proxies=self.proxies, lost=self.lost)
         other.base = self.base
         other.state.extend(self.state)
         other.since.extend(self.since)
@@ -150,7 +163,7 @@ class Pool:
         note, begun = self.note(offset), self.since[offset]
         if note.cause == "operator":
             return self.until[offset]
-        if note.cause == "reboot":  # the clock was lost, so the floor starts over with the hold
+        if note.cause in _STARTED_OVER:  # the clock or the history was lost, so the floor starts over with the hold
             begun = max(begun, self.until[offset] - note.hold_ms * 1_000_000)
         return begun + math.ceil(self.spec.floor_s * 1e9)
 
@@ -165,6 +178,17 @@ class Pool:
         """From now on the evidence of these is required."""
         self.proxies = proxies
         self.index = None
+
+    def is_lost(self, port: int) -> bool:
+        """Whether `port` is held because its history was lost, and no event since tells of it."""
+        if self.lost is None or not self.in_range(port):
+            return False
+        offset = self.row(port)
+        return offset < 0 or (self.state[offset] == FREE and self.since[offset] < self.lost.since)
+
+    def numbers(self) -> Iterator[int]:
+        """Every port of the ranges, ascending."""
+        return chain.from_iterable(self.spec.ports)
 
     def in_range(self, port: int) -> bool:
         """Whether `port` lies in the present ranges."""
@@ -288,6 +312,9 @@ class Pool:
     def view(self, port: int) -> PortView:
         """One port for people."""
         offset = self.row(port)
+        if self.lost is not None and self.is_lost(port):
+            token = self.token[offset] if offset >= 0 else 0
+            return PortView(self.node, self.name, port, PortState.QUARANTINED, "", "", token, self.lost.since, self.lost.until, WHY_LOST)
         if offset < 0:
             return PortView(self.node, self.name, port, PortState.FREE, "", "", 0, None, None, "")
         code = self.state[offset]
@@ -305,5 +332,8 @@ class Pool:
         for offset in self.outside:
             held[self.state[offset] - ALLOCATED] -= 1
         size = self.spec.size
+        if self.lost is not None:
+            known = sum(self.since[offset] >= self.lost.since for offset in self.offsets(states=bytes((FREE,))))
+            held[QUARANTINED - ALLOCATED] += self.spec.size - sum(held) - known
         allocated, quarantined, blocked = held
         return PoolStatistics(size, size - sum(held), allocated, quarantined, blocked, len(self.outside))

@@ -58,7 +58,8 @@ def exhausted(pool: Pool, now_ns: int) -> PoolExhausted:
     counts = pool.statistics()
     by_state = {state.value: getattr(counts, state.value.lower()) for state in PortState}
     held = [offset for offset in pool.offsets(states=bytes((QUARANTINED,))) if offset not in pool.outside]
-    next_free_at = min((pool.until[offset] for offset in held), default=None)
+    ends = [pool.until[offset] for offset in held] + ([pool.lost.until] if pool.lost is not None and counts.quarantined > len(held) else [])
+    next_free_at = min(ends, default=None)
     short_by = _short_by(pool, now_ns, [pool.since[offset] for offset in held], counts.allocated + counts.blocked)
     advice = f"the next hold ends at {utc(next_free_at)}, pass wait_s= to wait for it" if next_free_at else "release some, or unblock some"
     return PoolExhausted(

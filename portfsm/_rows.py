@@ -83,7 +83,7 @@ def write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
     else:
         held_until = pool.until[offset] if kind is EventKind.BLOCKED and pool.until[offset] > event.ts else 0
         pool.until[offset] = event.until
-        again = event.cause == "reboot" and before.cause == "operator"  # and an operator's hold it remains
+        again = event.cause in ("reboot", "lost") and before.cause == "operator"  # and an operator's hold it remains
         cause = "unblocked" if kind is EventKind.UNBLOCKED else before.cause if again else event.cause
         write_note(pool, offset, event, cause=cause, hold_ms=event.hold_ms, held_until=held_until)
 

@@ -291,6 +291,8 @@ class Open:
     recovered: str = attrs.field(kw_only=True, default="")
     restart_holds: bool = attrs.field(kw_only=True, default=True)
     """After a restart of the machine every hold starts over in full; otherwise what is left of it by the clock counts."""
+    lost: bool = attrs.field(kw_only=True, default=False)
+    """What the log says of ports that are not held cannot be relied on: it was lost, or is an older copy."""
 
 
 @attrs.frozen

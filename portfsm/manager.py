@@ -51,6 +51,7 @@ async def open_manager(
     witnesses: Iterable[Witness] = (),
     address_of: Mapping[str, str] | Callable[[str], str] | None = None,
     after_reboot: Literal["restart", "remaining"] = "restart",
+    history: Literal["kept", "lost"] = "kept",
     holder: str | None = None,
     close_s: float = 30.0,
 ) -> AsyncIterator[PortManager]:
@@ -60,7 +61,10 @@ async def open_manager(
     the log knows and this list does not stay as they were. `witnesses`: each joins (see `PortManager.join`). `address_of`: what
     proxies call a node; by default its own name, and 127.0.0.1 for the node "". `after_reboot`: whether every hold starts over in full
     after a
-    restart of the machine, or goes on with what the wall clock leaves of it. `holder`: tells people who has the
+    restart of the machine, or goes on with what the wall clock leaves of it. `history`: `"lost"` when the log was lost or is an older
+    copy, so that what it says of free ports is not to be relied on: every port that is not allocated is held for a full hold (cause `lost`,
+    RFC 6888's rule), and `adopt` takes those out of it that live replicas prove. For one opening; the next goes on from there.
+    `holder`: tells people who has the
     log open; host and process by default. `close_s`: how long leaving waits for a disk that hangs.
 
     Raises `JournalLocked` while another writer has it, `JournalCorrupt` at damage (nothing is changed then),
@@ -69,6 +73,8 @@ async def open_manager(
     """
     if after_reboot not in ("restart", "remaining"):
         raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
+    if history not in ("kept", "lost"):
+        raise InvalidValue(f'history is "kept" or "lost", not {history!r}', name="history", value=history)
     specs = check_specs(pools)
     check_overlaps(specs)
     present = check_witnesses(witnesses)
@@ -77,7 +83,8 @@ async def open_manager(
     name = check_text("holder", holder if holder is not None else f"{socket.gethostname()} pid {os.getpid()}", required=True)
     clock = clock if clock is not None else SystemClock()
     engine = Engine(open_journal(journal, clock=clock), clock, close_s=check_seconds("close_s", close_s))
-    await engine.start(specs, holder=name, after_reboot=after_reboot, seeds=[os.urandom(16).hex() for _ in specs])
+    seeds = [os.urandom(16).hex() for _ in specs]
+    await engine.start(specs, holder=name, after_reboot=after_reboot, seeds=seeds, history=history)
     tasks = anyio.create_task_group()
     await tasks.__aenter__()
     tasks.start_soon(engine.run_timer)

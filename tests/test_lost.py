@@ -1,0 +1,496 @@
+"""The log is lost or an older copy: no port that a proxy may still route to is given away for it.
+
+RFC 6888 asks for that of a NAT after a crash or a cold failover: ports that were in use wait as long as any other. Of the allocators
+that we know only DHCP servers keep what they would need for it (amazon-vpc-cni-k8s#1127, ray#63920).
+"""
+
+from __future__ import annotations
+
+import random
+
+import anyio
+import pytest
+
+from portfsm import (
+    CommandRejected,
+    InvalidValue,
+    OwnerConflict,
+    PoolExhausted,
+    PoolSpec,
+    PortState,
+    PortUnavailable,
+    Verdict,
+    open_manager,
+    read_journal,
+    replay,
+)
+from portfsm._dump import dump, load
+from portfsm._ledger import Ledger
+from portfsm.commands import Adopt, Allocate, Block, Clear, DefinePool, Free, Hold, Join, Open, Release, ReleaseOwner, Sweep, Unblock
+from portfsm.testing import FakeWitness
+
+SECOND = 1_000_000_000
+
+
+def reopen(world, *, lost=False, boot="boot 1", **options):
+    """A crash, and the next controller; `lost` as it was told."""
+    world.ledger = world.replayed()
+    world.do(Open(world.ledger.epoch + 1, "h", boot, 1, 1, lost=lost, **options))
+    return world
+
+
+@pytest.fixture
+def lost(empty):
+    """A new log in the place of a lost one: pool p of 100-103 with a hold of ten seconds."""
+    reopen(empty, lost=True)
+    empty.define()
+    return empty
+
+
+def sums(world, pool="p", node=""):
+    counts = world.ledger.statistics(pool, node=node)
+    assert counts.size == counts.free + counts.allocated + counts.quarantined + counts.blocked
+    return counts.free, counts.allocated, counts.quarantined, counts.blocked
+
+
+def same(world):
+    """Live equals replayed equals reloaded."""
+    copy = Ledger()
+    load(copy, list(dump(world.ledger)))
+    assert world.ledger.digest() == world.replayed().digest() == copy.digest()
+    assert list(world.ledger.ports()) == list(world.replayed().ports()) == list(copy.ports())
+
+
+# ---------------------------------------------------------------------- held
+
+
+@pytest.mark.parametrize("node", ["", "never seen before"])
+@pytest.mark.parametrize("port", [None, 102])
+def test_a_port_in_use_before_the_loss_given_to_a_stranger(lost, node, port):
+    """Also on a node that is heard of only later: the hold is the log's, not that of what it happens to know."""
+    lost.pass_time(9.999)
+    with pytest.raises(PortUnavailable if port else PoolExhausted):
+        lost.decide(Allocate("p", owner="a", node=node, port=port))
+    lost.pass_time(0.001)
+    assert lost.allocate("a", node=node, port=port).port == (port or 100)
+    same(lost)
+
+
+def test_an_older_copy_whose_free_ports_are_believed(world):
+    """What the copy says is allocated stays so, what is quarantined waits in full, and everything else does, too."""
+    reopen(world)
+    world.allocate("a", port=100)
+    world.release(world.allocate("b", port=101))
+    world.pass_time(6)
+    world.do(Block("p", 103, reason="x"))
+    reopen(world, lost=True)
+    restarted = [event for event in world.events if event.kind == "held"]
+    assert [(event.port, event.cause, event.until, event.hold_ms) for event in restarted] == [
+        (101, "lost", world.ledger.ts + 10 * SECOND, 10_000)
+    ]
+    assert sums(world) == (0, 1, 2, 1)
+    world.pass_time(9)
+    with pytest.raises(PoolExhausted):
+        world.decide(Allocate("p", owner="c"))
+    world.pass_time(2)
+    assert [world.allocate(owner).port for owner in "cd"] == [101, 102]
+    same(world)
+
+
+def test_a_held_port_that_looks_free(lost):
+    """Counted, listed, shown and explained as what it is (amazon-vpc-cni-k8s#1700: cooling ports counted as available)."""
+    assert sums(lost) == sums(lost, node="n") == (0, 0, 4, 0)
+    lost.do(Adopt("p", 101, owner="a"))
+    assert sums(lost) == (0, 1, 3, 0)
+    views = {view.port: view for view in lost.ledger.ports()}
+    assert list(views) == [100, 101, 102, 103]
+    assert views[102].state is PortState.QUARANTINED
+    assert (views[102].since, views[102].until) == (lost.now, lost.now + 10 * SECOND)
+    assert views[102] == lost.ledger.port("p", 102)
+    assert "history before was lost" in views[102].reason
+    assert [view.port for view in lost.ledger.ports(state=PortState.QUARANTINED)] == [100, 102, 103]
+    assert list(lost.ledger.ports(state=PortState.FREE)) == []
+    with pytest.raises(PoolExhausted) as caught:
+        lost.decide(Allocate("p", owner="b"))
+    assert caught.value.next_free_at == lost.now + 10 * SECOND
+    with pytest.raises(PortUnavailable) as refused:
+        lost.decide(Allocate("p", owner="b", port=102))
+    assert (refused.value.state, refused.value.until) == (PortState.QUARANTINED, lost.now + 10 * SECOND)
+
+
+def test_a_large_pool_whose_loss_floods_the_log(empty):
+    """40,000 ports on a hundred nodes: an opening is one event, and a node costs a row for each port it uses."""
+    reopen(empty, lost=True)
+    empty.define(ports="20000-59999")
+    assert [str(event.kind) for event in empty.events] == ["opened", "pool_defined"]
+    for number in range(100):
+        empty.do(Adopt("p", 20_000, owner=f"r{number}", node=f"n{number}"))
+    assert len(empty.events) == 202
+    assert len(list(dump(empty.ledger))) == 101
+    assert sums(empty, node="n7") == (0, 1, 39_999, 0)
+
+
+@pytest.mark.parametrize("order", ["lowest", "longest-idle", "random"])
+def test_a_port_proven_free_since_that_is_held_on(lost, order):
+    """Whatever happened after the loss is known: an operator's word, a whole life."""
+    lost.define(order=order, seed="s")
+    lost.do(Free("p", 102, reason="looked"))
+    assert sums(lost) == (1, 0, 3, 0)
+    assert lost.state(102) == "FREE"
+    lease = lost.allocate("a")
+    assert lease.port == 102
+    lost.release(lease)
+    assert lost.allocate("a").port == 102, "and its own it may have back"
+    same(lost)
+
+
+@pytest.mark.parametrize("order", ["lowest", "longest-idle", "random"])
+def test_an_order_forgotten_during_the_loss(lost, order):
+    lost.define(order=order, seed="s", ports="100-109")
+    for port in (104, 102, 108):
+        lost.pass_time(0.001)
+        lost.do(Free("p", port, reason="looked"))
+    given = [lost.allocate(owner).port for owner in "abc"]
+    assert sorted(given) == [102, 104, 108]
+    assert given == {"lowest": [102, 104, 108], "longest-idle": [104, 102, 108]}.get(order, given)
+    with pytest.raises(PoolExhausted):
+        lost.allocate("d")
+
+
+# ---------------------------------------------------------------------- proven live
+
+
+@pytest.mark.parametrize("node", ["", "n"])
+def test_a_live_replica_kept_from_its_port(lost, node):
+    """Adopted out of it, and both facts are on record; its end leaves the others' hold as it was."""
+    lost.do(Adopt("p", 101, owner="a", service="s", node=node))
+    held, adopted = lost.events[-2:]
+    assert (held.kind, held.cause, held.until, held.hold_ms) == ("held", "lost", lost.now + 10 * SECOND, 10_000)
+    assert (adopted.kind, adopted.reason) == ("adopted", "was held: the history before was lost")
+    lost.do(ReleaseOwner("a", cause="cancelled"))
+    assert lost.ledger.port("p", 101, node=node).until == lost.now + 10 * SECOND
+    same(lost)
+
+
+def test_two_replicas_that_prove_one_port(lost):
+    lost.do(Adopt("p", 101, owner="a"))
+    with pytest.raises(OwnerConflict) as caught:
+        lost.decide(Adopt("p", 101, owner="b"))
+    assert caught.value.conflict == "owner"
+
+
+@pytest.mark.parametrize("call", [Block("p", 100, reason="x", for_s=1), Hold("p", 100, hold_s=60), Hold("p", 100, hold_s=3)])
+def test_an_operators_hand_that_shortens_the_hold(lost, call):
+    longer = isinstance(call, Hold) and call.hold_s == 60
+    lost.do(call)
+    lost.do(Unblock("p", 100))
+    assert lost.state(100) == "QUARANTINED"
+    lost.pass_time(10 - 0.001)
+    lost.do(Sweep())
+    assert lost.state(100) == "QUARANTINED"
+    lost.pass_time(0.001)
+    lost.do(Sweep())
+    assert lost.state(100) == ("QUARANTINED" if longer else "FREE")
+    same(lost)
+
+
+def test_a_shorter_hold_that_is_recorded(lost):
+    assert lost.do(Hold("p", 100, hold_s=3)) == []
+    assert lost.do(Hold("p", 100, hold_s=60)) == ["held", "held"]
+    assert lost.do(Hold("p", 100, hold_s=3)) == []
+
+
+def test_a_hold_begun_before_a_block_that_a_short_block_ends(empty):
+    """Pool with a short hold since: the hold of the loss is longer than the one that follows the block."""
+    reopen(empty, lost=True)
+    empty.define(hold_s=100.0)
+    empty.define(hold_s=1.0)
+    empty.do(Block("p", 100, reason="x"))
+    empty.do(Unblock("p", 100))
+    assert empty.ledger.port("p", 100).until == empty.now + 100 * SECOND
+
+
+# ---------------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize("noticed", ["allocate", "allocate on another node", "sweep", "free", "adopt"])
+def test_an_end_that_nobody_records(lost, noticed):
+    """Time changes nothing by itself; whoever notices records it, once for every node."""
+    lost.do(Adopt("p", 103, owner="z"))
+    lost.pass_time(10)
+    assert sums(lost) == (0, 1, 3, 0)
+    if noticed == "sweep":
+        assert lost.do(Sweep()) == ["pool_defined"]
+    elif noticed == "free":
+        assert lost.do(Free("p", 100, reason="x")) == ["pool_defined"]
+    elif noticed == "adopt":
+        assert lost.do(Adopt("p", 100, owner="a")) == ["pool_defined", "adopted"]
+        lost.do(ReleaseOwner("a", cause="cancelled"))
+    else:
+        assert lost.do(Allocate("p", owner="a", node="n" if "node" in noticed else "")) == ["pool_defined", "allocated"]
+        lost.do(ReleaseOwner("a", cause="cancelled"))
+    assert sums(lost) == (3, 1, 0, 0)
+    assert lost.do(Sweep()) == []
+    assert lost.ledger.lost == {}
+    same(lost)
+
+
+def test_the_end_of_one_pools_hold_that_ends_anothers(lost):
+    lost.define("slow", ports="200-201", hold_s=100.0)
+    lost.pass_time(10)
+    lost.do(Sweep())
+    assert (lost.state(100), lost.state(200, "slow")) == ("FREE", "QUARANTINED")
+    with pytest.raises(PoolExhausted):
+        lost.decide(Allocate("slow", owner="a"))
+
+
+def test_a_pool_without_a_hold_that_waits(empty):
+    reopen(empty, lost=True)
+    empty.define(hold_s=0.0)
+    assert empty.do(Allocate("p", owner="a")) == ["pool_defined", "allocated"]
+
+
+def test_a_pool_of_a_later_opening_that_is_held_for_an_old_loss(lost):
+    lost.pass_time(10)
+    lost.do(Sweep())
+    reopen(lost)
+    lost.define("new", ports="200-201")
+    assert lost.allocate("a", "new").port == 200
+
+
+def test_a_hold_lengthened_by_the_opening_that_found_the_loss(world):
+    """The copy knows the old policy; the controller that opens it brings a longer one, which the rule counts by."""
+    reopen(world, lost=True)
+    world.define(hold_s=100.0)
+    assert world.ledger.port("p", 100).until == world.ledger.opened["ts"] + 100 * SECOND
+    reopen(world)
+    world.define(hold_s=1.0)
+    assert world.ledger.port("p", 100).until > world.now + 99 * SECOND, "and no policy shortens"
+
+
+# ---------------------------------------------------------------------- restarts
+
+
+def test_a_restart_that_forgets_the_loss(lost):
+    lost.pass_time(6)
+    reopen(lost)
+    with pytest.raises(PoolExhausted):
+        lost.decide(Allocate("p", owner="a"))
+    lost.pass_time(4)
+    assert lost.allocate("a").port == 100, "and it does not begin anew"
+
+
+@pytest.mark.parametrize("restart_holds", [True, False])
+def test_a_restart_of_the_machine_that_shortens_it(lost, restart_holds):
+    """Another boot, and the clock is lost with it: in full again, as every hold."""
+    lost.do(Free("p", 103, reason="looked"))
+    lost.pass_time(6)
+    reopen(lost, boot="boot 2", restart_holds=restart_holds)
+    assert lost.state(103) == "FREE", "what was known stays known"
+    lost.pass_time(4)
+    if restart_holds:
+        with pytest.raises(PortUnavailable):
+            lost.decide(Allocate("p", owner="a", port=100))
+        lost.pass_time(6)
+    assert lost.allocate("a", port=100).port == 100
+    same(lost)
+
+
+def test_a_second_loss_that_is_taken_for_the_first(lost):
+    lost.do(Free("p", 103, reason="looked"))
+    lost.pass_time(6)
+    reopen(lost, lost=True)
+    assert sums(lost) == (0, 0, 4, 0)
+    lost.pass_time(9)
+    with pytest.raises(PoolExhausted):
+        lost.decide(Allocate("p", owner="a"))
+    lost.pass_time(1)
+    assert lost.allocate("a").port == 100
+
+
+def test_a_loss_at_the_very_moment_of_the_last_event(world):
+    """Clocks may stand still between two events, and a release before the loss is no word after it."""
+    reopen(world)
+    lease = world.allocate("a", port=102)
+    world.release(lease)
+    world.do(Free("p", 102, reason="x"))
+    reopen(world, lost=True)
+    assert world.state(102) == "QUARANTINED"
+    world.do(Free("p", 102, reason="x"))
+    assert world.state(102) == "FREE"
+
+
+def test_a_late_finding_of_a_former_holder_that_frees(world):
+    reopen(world)
+    lease = world.allocate("a", port=102)
+    world.release(lease)
+    world.pass_time(10)
+    world.do(Sweep())
+    reopen(world, lost=True)
+    assert world.do(Release(lease)) == []
+    assert world.do(Release(lease, block="x")) == ["held", "blocked"]
+    same(world)
+
+
+# ---------------------------------------------------------------------- proxies
+
+
+def test_a_loss_that_time_ends_although_proxies_were_not_asked(lost):
+    """A proxy that joined may have had any of the ports before: some at a time are held by an event, and so asked about."""
+    lost.do(Join("edge"))
+    lost.pass_time(100)
+    with pytest.raises(PoolExhausted):
+        lost.decide(Allocate("p", owner="a"))
+    assert lost.do(Sweep(pool="p", node="n")) == ["held"] * 4
+    assert {event.cause for event in lost.events[-4:]} == {"lost"}
+    assert lost.do(Sweep(pool="p", node="n")) == []
+    same(lost)
+
+
+def test_a_window_of_questions_that_grows_into_a_flood(empty):
+    reopen(empty, lost=True)
+    empty.define(ports="20000-59999")
+    empty.do(Join("edge"))
+    for _ in range(3):
+        empty.do(Sweep(pool="p", node="n"))
+    assert sum(event.kind == "held" for event in empty.events) == 64
+    for port in range(20_000, 20_010):
+        empty.do(Free("p", port, node="n", reason="x"))
+    empty.do(Sweep(pool="p", node="n"))
+    assert sum(event.kind == "held" for event in empty.events) == 74
+
+
+@pytest.mark.anyio
+async def test_a_lost_pool_that_proxies_could_have_cleared_at_once(log, clock):
+    """They have let go of every port: nobody waits for the hold, and a port that one still has is not given."""
+    witness = FakeWitness("edge", [Verdict.CLEAR])
+    pool = PoolSpec("http", ports="30000-30003", hold_s=600)
+    async with open_manager(log.handle(), pools=[pool], clock=clock, witnesses=[witness], history="lost") as manager:
+        lease = await manager.allocate("http", owner="a", node="n", wait_s=None)
+        assert lease.port in range(30_000, 30_004)
+        assert {event.cause for event in log.events() if event.kind == "freed"} == {"evidence"}
+        log.check(manager)
+
+
+# ---------------------------------------------------------------------- the manager
+
+
+@pytest.mark.anyio
+async def test_a_lost_directory_replaced_by_an_empty_one(tmp_path, clock, pool):
+    """The whole story: live replicas are adopted, the dead ones' ports wait, and the next opening goes on from there."""
+    async with open_manager(tmp_path / "new", pools=[pool], clock=clock, history="lost") as manager:
+        lease = await manager.adopt("http", 30_001, owner="live", node="n")
+        with pytest.raises(PoolExhausted):
+            await manager.allocate("http", owner="new", node="n")
+        assert "history before was lost" in manager.explain("http", 30_000, node="n")
+        assert manager.statistics("http", node="n").quarantined == 3
+    clock.advance(4)
+    async with open_manager(tmp_path / "new", pools=[pool], clock=clock) as manager:
+        assert manager.find("live") == (lease,)
+        clock.advance(5)
+        with pytest.raises(PoolExhausted):
+            await manager.allocate("http", owner="new", node="n")
+        clock.advance(1)
+        assert (await manager.allocate("http", owner="new", node="n")).port == 30_000
+        assert manager.digest() == replay(read_journal(tmp_path / "new")).digest()
+    opened = next(iter(read_journal(tmp_path / "new")))
+    assert opened.data["history"] == "lost"
+    assert "history before was lost" in opened.reason
+
+
+@pytest.mark.anyio
+async def test_a_waiter_that_sleeps_on_when_the_hold_is_over(log, clock, pool):
+    async with open_manager(log.handle(), pools=[pool], clock=clock, history="lost") as manager:
+        got = []
+        async with anyio.create_task_group() as tasks:
+
+            async def wait():
+                got.append(await manager.allocate("http", owner="new", wait_s=None))
+
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            assert not got
+            clock.advance(10)
+        assert got[0].port == 30_000
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("history", ["", "LOST", "Kept", None, True, 1])
+async def test_a_word_for_the_history_that_is_none(tmp_path, history):
+    with pytest.raises(InvalidValue, match="history is") as caught:
+        async with open_manager(tmp_path / "log", history=history):
+            pass
+    assert (caught.value.name, caught.value.value) == ("history", history)
+    assert not (tmp_path / "log").exists()
+
+
+# ---------------------------------------------------------------------- against a naive model
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_walk_after_a_loss_gives_a_port_too_early(empty, seed):
+    """Whatever is done: a port of which nobody told since is not given within a hold, counts add up, replay agrees."""
+    dice = random.Random(seed)
+    order = ["lowest", "longest-idle", "random"][seed % 3]
+    reopen(empty, lost=True)
+    empty.define(order=order, seed="s", ports="100-105")
+    since, unknown = empty.ledger.opened["ts"], {(node, port) for node in ("", "n") for port in range(100, 106)}
+    for _ in range(150):
+        node, port, owner = dice.choice(["", "n"]), dice.randrange(100, 106), dice.choice("abcd")
+        command = dice.choice(
+            [
+                Allocate("p", owner=owner, node=node, port=dice.choice([None, None, port])),
+                Adopt("p", port, owner=owner, node=node),
+                ReleaseOwner(owner),
+                Block("p", port, node=node, reason="x", for_s=dice.choice([None, 1.0])),
+                Unblock("p", port, node=node),
+                Hold("p", port, node=node, hold_s=dice.choice([1.0, 12.0])),
+                Free("p", port, node=node, reason="x"),
+                Sweep(),
+                DefinePool(PoolSpec("p", ports="100-105", hold_s=dice.choice([1.0, 10.0]), order=order), seed="s"),
+            ]
+        )
+        if dice.random() < 0.02:
+            reopen(empty, boot=dice.choice(["boot 1", "boot 2"]))
+        first = len(empty.events)
+        try:
+            empty.do(command)
+        except CommandRejected:
+            assert len(empty.events) == first
+        for event in empty.events[first:]:
+            place = event.node, event.port
+            early = empty.now < since + 10 * SECOND
+            assert not (event.kind == "allocated" and place in unknown and early), f"{place} was given {event}"
+            if event.kind in ("adopted", "freed") or (event.kind == "allocated"):
+                unknown.discard(place)
+        for node in ("", "n"):
+            sums(empty, node=node)
+        same(empty)
+        empty.pass_time(dice.choice([0, 0.1, 0.5]))
+
+
+# ---------------------------------------------------------------------- what was quarantined already
+
+
+@pytest.mark.parametrize(("asked_s", "cleared_after_s"), [(None, 5), (100, 94)])
+def test_evidence_that_ends_a_hold_begun_anew_at_its_old_floor(empty, asked_s, cleared_after_s):
+    """The floor starts over with the hold, and one that an operator asked for stays his."""
+    reopen(empty)
+    empty.do(DefinePool(PoolSpec("p", ports="100-103", hold_s=10, floor_s=5)))
+    empty.do(Join("edge"))
+    empty.release(empty.allocate("a", port=100))
+    if asked_s is not None:
+        empty.do(Hold("p", 100, hold_s=asked_s))
+    empty.pass_time(6)
+    reopen(empty, lost=True)
+    empty.pass_time(cleared_after_s - 0.001)
+    assert empty.do(Clear("p", 100, reason="edge: clear")) == []
+    empty.pass_time(0.001 if asked_s is None else 10)
+    assert empty.do(Clear("p", 100, reason="edge: clear")) == ["freed"]
+
+
+def test_a_hold_that_is_over_begun_again_by_a_new_policy(lost):
+    lost.pass_time(10)
+    lost.do(Sweep())
+    lost.define(hold_s=100.0)
+    assert lost.allocate("a").port == 100
