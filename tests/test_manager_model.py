@@ -22,6 +22,7 @@ from portfsm import (
     CommandRejected,
     FileJournal,
     Lease,
+    OwnerConflict,
     PoolExhausted,
     PoolSpec,
     PortUnavailable,
@@ -53,6 +54,10 @@ class Port:
     lease: Lease | None = None
     floor: float = 0
     """End of a hold that was running when the port was taken or blocked: it outlasts what came between."""
+    mixed: float = 0
+    """Until then another service's traffic may come than that of the last one, which so has no claim to the port."""
+    ttl_s: float | None = None
+    expires: float = 0
 
 
 class ManagerModel(RuleBasedStateMachine):
@@ -69,6 +74,7 @@ class ManagerModel(RuleBasedStateMachine):
         self.now = 0.0
         self.model = {(node, port): Port() for node in NODES for port in PORTS}
         self.leases: list[Lease] = []
+        self.claims: dict[tuple[str, int], str] = {}
         self.enter()
 
     def enter(self):
@@ -76,6 +82,9 @@ class ManagerModel(RuleBasedStateMachine):
         self.journal = FileJournal(self.home / str(self.turn), reserve_bytes=100)
         self.context = self.portal.wrap_async_context_manager(open_manager(self.journal, pools=[spec], clock=self.clock))
         self.manager = self.context.__enter__()
+        self.claims.clear()  # live replicas would be heard anew
+        for port in self.model.values():
+            port.expires = self.now + (port.ttl_s or 0)
 
     def teardown(self):
         if hasattr(self, "context"):
@@ -102,8 +111,13 @@ class ManagerModel(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.001, 1, 4, HOLD, 25]))
     def pass_time(self, seconds):
-        self.clock.advance(seconds)
+        self.call(self.clock.advance, seconds)
         self.now += seconds
+        over = [port for port in self.model.values() if port.state == "ALLOCATED" and port.ttl_s and port.expires <= self.now + 1e-9]
+        for port in over:
+            self.end(port)
+        if over:
+            self.sweep()
 
     @rule(seconds=st.sampled_from([-3600, 3600]))
     def set_the_wall_clock(self, seconds):
@@ -119,6 +133,7 @@ class ManagerModel(RuleBasedStateMachine):
         jump = (self.log_now() - before) / SECOND
         for (node, number), port in self.model.items():
             port.floor -= jump
+            port.mixed -= jump
             if port.state == "BLOCKED" and port.until is not None:
                 port.until -= jump
             elif port.state == "QUARANTINED":
@@ -143,7 +158,20 @@ class ManagerModel(RuleBasedStateMachine):
 
     @staticmethod
     def set_free(port):
-        port.state, port.owner, port.service, port.until, port.floor = "FREE", "", "", None, 0
+        port.state, port.owner, port.service, port.until, port.floor, port.mixed = "FREE", "", "", None, 0, 0
+
+    def end(self, port):
+        """A lease ends: a hold follows, or a block, if somebody else claims the port."""
+        port.state, port.until = "QUARANTINED", max(self.now + HOLD, port.floor)
+        place = next(place for place, found in self.model.items() if found is port)
+        if self.claims.pop(place, ""):
+            port.state, port.until, port.floor = "BLOCKED", None, port.until
+
+    def take(self, port, owner, service, lease, *, floor, ttl_s=None):
+        mixed = port.mixed if service == port.service else max(port.mixed, floor)
+        place = next(place for place, found in self.model.items() if found is port)
+        self.model[place] = Port("ALLOCATED", owner, service, None, lease, floor, mixed, ttl_s, self.now + (ttl_s or 0))
+        self.leases.append(lease)
 
     def holder(self, owner, node):
         return next(
@@ -155,10 +183,11 @@ class ManagerModel(RuleBasedStateMachine):
         service=st.sampled_from(SERVICES),
         node=st.sampled_from(NODES),
         wish=st.sampled_from([None, None, *PORTS]),
+        ttl_s=st.sampled_from([None, None, 20]),
     )
-    def allocate(self, owner, service, node, wish):
+    def allocate(self, owner, service, node, wish, ttl_s):
         held = self.holder(owner, node)
-        call = partial(self.manager.allocate, "p", owner=owner, service=service, node=node, port=wish)
+        call = partial(self.manager.allocate, "p", owner=owner, service=service, node=node, port=wish, ttl_s=ttl_s)
         try:
             lease = self.call(call)
         except (PoolExhausted, PortUnavailable) as error:
@@ -170,30 +199,66 @@ class ManagerModel(RuleBasedStateMachine):
                 if port.state == "QUARANTINED":
                     assert port.until > self.now - 1e-9
                     assert owner != port.owner
-                    assert service == "" or service != port.service
+                    assert service == "" or service != port.service or port.mixed > self.now - 1e-9
             self.sweep()
             return
         except CommandRejected:
             port = self.model[node, held]
-            assert port.service != service or wish not in {None, held}
+            assert port.service != service or wish not in {None, held} or port.ttl_s != ttl_s
             return
         port = self.model[node, lease.port]
         if held is not None:
             assert (lease.port, lease) == (held, port.lease)
+            port.expires = self.now + (ttl_s or 0)
             return
         mine = {
             number for (at, number), found in self.model.items() if at == node and found.state == "QUARANTINED" and found.owner == owner
         }
         assert wish in {None, lease.port}
         assert wish is not None or not mine or lease.port in mine
-        reuse = port.state == "QUARANTINED" and (port.owner == owner or service == port.service != "")
+        alike = service == port.service != "" and port.mixed <= self.now + 1e-9
+        reuse = port.state == "QUARANTINED" and (port.owner == owner or alike)
         floor = max(port.until, port.floor) if reuse else 0
         if not reuse:
             assert port.state == "FREE" or port.until <= self.now + 1e-9
             assert port.state != "BLOCKED"
         self.sweep()  # what was due may have been noticed by this call or not
-        self.model[node, lease.port] = Port("ALLOCATED", owner, service, None, lease, floor)
-        self.leases.append(lease)
+        self.take(self.model[node, lease.port], owner, service, lease, floor=floor, ttl_s=ttl_s)
+
+    @rule(owner=st.sampled_from(OWNERS), service=st.sampled_from(SERVICES), node=st.sampled_from(NODES), number=st.sampled_from(PORTS))
+    def adopt(self, owner, service, node, number):
+        held, port = self.holder(owner, node), self.model[node, number]
+        try:
+            lease = self.call(partial(self.manager.adopt, "p", number, owner=owner, service=service, node=node))
+        except OwnerConflict as error:
+            assert error.conflict == ("owner" if held is None else "moved" if held != number else "service")
+            assert (error.holder, error.claimant) == (port.owner if held is None else owner, owner)
+            if error.conflict != "service":
+                self.claims[node, number] = owner
+            return
+        assert held in {None, number}
+        self.claims = {place: by for place, by in self.claims.items() if (place[0], by) != (node, owner)}
+        if held is not None:
+            assert lease == port.lease
+            return
+        assert port.state != "ALLOCATED"
+        floor = max(self.now + HOLD if port.state == "BLOCKED" else 0, port.floor, port.until if port.state == "QUARANTINED" else 0)
+        self.take(port, owner, service, lease, floor=floor)
+
+    @rule(choice=st.integers(0, 50))
+    def renew(self, choice):
+        if not self.leases:
+            return
+        lease = self.leases[choice % len(self.leases)]
+        port = self.model[lease.node, lease.port]
+        stands = port.state == "ALLOCATED" and port.lease.token == lease.token
+        try:
+            assert self.call(self.manager.renew, lease) == lease
+        except StaleLease:
+            assert not stands
+            return
+        assert stands
+        port.expires = self.now + (port.ttl_s or 0)
 
     @rule(choice=st.integers(0, 50), block=st.sampled_from([None, None, "x"]), again=st.booleans())
     def release(self, choice, block, again):
@@ -218,7 +283,7 @@ class ManagerModel(RuleBasedStateMachine):
             floor = max(port.floor, port.until or 0)
             port.state, port.until, port.floor = "BLOCKED", None, floor
         elif block is None and port.state == "ALLOCATED":
-            port.state, port.until = "QUARANTINED", max(self.now + HOLD, port.floor)
+            self.end(port)
 
     def last_token(self, lease):
         return max(found.token for found in self.leases if (found.node, found.port) == (lease.node, lease.port))
@@ -275,8 +340,9 @@ class ManagerModel(RuleBasedStateMachine):
             port for (at, _), port in self.model.items() if port.state == "ALLOCATED" and port.owner == owner and node in {None, at}
         ]
         assert sorted(lease.token for lease in ended) == sorted(port.lease.token for port in expected)
+        self.claims = {place: by for place, by in self.claims.items() if by != owner or node not in {None, place[0]}}
         for port in expected:
-            port.state, port.until = "QUARANTINED", max(self.now + HOLD, port.floor)
+            self.end(port)
 
     @rule()
     def sweep(self):
