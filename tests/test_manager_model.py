@@ -245,6 +245,16 @@ class ManagerModel(RuleBasedStateMachine):
         floor = max(self.now + HOLD if port.state == "BLOCKED" else 0, port.floor, port.until if port.state == "QUARANTINED" else 0)
         self.take(port, owner, service, lease, floor=floor)
 
+    @rule(choice=st.integers(0, 50), owner=st.sampled_from(OWNERS), end=st.booleans())
+    def contest(self, choice, owner, end):
+        """A port that is held is claimed, and maybe let go of."""
+        held = [port.lease for port in self.model.values() if port.state == "ALLOCATED"]
+        if held:
+            lease = held[choice % len(held)]
+            self.adopt(owner, lease.service, lease.node, lease.port)
+            if end:
+                self.release(self.leases.index(lease), None, again=False)
+
     @rule(choice=st.integers(0, 50))
     def renew(self, choice):
         if not self.leases:
