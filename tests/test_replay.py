@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -137,3 +139,12 @@ def test_a_replay_that_asks_for_the_time_or_for_luck(history, monkeypatch):
     digest = replay(history.events).digest()
     monkeypatch.undo()
     assert digest == history.digests[-1]
+
+
+def test_a_log_of_an_earlier_version_that_leads_to_another_state():
+    """Three walks as the first version recorded and digested them, before leases had a ttl and findings a count."""
+    lines = (Path(__file__).parent / "logs" / "format-1-walks.jsonl").read_bytes().splitlines()
+    walks = [msgspec.json.decode(line, type=tuple[str, list[Event]]) for line in lines]
+    assert len(walks) == 3
+    for digest, events in walks:
+        assert replay(events).digest() == digest
