@@ -42,4 +42,4 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str = ""
     """Why, in free text for people."""
     data: dict[str, Any] | None = None
-    """What `opened`, `pool_defined` and `proxy_joined` carry; of `blocked` the `errno` and how many `times` in a row, where there are such."""
+    """What `opened`, `pool_defined` and `proxy_joined` carry; of `blocked` the `errno`, and how many `times` in a row."""

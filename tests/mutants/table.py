@@ -263,6 +263,42 @@ MUTANTS = [
         "",
         ("tests/test_choice.py::test_a_service_inherits_a_running_hold_from_its_own_owner",),
     ),
+    # ---- leases that end, claims, findings, a lost log
+    Mutant(
+        "a restart forgets which leases end",
+        "_engine.py",
+        "        self.terms.restore()\n",
+        "",
+        ("tests/test_ttl.py::test_a_lease_that_no_controller_ends_after_a_restart",),
+    ),
+    Mutant(
+        "a lease ends before its caller has heard of it",
+        "_terms.py",
+        "            if lease.token in engine.grants:\n",
+        "            if not lease:\n",
+        ("tests/test_ttl.py::test_a_lease_that_is_over_before_its_caller_hears_of_it",),
+    ),
+    Mutant(
+        "a refused claim is forgotten",
+        "_engine.py",
+        "                self.claims.settle(events)\n",
+        "                pass\n",
+        ("tests/test_adoption.py::test_the_holders_release_gives_away_the_port_that_the_claimant_uses",),
+    ),
+    Mutant(
+        "a missing permission is the fault of the port",
+        "_faults.py",
+        "return error.errno == errno.EADDRINUSE",
+        "return error.errno in (errno.EADDRINUSE, errno.EACCES)",
+        ("tests/test_blocks.py::test_a_pool_emptied_by_a_missing_permission",),
+    ),
+    Mutant(
+        "free ports of a lost history are believed",
+        "_choice.py",
+        "    if pool.lost is not None and not is_over(pool, draft.ts):\n",
+        "    if pool.lost is None and freed is None:\n",
+        ("tests/test_lost.py::test_a_port_in_use_before_the_loss_given_to_a_stranger",),
+    ),
     # ---- evidence
     Mutant(
         "no floor",
