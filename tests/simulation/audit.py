@@ -100,6 +100,9 @@ class Audit:
             self._check_silence(lead)
             self._check_waiters(lead)
             self._check_leaks()
+            for token in sorted(self.record.ahead_tokens() & set(self.terms)):
+                if self._long_overdue(token) and token in self.record.received:
+                    self.fail("never ends", f"lease {token} was not renewed in its time, and is still in force")
         self.check()
 
     def _check_silence(self, lead):

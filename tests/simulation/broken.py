@@ -13,7 +13,7 @@ from unittest import mock
 import portfsm.journals._mend
 import portfsm.journals.file
 import portfsm.testing
-from portfsm import _codec, _decide, _decide_log, _engine, _evidence, _index, _writer, clocks, commands
+from portfsm import _codec, _decide, _decide_log, _engine, _evidence, _index, _terms, _writer, clocks, commands
 from portfsm._pool import ALLOCATED, Pool
 from portfsm.errors import OutcomeUnknown, PortfsmError
 from portfsm.evidence import Verdict
@@ -343,3 +343,24 @@ def silence_is_consent():
 def evidence_beats_the_floor():
     """What every proxy let go of is free at once."""
     return mock.patch.object(Pool, "evidence_frees_at", lambda *_: 0)
+
+
+# ---------------------------------------------------------------------- leases that end
+
+
+@breaks
+def leases_end_early():
+    """A ttl counts half."""
+    return replaced(_terms.Terms, "_ttl_ns", lambda right: lambda self, lease: right(self, lease) // 2)
+
+
+@breaks
+def leases_never_end():
+    """Nobody looks."""
+    return mock.patch.object(_terms.Terms, "expire", nothing)
+
+
+@breaks
+def restart_forgets_ttls():
+    """Only leases of this controller end."""
+    return mock.patch.object(_terms.Terms, "restore", nothing)

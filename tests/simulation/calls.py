@@ -22,7 +22,7 @@ class Call:
         self.cancelled = self.done = self.dead = self.started = self.entered = self.answered = False
         self.token = 0
         """Of the lease that this call has been given, or found its owner to have."""
-        self.deadline, self.turn, self.at = None, 0, (0, 0)
+        self.deadline, self.turn, self.at, self.begun_at = None, 0, (0, 0), 0
         self.before = ""
         self.then = None
 
@@ -116,6 +116,8 @@ class Judge:
         fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
         if fit:
             self._check_turn(event, min(call.number for call in fit), calls, special=any(c.options.get("port") is not None for c in fit))
+        if event.until:
+            self.terms[event.token] = self.true_ns, self.true_ns, event.until - event.ts
         for call in fit:
             call.token = event.token
             self.hits["waiter was served"] += self.turns > call.turn
@@ -140,6 +142,8 @@ class Judge:
         return any(c.name == "withdraw" and c.args[0].token == event.token for c in calls)
 
     def _explain_released(self, controller, event, calls):
+        if event.cause == "expired":
+            return self._overdue(event.token)
         if event.cause != "cancelled":
             return any(
                 (c.name == "release" and c.args[0].token == event.token and c.options.get("block") is None)
@@ -152,6 +156,21 @@ class Judge:
         if waiting:
             self.fail("taken back", f"lease {event.token} was given back while call {waiting[0].number} awaits it")
         return True
+
+    def _overdue(self, token):
+        """Whether a lease's time may be up: counted from its beginning, its last renewal or the last opening."""
+        begun, _, ttl_ns = self.terms[token]
+        return self.true_ns >= max(begun, self.opened_at) + ttl_ns
+
+    def _long_overdue(self, token):
+        """Whether it is up, even if it counts from the answers to those calls."""
+        _, answered, ttl_ns = self.terms[token]
+        return self.true_ns >= max(answered, self.ready_at) + ttl_ns
+
+    def _renewed(self, call, token):
+        if token in self.terms:
+            begun, _, ttl_ns = self.terms[token]
+            self.terms[token] = max(begun, call.begun_at), self.true_ns, ttl_ns
 
     def _explain_blocked(self, controller, event, calls):
         if event.cause == "holder":
@@ -183,13 +202,14 @@ class Judge:
         return controller.leave.is_set()
 
     def _explain_opened(self, controller, event, calls):
+        self.opened_at = self.true_ns
         return controller.manager is None
 
     # ------------------------------------------------------------------ answers
 
     def begun(self, call):
         """The call runs now; its decision is made before it first waits."""
-        call.turn = self.turns
+        call.turn, call.begun_at = self.turns, self.true_ns
         if call.controller.superseded:
             return
         ahead = self.record.ahead
@@ -235,6 +255,7 @@ class Judge:
 
     def _check_allocate(self, call, lease):
         self._check_lease(call, lease, "allocated", "adopted")
+        self._renewed(call, lease.token)
         self.record.received.add(lease.token)
         self.leases.append(lease)
 
@@ -255,6 +276,11 @@ class Judge:
 
     def _check_release(self, call, _):
         self._durable(call, self.record.ended.get(call.args[0].token), "the end of the lease")
+
+    def _check_renew(self, call, lease):
+        if lease != call.args[0]:
+            self.fail("wrong lease", f"call {call.number} {call.sentence} was given {lease}")
+        self._renewed(call, lease.token)
 
     def _check_withdraw(self, call, _):
         lease = call.args[0]
@@ -352,7 +378,8 @@ class Judge:
 
     def _refused_StaleLease(self, call, error):  # noqa: N802
         lease = call.args[0]
-        return self.record.ahead.ports[lease.node, lease.pool, lease.port].token > lease.token
+        ended = call.name == "renew" and lease.token in self.record.ended
+        return ended or self.record.ahead.ports[lease.node, lease.pool, lease.port].token > lease.token
 
     def _refused_InvalidValue(self, call, error):  # noqa: N802
         if call.name != "wait_clear":

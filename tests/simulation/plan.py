@@ -24,6 +24,7 @@ WEIGHTS = {
     "release_block": 3,
     "late": 5,
     "withdraw": 4,
+    "renew": 5,
     "release_owner": 3,
     "adopt": 4,
     "block": 4,

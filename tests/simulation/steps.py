@@ -54,7 +54,14 @@ class Steps:
     def _allocate(self, chance, controller, wait_s=PATIENCE):
         (node, pool), (owner, service) = self.place(chance), self.replica(chance)
         port = self.number(chance, pool) if chance.random() < 0.15 else None
-        return self.call(controller, "allocate", pool, owner=owner, node=node, service=service, port=port, wait_s=chance.choice(wait_s))
+        options = {"ttl_s": chance.choice((2.0, 30.0))} if chance.random() < 0.1 else {}
+        wait_s = chance.choice(wait_s)
+        return self.call(controller, "allocate", pool, owner=owner, node=node, service=service, port=port, wait_s=wait_s, **options)
+
+    async def renew(self, chance):
+        lease = self.some_lease(chance, late=chance.random() < 0.2)
+        if lease and (controller := await self.ready(chance)):
+            self.call(controller, "renew", lease)
 
     def some_lease(self, chance, *, late=False):
         """A lease somebody was given: a present one, mostly, or one of long ago."""

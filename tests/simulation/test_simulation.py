@@ -21,6 +21,7 @@ HAPPENED = """
     allocate JournalFull|allocate ManagerClosed|allocate OutcomeUnknown|release StaleLease|withdraw StaleLease|adopt OwnerConflict
     unblock IllegalTransition|hold IllegalTransition|free IllegalTransition|block PortOutOfRange
     event adopted|event allocated|event withdrawn|event released released|event released cancelled|event held operator|event held reboot
+    renew done|renew StaleLease|event released expired|event blocked conflict
     event freed elapsed|event freed operator|event blocked holder|event blocked operator|event unblocked elapsed|event unblocked operator
     event opened|event pool_defined|event closed
     kill|kill and restart of the machine|power cut|died inside a disk call: power|died inside a disk call: killed|left|takeover|disk hangs

@@ -73,7 +73,7 @@ class Controller:
                 journal, pools=self.specs, clock=world.clock, after_reboot=plan.after_reboot, holder=f"c{self.number}", close_s=CLOSE_S,
                 witnesses=world.proxies.witnesses(self), address_of=str,
             ) as manager:  # fmt: skip
-                self.manager = manager
+                self.manager, world.ready_at = manager, world.true_ns
                 world.opened(self)
                 await self.leave.wait()
         except PortfsmError as error:
@@ -101,6 +101,11 @@ class World(Judge, Audit):
         self.by_journal = {}
         self.calls, self.call_count = [], 0
         self.leases = []
+        self.terms, self.opened_at, self.ready_at = (
+            {},
+            0,
+            0,
+        )  # token -> true time from which its ttl counts, at least and at most, and the ttl
         self.claims = {}  # place -> the controller that refused a claim of it
         self.story, self.violation, self.over = [], None, False
         self.record = Record(self)
