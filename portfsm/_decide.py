@@ -130,7 +130,8 @@ def _release(command: commands.Release, ledger: Ledger, draft: Draft) -> None:
         if code in (FREE, OUTSIDE, ALLOCATED):
             raise stale(pool, offset, lease)
     elif command.block is not None and code not in (BLOCKED, OUTSIDE):
-        block(pool, offset, draft, command, reason=command.block, cause="address-in-use" if command.errno else "holder")
+        cause = "address-in-use" if command.errno else "holder" if command.cause == "released" else command.cause
+        block(pool, offset, draft, command, reason=command.block, cause=cause)
 
 
 def _leased(ledger: Ledger, lease: Lease) -> tuple[Pool, int]:

@@ -317,7 +317,7 @@ class Core(RuleBasedStateMachine):
     def block_again(self, row, command, now):
         """A finding that comes back lasts twice as long, up to a day; how often is counted until a lease ends well."""
         if command.for_s is not None:
-            cause = "address-in-use" if command.errno else "holder"
+            cause = "address-in-use" if command.errno else "holder" if command.cause == "released" else command.cause
             row.update(times=row["times"] + 1 if row["times"] and row["as"] == cause else 1)
             row["as"] = cause
         self.block(row, command.for_s and min(command.for_s * 2 ** (row["times"] - 1), 86_400), now)
