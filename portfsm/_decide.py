@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from portfsm import _decide_log, _lost, commands
-from portfsm._blocks import block
+from portfsm._blocking import block
 from portfsm._choice import DRAIN_LIMIT, choose, is_reuse
 from portfsm._draft import Draft
 from portfsm._index import index_of
