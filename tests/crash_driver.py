@@ -137,11 +137,11 @@ def _wanted(event: Event, asked: set[tuple[str, object]]) -> bool:
         case EventKind.BLOCKED:
             return ("block", event.port) in asked
         case EventKind.HELD:
-            return ("hold", event.port) in asked
+            return event.cause == "reboot" or ("hold", event.port) in asked
         case EventKind.UNBLOCKED | EventKind.FREED:
             return event.cause == "elapsed" or ({"unblocked": "unblock", "freed": "free"}[event.kind], event.port) in asked
         case _:
-            return event.kind in {EventKind.OPENED, EventKind.POOL_DEFINED}
+            return event.kind in {EventKind.OPENED, EventKind.POOL_DEFINED, EventKind.CLOSED}
 
 
 def check_whole(events: list[Event]) -> None:
