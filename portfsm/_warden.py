@@ -195,15 +195,17 @@ class Warden:
         engine = self._engine
         end = _NEVER if timeout_s is None else engine.now() + round(timeout_s * 1e9)
         self._wake_posts()  # the proxies have most likely just been told
-        while not self._is_clear(lease):
-            engine.check_open()
-            now, wake = engine.now(), min(end, self._over_at(lease))
-            if end <= now:
-                return False
-            self._news = self._news or anyio.Event()
-            await self.pause(self._news, wake - now if wake < _NEVER else None)
-        await engine.settle()  # of what is not durable no proxy was told
-        return True
+        while True:
+            while not self._is_clear(lease):
+                engine.check_open()
+                now, wake = engine.now(), min(end, self._over_at(lease))
+                if end <= now:
+                    return False
+                self._news = self._news or anyio.Event()
+                await self.pause(self._news, wake - now if wake < _NEVER else None)
+            await engine.settle()  # of what is not durable no proxy was told
+            if self._is_clear(lease):
+                return True
 
     def _is_clear(self, lease: Lease) -> bool:
         pool = self._engine.ahead.pool(lease.pool, lease.node)

@@ -157,8 +157,9 @@ def check_whole(events: list[Event]) -> None:
         if event.kind in {EventKind.RELEASED, EventKind.HELD, EventKind.UNBLOCKED}:
             assert event.kind is not EventKind.HELD or event.until >= until.get(event.port, 0), f"a hold was shortened: {event}"
             until[event.port] = event.until
-        elif event.kind is EventKind.FREED and event.cause == "elapsed":
-            assert event.ts >= until[event.port], f"freed early: {event}"
+        elif event.kind is EventKind.FREED:
+            ended = until.pop(event.port, 0)
+            assert event.ts >= ended or event.cause == "operator", f"freed early: {event}"
 
 
 def main(backend: str, seed: int, cycles: int, directory: str) -> None:

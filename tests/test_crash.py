@@ -13,7 +13,7 @@ import pytest
 
 import portfsm
 
-CYCLES = 55
+CYCLES = 67
 SEED = 20_261_123
 DRIVER = Path(__file__).with_name("crash_driver.py")
 LOOPS = ("asyncio", "uvloop", "trio")
