@@ -357,6 +357,7 @@ GOOD = b'{"seq":1,"ts":1,"kind":"opened"'
         (GOOD, b'{"seq":2,"ts":1,"kind":"opened","port":"x"'),
         (GOOD, b'{"seq":2,"ts":1,"kind":"opened"}'),
         (GOOD, b"\xff\xfe"),
+        (GOOD, b'{"seq":2,"ts":1,"kind":"opened","unkn\xffwn":1'),
         (GOOD, b'{"kind":"segment","fmt":1,"log":"x","no":2,"base":1,"epoch":1'),
         (GOOD, b'{"kind":"seal","count":2,"last":2,"sha256":"x"'),
         (GOOD, b'{"kind":"seal","count":1'),

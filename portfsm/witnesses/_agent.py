@@ -181,5 +181,5 @@ def _as_answer(evidence: Evidence) -> Answer:
 def _question(body: bytes) -> Question:
     try:
         return msgspec.json.decode(body, type=Question)
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # also the UnicodeDecodeError that msgspec lets through
         raise _RefusedError(400, f"not a question: {error}") from error

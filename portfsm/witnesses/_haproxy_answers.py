@@ -33,8 +33,9 @@ MAINTENANCE = 0x23
 ESTABLISHED = 8
 """Of `scb=[N`: below it the stream has no connection to a server yet and may still open one."""
 _ANY_STATE = 1 << 30
-_STREAM = re.compile(r"0x[0-9a-fA-F]+: proto=.* be=(\S+) srv=(\S+) .*\bscb=\[(\d+),")
-_STAMP = re.compile(r"\b(GEN|RELAY)=(\d{1,18})\b")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_STREAM = re.compile(r"0x[0-9a-fA-F]+: proto=.* be=(\S+) srv=(\S+) .*\bscb=\[([0-9]{1,18}),")
+_STAMP = re.compile(r"\b(GEN|RELAY)=([0-9]{1,18})\b")
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 
 Place = tuple[str, str]
@@ -129,13 +130,13 @@ def read_listing(answer: str) -> Listing:
 def _process(names: list[str], line: str) -> dict[str, str]:
     # The master's reload count is two words, "5 [failed: 0]" is three: put them together before they are counted.
     row = dict(zip(names, re.sub(r" \[failed: (\d+)\]", r"[\1]", line).split(), strict=False))
-    if not {"PID", "type", "reloads", "uptime", "version"} <= row.keys() or not row["PID"].isdecimal():
+    if not {"PID", "type", "reloads", "uptime", "version"} <= row.keys() or not _NUMBER.fullmatch(row["PID"]):
         raise Unreadable(f"a process that cannot be read: {_quoted(line)}")
     return row
 
 
 def _seconds(uptime: str) -> int:
-    parts = re.fullmatch(r"(\d+)d(\d+)h(\d+)m(\d+)s", uptime)
+    parts = re.fullmatch(r"([0-9]{1,9})d([0-9]{1,9})h([0-9]{1,9})m([0-9]{1,9})s", uptime)
     if not parts:
         raise Unreadable(f"an uptime that cannot be read: {_quoted(uptime)}")
     days, hours, minutes, seconds = map(int, parts.groups())
@@ -171,7 +172,7 @@ def _variable(name: str, section: str) -> int | None:
     if section.strip() == "Variable not found":
         return None
     value = section.strip().removeprefix(f"{name}=")
-    if not section.strip().startswith(f"{name}=") or not re.fullmatch(r"\d{1,18}", value):
+    if not section.strip().startswith(f"{name}=") or not _NUMBER.fullmatch(value):
         raise Unreadable(f"no number in {name}: {_quoted(section)}")
     return int(value)
 
@@ -202,7 +203,7 @@ def _slot(line: str, width: int, at: list[int]) -> Slot:
     if len(words) != width:
         raise Unreadable(f"a server that cannot be read: {_quoted(line)}")
     backend, server, address, port, state, name = (words[i] for i in at)
-    if not (port.isdecimal() and state.isdecimal() and _NAME.fullmatch(backend) and _NAME.fullmatch(server)):
+    if not (_NUMBER.fullmatch(port) and _NUMBER.fullmatch(state) and _NAME.fullmatch(backend) and _NAME.fullmatch(server)):
         raise Unreadable(f"a server that cannot be read: {_quoted(line)}")
     return Slot(backend, server, canonical(address), int(port), "" if name == "-" else name, bool(int(state) & MAINTENANCE))
 

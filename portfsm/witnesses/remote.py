@@ -77,7 +77,7 @@ class RemoteWitness(Named):
         body = await self._requester.fetch(path, limit=ANSWER_BYTES, body=question, headers=self._headers)
         try:
             return msgspec.json.decode(body, type=Answers)
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # also the UnicodeDecodeError that msgspec lets through
             raise NoAnswerError(f"{self._requester.shown} is no agent of this version: {error}") from error
 
 
