@@ -51,8 +51,8 @@ def test_something_never_happens(quick, what):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_promise_is_broken_once_in_two_thousand_stories():
-    found = many(150, 2000, 200)
+def test_a_promise_is_broken_once_in_two_thousand_stories(times):
+    found = many(150, 2000 * times, 200)
     assert not found.failures, explain(found.failures[0][0], 200)
     assert found.hits["power cut"] > 1000
 
