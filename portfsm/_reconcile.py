@@ -4,29 +4,35 @@ Rule: what is not seen may still live. A lease is believed leaked after three co
 lease, far enough apart, and with no sighting of its port or of its owner between them. An observation that misses over half
 of a pool's leases is not believed at all. What is seen is believed at once, whatever the observation is worth otherwise.
 
-The sets of what is recorded and of what was seen are subtracted in C; only what differs is looked at one by one. Counts are kept in
-memory alone: a restart begins them anew, and a leak stays a little longer.
+The record's columns are compared with what was seen in C, a pool at a time; only what differs is looked at one by one.
+Counts are kept in memory alone: a restart begins them anew, and a leak stays a little longer.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from itertools import chain, compress, repeat
+from itertools import compress, repeat
+from operator import ne
 from typing import TYPE_CHECKING, NamedTuple
 
 from portfsm._index import index_of
 from portfsm._pool import ALLOCATED, BLOCKED, STATES
 from portfsm._rejections import place, utc
 from portfsm.errors import InvalidValue
-from portfsm.observation import Conflict, Move, ReconcileReport, Sighting
+from portfsm.observation import Conflict, Move, ReconcileReport, Seen, Sighting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from portfsm._ledger import Ledger
     from portfsm._pool import Pool
-    from portfsm.observation import Claim, Observation
+    from portfsm.observation import Observation
     from portfsm.values import Lease
+
+    Place = tuple[str, str, int]
+    """(node, pool, port)."""
+    Claims = list[tuple[str, str]]
+    """Each (owner, service) that was seen at one port."""
 
 __all__ = ["ABSENCES", "Census", "Plan"]
 
@@ -35,6 +41,7 @@ ABSENCES = 3
 SHARE = 10
 """One in so many of a pool's leases may be released at a time; one in any case."""
 
+_NOTHING = Seen()
 _IS_ALLOCATED = bytes(code == ALLOCATED for code in range(256))
 
 
@@ -108,48 +115,44 @@ class Scene:
     """One observation beside the ledger: what differs between them, and what can be said of it."""
 
     def __init__(self, observation: Observation, ledger: Ledger, begun: dict[str, int], now_ns: int) -> None:
-        self.ledger, self.started, self.claims = ledger, observation.started_at_ns, observation.claims
+        self.ledger, self.started, self.seen = ledger, observation.started_at_ns, observation.seen
         _check_time(self.started, ledger, now_ns)
-        recorded = set(chain.from_iterable(map(_leases, _pools(ledger, observation.nodes))))
-        odd = self.claims - recorded
-        for name in {claim[1] for claim in odd}:
-            ledger.spec(name)
-        nodes = {*observation.nodes, *(claim[0] for claim in odd)}
+        nodes = {*observation.nodes, *(node for node, _ in self.seen)}
         self.newer = {node for node in nodes if self.started > begun.get(node, 0)}
         counted = self.newer.intersection(observation.nodes) if observation.complete else set()
         self.uncounted = tuple(sorted(nodes - counted))
-        self.missed = [claim for claim in recorded - self.claims if claim[0] in counted]
-        self.at_port: dict[tuple[str, str, int], list[Claim]] = defaultdict(list)
+        self.odd: list[Place] = []
+        """Ports at which something else was seen than what is recorded."""
+        self.missed: list[tuple[Pool, int]] = []
         self.of_owner: dict[tuple[str, str, str], list[int]] = defaultdict(list)
         """Where an owner was seen that is not recorded to have that port."""
-        for claim in odd:
-            self._sort_in(claim)
+        for (node, name), seen in self.seen.items():
+            pool = ledger.pool(name, node)
+            self._sort_in(pool, _odd(pool, seen), seen)
+        for pool in _pools(ledger, counted):
+            self.missed += ((pool, offset) for offset in _missed(pool, self.seen.get((pool.node, pool.name), _NOTHING)))
 
-    def _sort_in(self, claim: Claim) -> None:
-        node, name, port, owner, _ = claim
-        self.at_port[node, name, port].append(claim)
-        pool = self.ledger.pools.get((node, name))
-        held = pool is not None and pool.code(port) == ALLOCATED and pool.owner[port - pool.base] == owner
-        if not held and port not in self.of_owner[node, name, owner]:
-            self.of_owner[node, name, owner].append(port)
+    def _sort_in(self, pool: Pool, ports: Iterable[int], seen: Seen) -> None:
+        for port in ports:
+            self.odd.append((pool.node, pool.name, port))
+            holder = pool.owner[port - pool.base] if pool.code(port) == ALLOCATED else ""
+            for owner in {owner for owner, _ in seen.at(port)} - {holder}:
+                self.of_owner[pool.node, pool.name, owner].append(port)
 
     # ------------------------------------------------------------------ what is missing
 
     def leaked(self) -> list[Lease]:
         """Leases older than the observation of which it saw nothing: not the port, and not its owner elsewhere in the pool."""
-        found = []
-        for node, name, port, owner, _ in self.missed:
-            pool = self.ledger.pools[node, name]
-            lease = pool.lease(port - pool.base)
-            if lease.since_ns < self.started and (node, name, port) not in self.at_port and not self.of_owner.get((node, name, owner)):
-                found.append(lease)
-        return found
+        return [
+            pool.lease(offset)
+            for pool, offset in self.missed
+            if pool.since[offset] < self.started and (pool.node, pool.name, pool.owner[offset]) not in self.of_owner
+        ]
 
     def is_seen(self, lease: Lease) -> bool:
-        """Whether the port is in use, by whomever, or its owner lives."""
+        """Whether the port is in use, by whomever, or its owner lives elsewhere in the pool."""
         where = lease.node, lease.pool
-        claim = (*where, lease.port, lease.owner, lease.service)
-        return claim in self.claims or (*where, lease.port) in self.at_port or bool(self.of_owner.get((*where, lease.owner)))
+        return lease.port in self.seen.get(where, _NOTHING).owners or (*where, lease.owner) in self.of_owner
 
     def stands(self, lease: Lease) -> bool:
         """Whether the lease has not ended."""
@@ -164,66 +167,68 @@ class Scene:
         unknown: list[Sighting] = []
         conflicts: list[Conflict] = []
         moved: list[Move] = []
-        for key in sorted(self.at_port):
-            node, name, port = key
+        for node, name, port in sorted(self.odd):
             pool = self.ledger.pool(name, node)
-            if node not in self.newer or self._changed(pool, pool.row(port)):
+            claims = self.seen[node, name].at(port)
+            held = index_of(pool).holders.get(claims[0][0], -1)
+            if node not in self.newer or self._changed(pool, pool.row(port)) or self._changed(pool, held):
                 continue
-            claims = self._all_claims(pool, port, self.at_port[key])
-            held = index_of(pool).holders.get(claims[0][3], -1) if claims else -1
-            if not claims or self._changed(pool, held):
-                continue
-            reason = _contradiction(pool, port, claims) or self._second_place(pool, port, held, claims[0])
+            reason = _contradiction(pool, port, claims) or self._second_place(pool, port, held, claims[0][0])
             if reason:
                 conflicts.append(_conflict(pool, port, claims, reason))
             elif held < 0:
-                unknown.append(_sighting(claims[0]))
+                unknown.append(_sighting(pool, port, claims[0]))
             else:
-                moved.append(Move(pool.lease(held), _sighting(claims[0])))
+                moved.append(Move(pool.lease(held), _sighting(pool, port, claims[0])))
         return tuple(unknown), tuple(conflicts), tuple(moved)
 
     def _changed(self, pool: Pool, offset: int) -> bool:
         """Whether a row changed after the observation began: what was seen there may be what was so before."""
         return offset >= 0 and pool.since[offset] >= self.started
 
-    def _all_claims(self, pool: Pool, port: int, odd: list[Claim]) -> list[Claim]:
-        """What was seen at a port, the holder's own sighting included; empty if it is what is recorded."""
-        if pool.code(port) != ALLOCATED:
-            told = {claim[3] for claim in odd if claim[4]}
-            return sorted(claim for claim in odd if claim[4] or claim[3] not in told)
-        own = _claim(pool, pool.row(port))
-        strange = [claim for claim in odd if claim[4] or claim[3] != own[3]]
-        return sorted([*strange, own] if strange and (own in self.claims or len(strange) < len(odd)) else strange)
-
-    def _second_place(self, pool: Pool, port: int, held: int, claim: Claim) -> str:
+    def _second_place(self, pool: Pool, port: int, held: int, owner: str) -> str:
         """An owner is one replica and has one port of a pool on a node."""
-        others = {each for each in self.of_owner[claim[0], claim[1], claim[3]] if each != port}
-        if held >= 0 and not others and self._is_at(pool, held):
-            others = {pool.base + held}
+        others = {each for each in self.of_owner[pool.node, pool.name, owner] if each != port}
+        if held >= 0 and any(each == owner for each, _ in self.seen[pool.node, pool.name].at(pool.base + held)):
+            others.add(pool.base + held)
         if not others:
             return ""
-        return f"{claim[3]!r} was seen at {place(pool, port)} and at {', '.join(map(str, sorted(others)))}, too: find out which one it uses"
-
-    def _is_at(self, pool: Pool, offset: int) -> bool:
-        """Whether an ALLOCATED port was seen with the owner that it is recorded with."""
-        claim = _claim(pool, offset)
-        return claim in self.claims or any(other[3] == claim[3] for other in self.at_port.get(claim[:3], ()))
+        return f"{owner!r} was seen at {place(pool, port)} and at {', '.join(map(str, sorted(others)))}, too: find out which one it uses"
 
 
-# ---------------------------------------------------------------------- the record, as sets
+# ---------------------------------------------------------------------- what differs, in C
 
 
 def _pools(ledger: Ledger, nodes: Iterable[str]) -> list[Pool]:
     return [ledger.pools[node, name] for node in nodes for name in ledger.specs if (node, name) in ledger.pools]
 
 
-def _leases(pool: Pool) -> Iterable[Claim]:
-    rows = zip(repeat(pool.node), repeat(pool.name), range(pool.base, pool.base + len(pool.state)), pool.owner, pool.service, strict=False)
-    return compress(rows, pool.state.translate(_IS_ALLOCATED))
+def _odd(pool: Pool, seen: Seen) -> set[int]:
+    """The ports at which something else was seen than the record says."""
+    rows = range(pool.base, pool.base + len(pool.state))
+    who = list(map(seen.owners.get, rows, repeat("")))
+    there, held = _bits(map(bool, who)), _bits(pool.state.translate(_IS_ALLOCATED))
+    other = _bits(map(ne, who, pool.owner))
+    if seen.services:
+        other |= _bits(map(ne, map(seen.services.get, rows, pool.service), pool.service))
+    odd = {pool.base + offset for offset in _offsets(pool, there & ~(held & ~other))} | seen.extra.keys()
+    return odd if there.bit_count() == len(seen.owners) else odd | {port for port in seen.owners if port not in rows}
 
 
-def _claim(pool: Pool, offset: int) -> Claim:
-    return pool.node, pool.name, pool.base + offset, pool.owner[offset], pool.service[offset]
+def _missed(pool: Pool, seen: Seen) -> Iterator[int]:
+    """The offsets of leases at whose ports nothing was seen."""
+    rows = range(pool.base, pool.base + len(pool.state))
+    there = _bits(map(seen.owners.__contains__, rows)) if seen.owners else 0
+    return _offsets(pool, _bits(pool.state.translate(_IS_ALLOCATED)) & ~there)
+
+
+def _bits(column: Iterable[int]) -> int:
+    """A column of zeroes and ones as one number, so that columns are combined like numbers."""
+    return int.from_bytes(bytes(column))
+
+
+def _offsets(pool: Pool, bits: int) -> Iterator[int]:
+    return compress(range(len(pool.state)), bits.to_bytes(len(pool.state)))
 
 
 def _count(ledger: Ledger, name: str) -> int:
@@ -244,33 +249,32 @@ def _check_time(started: int, ledger: Ledger, now_ns: int) -> None:
         raise InvalidValue(text, name="started_at_ns", value=started)
 
 
-def _contradiction(pool: Pool, port: int, claims: list[Claim]) -> str:
+def _contradiction(pool: Pool, port: int, claims: Claims) -> str:
     """Why the claims on one port cannot be true with its record, or with each other; empty if they can."""
     offset, name = pool.row(port), place(pool, port)
-    who = " and ".join(sorted({repr(claim[3]) for claim in claims}))
+    owners = sorted({owner for owner, _ in claims})
+    who = " and ".join(map(repr, owners))
     if pool.code(port) == ALLOCATED:
         holder, service = pool.owner[offset], pool.service[offset]
-        if any(claim[3] != holder for claim in claims):
-            return f"{name} is held by {holder!r}, and seen there was {who}: find out who listens, release or stop the other"
+        if owners != [holder]:
+            return f"{name} is held by {holder!r}, and seen there was {who}: find out who listens, and stop or release the other"
         return f"{name} is held by {holder!r} for service {service!r}, and seen serving another: release it and adopt what lives"
     if len(claims) > 1:
-        return (
-            f"{name} is claimed by {who}" + (", for two services" if len({claim[3] for claim in claims}) == 1 else "") + ": adopt the one"
-        )
+        return f"{name} is claimed by {who}{' for two services' if len(owners) == 1 else ''}: find out which is so and adopt that"
     if pool.code(port) == BLOCKED:
         return f"{name} is blocked ({pool.note(offset).reason}), and {who} was seen there: adopt it if the reason is gone, or stop it"
     return ""
 
 
-def _conflict(pool: Pool, port: int, claims: list[Claim], reason: str) -> Conflict:
+def _conflict(pool: Pool, port: int, claims: Claims, reason: str) -> Conflict:
     code = pool.code(port)
     holder = pool.owner[pool.row(port)] if code == ALLOCATED else ""
-    return Conflict(pool.node, pool.name, port, STATES[code], holder, tuple(map(_sighting, claims)), reason)
+    return Conflict(pool.node, pool.name, port, STATES[code], holder, tuple(_sighting(pool, port, claim) for claim in claims), reason)
 
 
-def _sighting(claim: Claim) -> Sighting:
-    node, pool, port, owner, service = claim
-    return Sighting(owner, node, pool, port, service)
+def _sighting(pool: Pool, port: int, claim: tuple[str, str]) -> Sighting:
+    owner, service = claim
+    return Sighting(owner, pool.node, pool.name, port, service)
 
 
 def _share(due: list[Lease], leases: dict[str, int]) -> list[Lease]:

@@ -6,8 +6,8 @@ seen (`complete`), and when the looking began. All names and numbers are checked
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from portfsm.states import PortState
     from portfsm.values import Lease
 
-__all__ = ["Claim", "Conflict", "Move", "Observation", "ReconcileReport", "Sighting"]
-
-Claim = tuple[str, str, int, str, str]
-"""(node, pool, port, owner, service): a sighting, or a recorded lease, as a set compares them."""
+__all__ = ["Conflict", "Move", "Observation", "ReconcileReport", "Seen", "Sighting"]
 
 
 @attrs.frozen(slots=False)  # made once a replica and look, and a fifth faster without slots
@@ -41,6 +38,33 @@ class Sighting:
         check_text("pool", self.pool, required=True)
         check_port(self.port)
         check_text("service", self.service)
+
+
+class Seen:
+    """What was seen in one pool on one node, by port, as columns of a record are compared with it."""
+
+    __slots__ = ("extra", "owners", "services")
+
+    def __init__(self) -> None:
+        self.owners: dict[int, str] = {}
+        self.services: dict[int, str] = {}
+        """Of those owners, where it was told."""
+        self.extra: dict[int, set[tuple[str, str]]] = {}
+        """Further owners or services of a port that has one already."""
+
+    def add(self, sighting: Sighting) -> None:
+        """Take in one sighting of this pool and node."""
+        port, owner, service = sighting.port, sighting.owner, sighting.service
+        if self.owners.setdefault(port, owner) != owner or (service and self.services.setdefault(port, service) != service):
+            self.extra.setdefault(port, set()).add((owner, service))
+
+    def at(self, port: int) -> list[tuple[str, str]]:
+        """Each (owner, service) seen at a port, in order; an owner whose service was told is not listed without."""
+        if port not in self.owners:
+            return []
+        found = {(self.owners[port], self.services.get(port, "")), *self.extra.get(port, ())}
+        told = {owner for owner, service in found if service}
+        return sorted((owner, service) for owner, service in found if service or owner not in told)
 
 
 def _read_nodes(nodes: Iterable[str]) -> tuple[str, ...]:
@@ -83,16 +107,19 @@ class Observation:
     live: tuple[Sighting, ...] = attrs.field(converter=_read_live)
     started_at_ns: int
     complete: bool
-    claims: frozenset[Claim] = attrs.field(init=False, repr=False, eq=False)
-    """`live` as the log is compared with it."""
+    seen: dict[tuple[str, str], Seen] = attrs.field(init=False, repr=False, eq=False)
+    """`live` by (node, pool), as the log is compared with it; not to be changed."""
 
     def __attrs_post_init__(self) -> None:
         _check_started(self.started_at_ns)
         _check_complete(self.complete)
 
-    @claims.default
-    def _claims(self) -> frozenset[Claim]:
-        return frozenset(map(attrgetter("node", "pool", "port", "owner", "service"), self.live))
+    @seen.default
+    def _sort(self) -> dict[tuple[str, str], Seen]:
+        seen: defaultdict[tuple[str, str], Seen] = defaultdict(Seen)
+        for sighting in self.live:
+            seen[sighting.node, sighting.pool].add(sighting)
+        return dict(seen)
 
 
 @attrs.frozen
