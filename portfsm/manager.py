@@ -145,13 +145,13 @@ class PortManager(Views):
                 if wait_s == 0:
                     raise
                 lease = await self._queue(command, wait_s)
+        self._reconciler.saw(lease)
         try:
             await engine.settle(lease.token)
         except BaseException:
             engine.dropped(lease.token)  # which ends the lease, unless another call awaits it
             raise
         engine.received(lease.token)
-        self._reconciler.saw(lease)
         return lease
 
     async def _queue(self, command: commands.Allocate, wait_s: float | None) -> Lease:

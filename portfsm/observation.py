@@ -40,6 +40,10 @@ class Sighting:
         check_text("service", self.service)
 
 
+_LAST_NS = 1 << 62
+"""The year 2116, where the log's time ends."""
+
+
 class Seen:
     """What was seen in one pool on one node, by port, as columns of a record are compared with it."""
 
@@ -74,15 +78,15 @@ def _read_nodes(nodes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_live(live: Iterable[Sighting]) -> tuple[Sighting, ...]:
-    found = tuple(live) if isinstance(live, Iterable) else (live,)
-    if not set(map(type, found)) <= {Sighting}:
-        strange = next(each for each in found if type(each) is not Sighting)
+    found = tuple(live) if isinstance(live, Iterable) else None
+    if found is None or not set(map(type, found)) <= {Sighting}:
+        strange = live if found is None else next(each for each in found if type(each) is not Sighting)
         raise InvalidValue(f"live holds one Sighting(...) a live replica and port, not {strange!r}", name="live", value=strange)
     return found
 
 
 def _check_started(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _LAST_NS:
         text = f"started_at_ns is manager.now_ns as it was before anybody looked, in whole nanoseconds, not {value!r}"
         raise InvalidValue(text, name="started_at_ns", value=value)
 
