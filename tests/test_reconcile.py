@@ -80,16 +80,16 @@ LOOKS = {
 
 
 def test_a_lease_is_released_that_was_not_missed_three_times_a_minute_apart(empty):
-    """Every story of up to six looks. Kubernetes frees after three misses since a port was freed under a Service that had just been
+    """Every story of up to five looks. Kubernetes frees after three misses since a port was freed under a Service that had just been
     made (kubernetes#37488, PR #39206); two looks in one second are no better than one.
     """
     empty.define()
     living = [empty.allocate("a"), empty.allocate("b")]
     lease = empty.allocate("lost")
     told = 0
-    for story in (story for length in range(1, 7) for story in product(LOOKS, repeat=length)):
+    for story in (story for length in range(1, 6) for story in product(LOOKS, repeat=length)):
         told += judge(empty, living, lease, story)
-    assert told > 1000
+    assert told > 100
 
 
 def judge(world, living, lease, story):
