@@ -22,7 +22,7 @@ from portfsm.errors import InvalidValue
 from portfsm.observation import Conflict, Move, ReconcileReport, Seen, Sighting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from portfsm._ledger import Ledger
     from portfsm._pool import Pool
@@ -128,9 +128,13 @@ class Scene:
         """Where an owner was seen that is not recorded to have that port."""
         for (node, name), seen in self.seen.items():
             pool = ledger.pool(name, node)
-            self._sort_in(pool, _odd(pool, seen), seen)
+            odd, missed = _differ(pool, seen)
+            self._sort_in(pool, odd, seen)
+            if node in counted:
+                self.missed += ((pool, offset) for offset in missed)
         for pool in _pools(ledger, counted):
-            self.missed += ((pool, offset) for offset in _missed(pool, self.seen.get((pool.node, pool.name), _NOTHING)))
+            if (pool.node, pool.name) not in self.seen:
+                self.missed += ((pool, offset) for offset in pool.offsets(states=bytes((ALLOCATED,))))
 
     def _sort_in(self, pool: Pool, ports: Iterable[int], seen: Seen) -> None:
         for port in ports:
@@ -203,8 +207,8 @@ def _pools(ledger: Ledger, nodes: Iterable[str]) -> list[Pool]:
     return [ledger.pools[node, name] for node in nodes for name in ledger.specs if (node, name) in ledger.pools]
 
 
-def _odd(pool: Pool, seen: Seen) -> set[int]:
-    """The ports at which something else was seen than the record says."""
+def _differ(pool: Pool, seen: Seen) -> tuple[set[int], Iterable[int]]:
+    """The ports at which something else was seen than the record says, and the offsets of leases at whose ports nothing was."""
     rows = range(pool.base, pool.base + len(pool.state))
     who = list(map(seen.owners.get, rows, repeat("")))
     there, held = _bits(map(bool, who)), _bits(pool.state.translate(_IS_ALLOCATED))
@@ -212,14 +216,9 @@ def _odd(pool: Pool, seen: Seen) -> set[int]:
     if seen.services:
         other |= _bits(map(ne, map(seen.services.get, rows, pool.service), pool.service))
     odd = {pool.base + offset for offset in _offsets(pool, there & ~(held & ~other))} | seen.extra.keys()
-    return odd if there.bit_count() == len(seen.owners) else odd | {port for port in seen.owners if port not in rows}
-
-
-def _missed(pool: Pool, seen: Seen) -> Iterator[int]:
-    """The offsets of leases at whose ports nothing was seen."""
-    rows = range(pool.base, pool.base + len(pool.state))
-    there = _bits(map(seen.owners.__contains__, rows)) if seen.owners else 0
-    return _offsets(pool, _bits(pool.state.translate(_IS_ALLOCATED)) & ~there)
+    if there.bit_count() < len(seen.owners):
+        odd |= {port for port in seen.owners if port not in rows}
+    return odd, _offsets(pool, held & ~there)
 
 
 def _bits(column: Iterable[int]) -> int:
@@ -227,8 +226,8 @@ def _bits(column: Iterable[int]) -> int:
     return int.from_bytes(bytes(column))
 
 
-def _offsets(pool: Pool, bits: int) -> Iterator[int]:
-    return compress(range(len(pool.state)), bits.to_bytes(len(pool.state)))
+def _offsets(pool: Pool, bits: int) -> Iterable[int]:
+    return compress(range(len(pool.state)), bits.to_bytes(len(pool.state))) if bits else ()
 
 
 def _count(ledger: Ledger, name: str) -> int:

@@ -85,6 +85,13 @@ def _read_live(live: Iterable[Sighting]) -> tuple[Sighting, ...]:
     return found
 
 
+def _by_pool(observation: Observation) -> dict[tuple[str, str], Seen]:
+    seen: defaultdict[tuple[str, str], Seen] = defaultdict(Seen)
+    for sighting in observation.live:
+        seen[sighting.node, sighting.pool].add(sighting)
+    return dict(seen)
+
+
 def _check_started(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _LAST_NS:
         text = f"started_at_ns is manager.now_ns as it was before anybody looked, in whole nanoseconds, not {value!r}"
@@ -111,19 +118,12 @@ class Observation:
     live: tuple[Sighting, ...] = attrs.field(converter=_read_live)
     started_at_ns: int
     complete: bool
-    seen: dict[tuple[str, str], Seen] = attrs.field(init=False, repr=False, eq=False)
+    seen: dict[tuple[str, str], Seen] = attrs.field(init=False, repr=False, eq=False, default=attrs.Factory(_by_pool, takes_self=True))
     """`live` by (node, pool), as the log is compared with it; not to be changed."""
 
     def __attrs_post_init__(self) -> None:
         _check_started(self.started_at_ns)
         _check_complete(self.complete)
-
-    @seen.default
-    def _sort(self) -> dict[tuple[str, str], Seen]:
-        seen: defaultdict[tuple[str, str], Seen] = defaultdict(Seen)
-        for sighting in self.live:
-            seen[sighting.node, sighting.pool].add(sighting)
-        return dict(seen)
 
 
 @attrs.frozen

@@ -247,6 +247,25 @@ async def test_a_replica_that_is_about_to_start_loses_its_port(opened, clock):
         assert [report.released for report in reports] == [(), (), (lost,)]
 
 
+async def test_a_lease_is_released_before_its_caller_has_it(log, clock, pool):
+    """The disk hangs for minutes: nobody can have started a replica on a lease that nobody was given yet."""
+    gate = log.gated()
+    async with open_manager(gate, pools=[pool], clock=clock) as manager, anyio.create_task_group() as tasks:
+        seen = [await manager.allocate("http", owner=name) for name in "ab"]
+        gate.hold()
+        tasks.start_soon(partial(manager.allocate, "http", owner="late"))
+        await gate.held()
+        for _ in range(4):
+            clock.advance(GRACE)
+            tasks.start_soon(manager.reconcile, observe(manager, *seen))
+            await anyio.wait_all_tasks_blocked()
+        gate.let_go()
+        while not manager.find("late"):
+            await checkpoint()
+        await manager.sweep()
+        assert log.kinds() == ["allocated"] * 3
+
+
 async def test_a_port_that_leaked_goes_past_those_who_wait(log, clock):
     async with open_manager(log.handle(), pools=[PoolSpec("http", ports="30000-30002", hold_s=0.0)], clock=clock) as manager:
         *seen, lost = await three(manager)
