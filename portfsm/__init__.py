@@ -7,7 +7,7 @@ The floors, each importing only from those below it:
     I/O        journals (memory, file), witnesses (HAProxy), clocks
     bytes      line format, recovery rules
     machine    TRANSITIONS, decide, apply, Ledger, replay
-    words      states, events, commands, specs, values, evidence, errors, protocols
+    words      states, events, commands, specs, values, observation, evidence, errors, protocols
 """
 
 from portfsm._decide import decide
@@ -62,6 +62,7 @@ from portfsm.events import Event
 from portfsm.evidence import Evidence, Verdict, Witness
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
+from portfsm.observation import Conflict, Move, Observation, ReconcileReport, Sighting
 from portfsm.protocols import CachingJournal, Clock, Journal
 from portfsm.specs import PoolSpec
 from portfsm.states import EventKind, PortState
@@ -78,6 +79,7 @@ __all__ = [
     "Close",
     "Command",
     "CommandRejected",
+    "Conflict",
     "DefinePool",
     "Event",
     "EventKind",
@@ -103,6 +105,8 @@ __all__ = [
     "Ledger",
     "ManagerClosed",
     "MemoryJournal",
+    "Move",
+    "Observation",
     "Open",
     "OutcomeUnknown",
     "OwnerConflict",
@@ -115,9 +119,11 @@ __all__ = [
     "PortUnavailable",
     "PortView",
     "PortfsmError",
+    "ReconcileReport",
     "Release",
     "ReleaseOwner",
     "ReloadFailed",
+    "Sighting",
     "StaleGeneration",
     "StaleLease",
     "Sweep",

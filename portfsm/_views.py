@@ -70,6 +70,11 @@ class Views:
         return self._engine.writer.durable_seq
 
     @property
+    def now_ns(self) -> int:
+        """The log's present time, UTC ns: what an `Observation` is stamped with before anybody looks."""
+        return self._engine.now()
+
+    @property
     def epoch(self) -> int:
         """The number of this opening."""
         return self._engine.published.epoch

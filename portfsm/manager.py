@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from portfsm import commands
 from portfsm._engine import Engine
 from portfsm._log import warn
+from portfsm._reconciler import Reconciler
 from portfsm._views import Views
 from portfsm._waiters import Waiter
 from portfsm._warden import Warden, check_witnesses
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from portfsm.events import Event
     from portfsm.evidence import Witness
+    from portfsm.observation import Observation, ReconcileReport
     from portfsm.protocols import Journal
     from portfsm.specs import PoolSpec
     from portfsm.values import Lease, PortView
@@ -111,6 +113,10 @@ async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None)
 class PortManager(Views):
     """The ports of one log. Made by `open_manager`; all calls belong on the event loop it was made on."""
 
+    def __init__(self, engine: Engine, warden: Warden) -> None:
+        super().__init__(engine, warden)
+        self._reconciler = Reconciler(engine)
+
     # ------------------------------------------------------------------ leases
 
     async def allocate(
@@ -139,6 +145,7 @@ class PortManager(Views):
                 if wait_s == 0:
                     raise
                 lease = await self._queue(command, wait_s)
+        self._reconciler.saw(lease)
         try:
             await engine.settle(lease.token)
         except BaseException:
@@ -236,8 +243,25 @@ class PortManager(Views):
         command = commands.Adopt(pool, port, owner=owner, node=node, service=service)
         await checkpoint_if_cancelled()
         lease = self._engine.adopt(command)
+        self._reconciler.saw(lease)
         await self._engine.settle()
         return lease
+
+    async def reconcile(self, observation: Observation, *, leak_grace_s: float = 60.0, dry_run: bool = False) -> ReconcileReport:
+        """Compare the record with what was seen, report every difference, and release what has leaked for certain.
+
+        A lease has leaked when three complete observations, each begun after it and `leak_grace_s` or more apart, saw
+        neither its port nor, elsewhere in the pool, its owner; an `allocate` or `adopt` that is answered with it counts as a sighting. It
+        goes to QUARANTINED, `cause="reconciled"`; at most a tenth of a pool's leases in a call (at least one), oldest first, and
+        none while over half of the pool's leases look leaked (`report.breaker`). So 2 * `leak_grace_s` must be longer than a
+        replica takes to start. Nothing is adopted: `report.unknown` is for the caller.
+
+        With `dry_run` nothing changes, not even the counts. Counts are kept in memory: opening again begins them anew.
+        Raises `InvalidValue` for an observation from the future or from before this opening, `UnknownPool` for a
+        sighting in a pool that is not defined, `ManagerClosed`, or what stopped the journal. One call's releases are each
+        recorded by itself: a call that is cancelled leaves the rest to the next.
+        """
+        return await self._reconciler.reconcile(observation, leak_grace_s=check_seconds("leak_grace_s", leak_grace_s), dry_run=dry_run)
 
     # ------------------------------------------------------------------ proxies
 

@@ -153,6 +153,7 @@ SIGNATURES = {
     "hold": (["pool", "port"], {"node": "", "hold_s": "required"}),
     "free": (["pool", "port"], {"node": "", "reason": "required"}),
     "sweep": ([], {}),
+    "reconcile": (["observation"], {"leak_grace_s": 60.0, "dry_run": False}),
     "watch": ([], {"after": None}),
     "port": (["pool", "port"], {"node": ""}),
     "find": (["owner"], {}),
@@ -178,6 +179,8 @@ def test_an_option_that_goes_by_position_or_changed_its_default(name):
         (open_manager, ["journal"], {"pools": ()}),
         (portfsm.decide, ["ledger", "command"], {"now_ns": "required"}),
         (portfsm.apply, ["ledger", "event"], {}),
+        (portfsm.Observation, ["nodes", "live", "started_at_ns", "complete"], {}),
+        (portfsm.Sighting, ["owner", "node", "pool", "port", "service"], {}),
         (replay, ["events"], {"until": None}),
     ],
 )
@@ -198,7 +201,7 @@ def test_a_command_with_other_parameters_than_its_call():
         assert {option: given.get(option, "missing") for option in expected} == expected
 
 
-@pytest.mark.parametrize("name", ["seq", "durable_seq", "epoch", "head", "pools"])
+@pytest.mark.parametrize("name", ["seq", "durable_seq", "epoch", "head", "pools", "now_ns"])
 def test_a_view_that_must_be_called_or_can_be_set(name):
     assert isinstance(getattr(PortManager, name), property)
     assert getattr(PortManager, name).fset is None
@@ -224,6 +227,8 @@ VALUES = [
     portfsm.Release(LEASE),
     portfsm.Block("http", 1, reason="r"),
     portfsm.Sweep(),
+    portfsm.Sighting("r1", "", "http", 1),
+    portfsm.ReconcileReport((LEASE,), (), (), (), (), (), ()),
 ]
 
 

@@ -140,6 +140,8 @@ class Judge:
         return any(c.name == "withdraw" and c.args[0].token == event.token for c in calls)
 
     def _explain_released(self, controller, event, calls):
+        if event.cause == "reconciled":
+            return any(c.name == "reconcile" for c in calls) and self.was_missed(controller, event.token)
         if event.cause != "cancelled":
             return any(
                 (c.name == "release" and c.args[0].token == event.token and c.options.get("block") is None)
@@ -197,6 +199,8 @@ class Judge:
                 call.token = ahead.ports[*call.place, port].token
             wait_s = call.options.get("wait_s", 0.0)
             call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
+        elif call.name == "reconcile":
+            self.looked(call)
         elif call.options.get("timeout_s") is not None:
             call.deadline = self.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
         elif call.name in ("block", "unblock", "hold", "free"):

@@ -101,6 +101,8 @@ class World(Judge, Audit):
         self.by_journal = {}
         self.calls, self.call_count = [], 0
         self.leases = []
+        self.missed = {}
+        """(controller, token) -> when the looks began that missed the lease, since it was last seen."""
         self.story, self.violation, self.over = [], None, False
         self.record = Record(self)
         self.proxies = Proxies(self, strict=strict)
