@@ -4,7 +4,7 @@ The floors, each importing only from those below it:
 
     surfaces   cli, demo, testing, haproxy
     async      manager (open_manager, PortManager)
-    I/O        journals (memory, file), witnesses (HAProxy), clocks
+    I/O        journals (memory, file), sockets, witnesses (HAProxy), clocks
     bytes      line format, recovery rules
     machine    TRANSITIONS, decide, apply, Ledger, replay
     words      states, events, commands, specs, values, evidence, errors, protocols
@@ -35,6 +35,7 @@ from portfsm.commands import (
     Withdraw,
 )
 from portfsm.errors import (
+    BindFailed,
     CommandRejected,
     Fenced,
     IllegalTransition,
@@ -63,6 +64,7 @@ from portfsm.evidence import Evidence, Verdict, Witness
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
 from portfsm.protocols import CachingJournal, Clock, Journal
+from portfsm.sockets import BoundLease, Holder
 from portfsm.specs import PoolSpec
 from portfsm.states import EventKind, PortState
 from portfsm.values import Head, Lease, PoolStatistics, PortView
@@ -71,7 +73,9 @@ __all__ = [
     "TRANSITIONS",
     "Adopt",
     "Allocate",
+    "BindFailed",
     "Block",
+    "BoundLease",
     "CachingJournal",
     "Clear",
     "Clock",
@@ -87,6 +91,7 @@ __all__ = [
     "Free",
     "Head",
     "Hold",
+    "Holder",
     "IllegalTransition",
     "InternalError",
     "InvalidValue",

@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from portfsm import commands
 from portfsm._engine import Engine
+from portfsm._listen import BLOCK_S, Listening, Wanted
 from portfsm._log import warn
 from portfsm._views import Views
 from portfsm._waiters import Waiter
@@ -28,13 +29,15 @@ from portfsm.protocols import Clock
 from portfsm.specs import check_overlaps, check_seconds, check_specs, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
+    from portfsm._occupants import Kind
     from portfsm.events import Event
     from portfsm.evidence import Witness
     from portfsm.protocols import Journal
+    from portfsm.sockets import BoundLease, Holder
     from portfsm.specs import PoolSpec
     from portfsm.values import Lease, PortView
 
@@ -110,6 +113,10 @@ async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None)
 
 class PortManager(Views):
     """The ports of one log. Made by `open_manager`; all calls belong on the event loop it was made on."""
+
+    def __init__(self, engine: Engine, warden: Warden) -> None:
+        super().__init__(engine, warden)
+        self._listening = Listening(engine, self.allocate)
 
     # ------------------------------------------------------------------ leases
 
@@ -238,6 +245,26 @@ class PortManager(Views):
         lease = self._engine.adopt(command)
         await self._engine.settle()
         return lease
+
+    async def listen(
+        self, pool: str, *, owner: str, node: str = "", host: str | Sequence[str] = "127.0.0.1", service: str = "",
+        kind: Kind | Sequence[Kind] = "tcp", attempts: int = 16, block_s: float = BLOCK_S, holder: Holder | None = None,
+    ) -> BoundLease:  # fmt: skip
+        """Allocate a port and bind it on this machine: a lease with its sockets, which listen.
+
+        `host`: one address or several; `kind`: `"tcp"`, `"udp"`, or both (HTTP/3): all on the same number. A port that others
+        sit on goes to BLOCKED for `block_s` seconds at most, with the errno and, where the system tells, the pid and command of
+        who it is; then the next one is tried, up to `attempts` of them. TIME_WAIT of a former replica is no obstacle. `holder`: one
+        of this process, opened for the port just before it is bound.
+
+        Raises `BindFailed` when all of them are in use; or, with the lease given back and nothing blocked, for an error that is
+        no port's fault: a missing right, an address of another machine. An owner that held the port before this call keeps it,
+        whatever happens. Also what `allocate` raises, and `OwnerConflict` while another call listens for the same owner.
+        Cancelled, it leaks neither lease nor socket.
+        """
+        names = {"pool": pool, "owner": owner, "node": node, "service": service}
+        wanted = Wanted.checked(host=host, kind=kind, attempts=attempts, block_s=block_s, holder=holder, **names)
+        return await self._listening.listen(wanted)
 
     # ------------------------------------------------------------------ proxies
 

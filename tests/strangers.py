@@ -1,0 +1,113 @@
+"""Others on the machine: processes that listen, connections that sit on a port, ports nobody is on."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FIRST, LAST = 20_000, 32_000
+"""Below the range that outgoing connections take their ports from."""
+
+_LISTENER = """
+import socket, sys
+kind, host, port, *options = sys.argv[1:]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+sock = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+for option in options:
+    sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
+sock.bind((host, int(port)))
+if kind == "tcp":
+    sock.listen()
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def stranger(port: int, host: str = "127.0.0.1", *options: str, kind: str = "tcp") -> Iterator[subprocess.Popen[bytes]]:
+    """A process that sits on the port until the block is left."""
+    program = [sys.executable, "-S", "-c", _LISTENER, kind, host, str(port), *options]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline(), "the stranger could not bind"
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def heir(program: list[str], *fds: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A child that inherits these file descriptors, until the block is left."""
+    with subprocess.Popen(program, pass_fds=fds) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def named(process: subprocess.Popen[bytes]) -> str:
+    """As the system calls it."""
+    return f"{Path(f'/proc/{process.pid}/comm').read_text().strip()} (pid {process.pid})"
+
+
+def free_range(count: int, *, first: int = FIRST, last: int = LAST) -> range:
+    """So many ports in a row that nobody is on."""
+    while True:
+        start = random.randrange(first, last - count)
+        ports = range(start, start + count)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in ports:
+                for family, kind in (
+                    (socket.AF_INET, socket.SOCK_STREAM),
+                    (socket.AF_INET6, socket.SOCK_STREAM),
+                    (socket.AF_INET, socket.SOCK_DGRAM),
+                ):
+                    probe = stack.enter_context(socket.socket(family, kind))
+                    if family is socket.AF_INET6:
+                        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    probe.bind(("", port))
+            return ports
+
+
+def outgoing(port: int, to: tuple[str, int]) -> socket.socket:
+    """A connection whose source port is this one, as the system would have chosen it: without SO_REUSEADDR."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", port))
+    sock.connect(to)
+    return sock
+
+
+def closed_by_server(listener: socket.socket) -> None:
+    """Leave TIME_WAIT on the listener's port: the server closes first."""
+    with socket.create_connection(listener.getsockname()) as client:
+        listener.accept()[0].close()
+        assert client.recv(1) == b""
+
+
+EPHEMERAL = 51
+"""IP_LOCAL_PORT_RANGE, since Linux 6.3: the ports that one socket may take for an outgoing connection."""
+
+
+def connect_from(ports: range, to: tuple[str, int]) -> socket.socket:
+    """An outgoing connection for which the system must choose among `ports`. Raises `OSError` when it finds none."""
+    sock = socket.socket()
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, EPHEMERAL, struct.pack("I", ports[-1] << 16 | ports[0]))
+    except OSError:
+        sock.close()
+        pytest.skip("this kernel chooses ports for no socket apart (IP_LOCAL_PORT_RANGE, Linux 6.3)")
+    try:
+        sock.connect(to)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
