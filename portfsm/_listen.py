@@ -6,6 +6,7 @@ and a wait that comes after a failed bind ends the lease when it is cancelled.
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import attrs
 from portfsm import commands
 from portfsm._faults import blocks
 from portfsm._log import warn
-from portfsm.errors import BindFailed, InvalidValue, OwnerConflict, PoolExhausted, PortfsmError
+from portfsm.errors import BindFailed, CommandRejected, InvalidValue, OwnerConflict, PoolExhausted, PortfsmError
 from portfsm.sockets import BoundLease, Holder, NotBound, bind_all, check_targets, occupants, remedy
 from portfsm.specs import check_seconds
 
@@ -44,10 +45,7 @@ _ATTEMPTS = 65_535
 class Wanted:
     """What a call of `listen` asks for, checked."""
 
-    pool: str
-    owner: str
-    node: str
-    service: str
+    command: commands.Allocate
     targets: tuple[Target, ...]
     attempts: int
     block_s: float
@@ -55,16 +53,22 @@ class Wanted:
 
     @classmethod
     def checked(
-        cls, *, host: str | Sequence[str], kind: Kind | Sequence[Kind], attempts: int, block_s: float, holder: Holder | None, **names: str
+        cls,
+        command: commands.Allocate,
+        *,
+        host: str | Sequence[str],
+        kind: Kind | Sequence[Kind],
+        attempts: int,
+        block_s: float,
+        holder: Holder | None,
     ) -> Wanted:
         """From what the caller gave. Raises `InvalidValue`."""
-        commands.Allocate(**names)  # which looks at the names
         if type(attempts) is not int or not 1 <= attempts <= _ATTEMPTS:
             raise InvalidValue(f"attempts must be a whole number from 1 to {_ATTEMPTS}, not {attempts!r}", name="attempts", value=attempts)
         if holder is not None and not isinstance(holder, Holder):
             raise InvalidValue(f"holder must be a portfsm.Holder, not {holder!r}", name="holder", value=holder)
         block_s = check_seconds("block_s", block_s)
-        return cls(targets=check_targets(host, kind), attempts=attempts, block_s=block_s, holder=holder, **names)
+        return cls(command=command, targets=check_targets(host, kind), attempts=attempts, block_s=block_s, holder=holder)
 
     def bind(self, lease: Lease) -> BoundLease:
         """The sockets, on the lease's port. Raises `NotBound`."""
@@ -88,9 +92,10 @@ class Listening:
 
     async def listen(self, wanted: Wanted) -> BoundLease:
         """A lease with its sockets, or what `PortManager.listen` says it raises."""
-        key = wanted.node, wanted.pool, wanted.owner
+        command = wanted.command
+        key = command.node, command.pool, command.owner
         if key in self._under_way:  # both would get one lease, and the second to bind would take the first for a stranger
-            raise _twice(wanted)
+            raise _twice(command)
         self._under_way.add(key)
         try:
             return await self._try_on(wanted)
@@ -99,9 +104,9 @@ class Listening:
 
     async def _try_on(self, wanted: Wanted) -> BoundLease:
         tried: dict[int, str] = {}
-        while len(tried) < wanted.attempts:
-            before = {lease.token for lease in self._engine.leases_of(wanted.owner, wanted.node)}
-            lease = await self._lease(wanted, tried)
+        for _ in range(wanted.attempts):
+            before = {lease.token for lease in self._engine.leases_of(wanted.command.owner, wanted.command.node)}
+            lease = await self._lease(wanted.command, tried)
             try:
                 return wanted.bind(lease)
             except NotBound as error:
@@ -117,9 +122,9 @@ class Listening:
             tried[lease.port] = await self._block(wanted, lease, failure)
         raise _all_in_use(wanted, tried)
 
-    async def _lease(self, wanted: Wanted, tried: dict[int, str]) -> Lease:
+    async def _lease(self, command: commands.Allocate, tried: dict[int, str]) -> Lease:
         try:
-            return await self._allocate(wanted.pool, owner=wanted.owner, node=wanted.node, service=wanted.service)
+            return await self._allocate(command.pool, owner=command.owner, node=command.node, service=command.service)
         except PoolExhausted as error:
             for reason in tried.values():
                 error.add_note(f"blocked by this call: {reason}")
@@ -149,6 +154,8 @@ class Listening:
     def _end(self, lease: Lease, **how: Any) -> None:
         try:
             self._engine.submit(commands.Release(lease, **how))
+        except CommandRejected:
+            pass  # another hand has ended it
         except PortfsmError:
             warn("lease_unreleased", token=lease.token, port=lease.port, owner=lease.owner)
             raise
@@ -182,24 +189,26 @@ async def _kept(wanted: Wanted, lease: Lease, failure: NotBound) -> BindFailed:
     return _failed(wanted, f"{start}, and {_reason(failure, await _sitting(failure))}: {advice}", failure)
 
 
-def _failed(wanted: Wanted, text: str, failure: NotBound, tried: dict[int, str] | None = None) -> BindFailed:
+def _failed(wanted: Wanted, text: str, failure: NotBound) -> BindFailed:
+    command, host = wanted.command, failure.target.host
     return BindFailed(
-        text, pool=wanted.pool, node=wanted.node, host=failure.target.host, port=failure.port, errno=failure.error.errno, tried=tried or {}
-    )
+        text, pool=command.pool, node=command.node, host=host, port=failure.port, errno=failure.error.errno, tried={}
+    )  # fmt: skip
 
 
 def _all_in_use(wanted: Wanted, tried: dict[int, str]) -> BindFailed:
+    command = wanted.command
     shown = "; ".join(list(tried.values())[:_NAMED])
     more = f" and {len(tried) - _NAMED} more" if len(tried) > _NAMED else ""
     advice = "all are blocked for a while now: call again to try further ports, stop what sits there, or give the pool another range"
     return BindFailed(
-        f"{len(tried)} ports of pool {wanted.pool!r} in a row are in use: {shown}{more}; {advice}",
-        pool=wanted.pool, node=wanted.node, host=wanted.targets[0].host, port=None, errno=None, tried=tried,
+        f"{len(tried)} ports of pool {command.pool!r} in a row are in use: {shown}{more}; {advice}",
+        pool=command.pool, node=command.node, host=wanted.targets[0].host, port=None, errno=errno.EADDRINUSE, tried=tried,
     )  # fmt: skip
 
 
-def _twice(wanted: Wanted) -> OwnerConflict:
+def _twice(command: commands.Allocate) -> OwnerConflict:
     return OwnerConflict(
-        f"a call of listen() for {wanted.owner!r} in pool {wanted.pool!r} is under way: await it, or give each replica its own owner",
-        node=wanted.node, pool=wanted.pool, port=None, holder=wanted.owner, claimant=wanted.owner,
+        f"a call of listen() for {command.owner!r} in pool {command.pool!r} is under way: await it, or give each replica its own owner",
+        node=command.node, pool=command.pool, port=None, holder=command.owner, claimant=command.owner,
     )  # fmt: skip

@@ -262,8 +262,8 @@ class PortManager(Views):
         whatever happens. Also what `allocate` raises, and `OwnerConflict` while another call listens for the same owner.
         Cancelled, it leaks neither lease nor socket.
         """
-        names = {"pool": pool, "owner": owner, "node": node, "service": service}
-        wanted = Wanted.checked(host=host, kind=kind, attempts=attempts, block_s=block_s, holder=holder, **names)
+        command = commands.Allocate(pool, owner=owner, node=node, service=service)
+        wanted = Wanted.checked(command, host=host, kind=kind, attempts=attempts, block_s=block_s, holder=holder)
         return await self._listening.listen(wanted)
 
     # ------------------------------------------------------------------ proxies

@@ -217,6 +217,14 @@ async def test_attempts_without_end_or_an_end_without_reasons(opened, ports):
                 assert bound.port == ports[3], "a second call goes on where the first gave up"
 
 
+async def test_a_block_that_ends_at_once_tries_one_port_for_ever(opened, ports):
+    with stranger(ports[0]):
+        async with opened as manager:
+            with pytest.raises(BindFailed):
+                await manager.listen("http", owner="r1", attempts=3, block_s=0)
+            assert manager.find("r1") == ()
+
+
 async def test_a_pool_that_is_full_of_strangers_and_does_not_say_so(memory_log, clock, ports):
     async with open_manager(memory_log.memory, pools=[PoolSpec("http", ports=ports[:2])], clock=clock) as manager:
         with stranger(ports[0]) as one, stranger(ports[1]):
@@ -382,6 +390,25 @@ async def test_a_cancelled_listen_leaks_a_lease_or_a_socket(clock, ports):
 
     await at_each_step(attempt)
     assert seen == {"FREE", "BLOCKED"}
+
+
+async def test_a_port_that_an_operator_took_meanwhile_is_taken_from_him(opened, ports):
+    """While the system is asked who sits on the port: its lease is over by then, and so is our business with it."""
+    with stranger(ports[0]):
+        async with opened as manager, anyio.create_task_group() as tasks:
+            bound = []
+
+            async def call():
+                bound.append(await manager.listen("http", owner="r1"))
+
+            tasks.start_soon(call)
+            while not manager.find("r1"):
+                await checkpoint()
+            await manager.release_owner("r1")
+            await manager.allocate("http", owner="r2", port=ports[0])
+        with bound[0]:
+            assert manager.find("r1") == (bound[0].lease,)
+            assert [lease.port for lease in manager.find("r2")] == [ports[0]]
 
 
 # ---------------------------------------------------------------------- handed to a child
