@@ -235,9 +235,9 @@ async def test_a_pool_that_is_full_of_strangers_and_does_not_say_so(memory_log, 
             assert len(caught.value.__notes__) == 2
 
 
-async def test_an_address_of_another_machine_uses_the_pool_up(opened, memory_log, ports):
-    """The lease is given back as if it had never been asked for: no block, and no hold in a pool that has one."""
-    async with opened as manager:
+async def test_an_address_of_another_machine_uses_the_pool_up(memory_log, clock, ports):
+    """The lease is given back as if it had never been asked for: no block, and no hold, though the pool has one."""
+    async with open_manager(memory_log.memory, pools=[PoolSpec("http", ports=ports, hold_s=30)], clock=clock) as manager:
         for _ in range(10):
             with pytest.raises(BindFailed, match=r"192\.0\.2\.1 is no address of this machine") as caught:
                 await manager.listen("http", owner="r1", host=("127.0.0.1", "192.0.2.1"))
