@@ -49,6 +49,7 @@ class Wanted:
     targets: tuple[Target, ...]
     attempts: int
     block_s: float
+    wait_s: float | None
     holder: Holder | None
 
     @classmethod
@@ -60,6 +61,7 @@ class Wanted:
         kind: Kind | Sequence[Kind],
         attempts: int,
         block_s: float,
+        wait_s: float | None,
         holder: Holder | None,
     ) -> Wanted:
         """From what the caller gave. Raises `InvalidValue`."""
@@ -67,8 +69,9 @@ class Wanted:
             raise InvalidValue(f"attempts must be a whole number from 1 to {_ATTEMPTS}, not {attempts!r}", name="attempts", value=attempts)
         if holder is not None and not isinstance(holder, Holder):
             raise InvalidValue(f"holder must be a portfsm.Holder, not {holder!r}", name="holder", value=holder)
-        block_s = check_seconds("block_s", block_s)
-        return cls(command=command, targets=check_targets(host, kind), attempts=attempts, block_s=block_s, holder=holder)
+        block_s, wait_s = check_seconds("block_s", block_s), None if wait_s is None else check_seconds("wait_s", wait_s)
+        targets = check_targets(host, kind)
+        return cls(command=command, targets=targets, attempts=attempts, block_s=block_s, wait_s=wait_s, holder=holder)
 
     def bind(self, lease: Lease) -> BoundLease:
         """The sockets, on the lease's port. Raises `NotBound`."""
@@ -104,9 +107,10 @@ class Listening:
 
     async def _try_on(self, wanted: Wanted) -> BoundLease:
         tried: dict[int, str] = {}
+        deadline = None if wanted.wait_s is None else self._engine.clock.boot_ns() + round(wanted.wait_s * 1e9)
         for _ in range(wanted.attempts):
             before = {lease.token for lease in self._engine.leases_of(wanted.command.owner, wanted.command.node)}
-            lease = await self._lease(wanted.command, tried)
+            lease = await self._lease(wanted.command, deadline, tried)
             try:
                 return wanted.bind(lease)
             except NotBound as error:
@@ -122,9 +126,11 @@ class Listening:
             tried[lease.port] = await self._block(wanted, lease, failure)
         raise _all_in_use(wanted, tried)
 
-    async def _lease(self, command: commands.Allocate, tried: dict[int, str]) -> Lease:
+    async def _lease(self, command: commands.Allocate, deadline: int | None, tried: dict[int, str]) -> Lease:
+        left_s = None if deadline is None else max(0, deadline - self._engine.clock.boot_ns()) / 1e9
+        names = {"owner": command.owner, "node": command.node, "service": command.service}
         try:
-            return await self._allocate(command.pool, owner=command.owner, node=command.node, service=command.service)
+            return await self._allocate(command.pool, **names, wait_s=left_s)
         except PoolExhausted as error:
             for reason in tried.values():
                 error.add_note(f"blocked by this call: {reason}")

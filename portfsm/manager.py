@@ -248,14 +248,15 @@ class PortManager(Views):
 
     async def listen(
         self, pool: str, *, owner: str, node: str = "", host: str | Sequence[str] = "127.0.0.1", service: str = "",
-        kind: Kind | Sequence[Kind] = "tcp", attempts: int = 16, block_s: float = BLOCK_S, holder: Holder | None = None,
+        kind: Kind | Sequence[Kind] = "tcp", attempts: int = 16, block_s: float = BLOCK_S,
+        wait_s: float | None = 0.0, holder: Holder | None = None,
     ) -> BoundLease:  # fmt: skip
         """Allocate a port and bind it on this machine: a lease with its sockets, which listen.
 
         `host`: one address or several; `kind`: `"tcp"`, `"udp"`, or both (HTTP/3): all on the same number. A port that others
         sit on goes to BLOCKED for `block_s` seconds at most, with the errno and, where the system tells, the pid and command of
-        who it is; then the next one is tried, up to `attempts` of them. TIME_WAIT of a former replica is no obstacle. `holder`: one
-        of this process, opened for the port just before it is bound.
+        who it is; then the next one is tried, up to `attempts` of them. TIME_WAIT of a former replica is no obstacle. `wait_s`: as
+        for `allocate`, over all attempts. `holder`: one of this process, opened for the port just before it is bound.
 
         Raises `BindFailed` when all of them are in use; or, with the lease given back and nothing blocked, for an error that is
         no port's fault: a missing right, an address of another machine. An owner that held the port before this call keeps it,
@@ -263,7 +264,7 @@ class PortManager(Views):
         Cancelled, it leaks neither lease nor socket.
         """
         command = commands.Allocate(pool, owner=owner, node=node, service=service)
-        wanted = Wanted.checked(command, host=host, kind=kind, attempts=attempts, block_s=block_s, holder=holder)
+        wanted = Wanted.checked(command, host=host, kind=kind, attempts=attempts, block_s=block_s, wait_s=wait_s, holder=holder)
         return await self._listening.listen(wanted)
 
     # ------------------------------------------------------------------ proxies

@@ -97,17 +97,30 @@ EPHEMERAL = 51
 """IP_LOCAL_PORT_RANGE, since Linux 6.3: the ports that one socket may take for an outgoing connection."""
 
 
-def connect_from(ports: range, to: tuple[str, int]) -> socket.socket:
+LATE = 24
+"""IP_BIND_ADDRESS_NO_PORT: an address is chosen now, the port when it connects."""
+
+
+def connect_from(ports: range, to: tuple[str, int], *, source: str = "") -> socket.socket:
     """An outgoing connection for which the system must choose among `ports`. Raises `OSError` when it finds none."""
+    sock = choosing(ports)
+    try:
+        if source:
+            sock.setsockopt(socket.IPPROTO_IP, LATE, 1)
+            sock.bind((source, 0))
+        sock.connect(to)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def choosing(ports: range) -> socket.socket:
+    """A socket for which the system chooses among `ports`."""
     sock = socket.socket()
     try:
         sock.setsockopt(socket.IPPROTO_IP, EPHEMERAL, struct.pack("I", ports[-1] << 16 | ports[0]))
     except OSError:
         sock.close()
         pytest.skip("this kernel chooses ports for no socket apart (IP_LOCAL_PORT_RANGE, Linux 6.3)")
-    try:
-        sock.connect(to)
-    except BaseException:
-        sock.close()
-        raise
     return sock

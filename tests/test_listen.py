@@ -297,7 +297,7 @@ async def test_a_missing_right_blocks_port_after_port(anyio_backend_name):
         {"host": "localhost"}, {"host": ""}, {"host": "300.1.1.1"}, {"host": ()}, {"host": None}, {"host": "::ffff:127.0.0.1"},
         {"host": "fe80::1%nowhere"}, {"host": ("127.0.0.1", "127.0.0.1")}, {"host": ("0.0.0.0", "127.0.0.1")}, {"host": ("::1", "::")},
         {"kind": "sctp"}, {"kind": ()}, {"kind": ("tcp", "tcp")}, {"attempts": 0}, {"attempts": True}, {"attempts": 1.5},
-        {"block_s": -1}, {"block_s": float("nan")}, {"holder": "h"}, {"owner": ""}, {"owner": "r\n"}, {"service": 7}, {"pool": ["http"]},
+        {"block_s": -1}, {"wait_s": -1}, {"block_s": float("nan")}, {"holder": "h"}, {"owner": ""}, {"owner": "r\n"}, {"service": 7}, {"pool": ["http"]},
     ],
     ids=repr,
 )  # fmt: skip
@@ -309,6 +309,32 @@ async def test_junk_that_reaches_the_log(opened, memory_log, options):
         if isinstance(caught.value, InvalidValue):
             assert caught.value.name == name
         assert memory_log.kinds() == []
+
+
+async def test_a_call_that_cannot_wait_for_its_turn(memory_log, clock, ports):
+    """The only port comes free while it waits, and a stranger sits on it: the rest of its time goes on."""
+    async with open_manager(memory_log.memory, pools=[PoolSpec("http", ports=ports[:1], hold_s=10)], clock=clock) as manager:
+        await manager.release(await manager.allocate("http", owner="r1"))
+        found = []
+
+        async def call():
+            try:
+                (await manager.listen("http", owner="r2", wait_s=15)).close()
+            except PoolExhausted as error:
+                found.append(error.__notes__)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            with stranger(ports[0]):
+                await anyio.wait_all_tasks_blocked()
+                clock.advance(10)
+                while manager.port("http", ports[0]).state is not PortState.BLOCKED:
+                    await checkpoint()
+                await anyio.wait_all_tasks_blocked()
+                assert found == []
+                clock.advance(5)
+        assert len(found) == 1
+        assert "is in use" in found[0][0]
 
 
 # ---------------------------------------------------------------------- an owner that has a port already

@@ -7,13 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from portfsm import BindFailed, Holder, InvalidValue, PoolSpec
 from portfsm._faults import blocks
 from portfsm.sockets import NotBound, bind_all, check_targets, occupants
-from tests.strangers import connect_from, free_range, named, outgoing, stranger
+from tests.strangers import choosing, connect_from, free_range, named, outgoing, stranger
 
 
 @pytest.fixture
@@ -146,18 +147,36 @@ def test_a_system_without_proc_that_breaks_the_search(tmp_path):
 # ---------------------------------------------------------------------- holding
 
 
-def test_an_outgoing_connection_takes_a_port_of_the_pool():
+@pytest.fixture
+def ephemeral() -> range:
+    """Two ports that the system would give to an outgoing connection."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    return free_range(2, first=first, last=last)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("source", ["", "127.0.0.5"])
+def test_an_outgoing_connection_takes_a_port_of_the_pool(ephemeral, source, strict):
     """A pool inside ip_local_port_range, and no root to reserve it: the system would give its ports to whoever connects."""
-    ports = free_range(2, first=40_000, last=60_000)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        with connect_from(ports, server.getsockname()) as thief:
-            assert thief.getsockname()[1] in ports, "nothing to prevent: this test would prove nothing"
-        with Holder(free_range(2, first=40_000, last=60_000)) as holder:
-            held = range(holder.held[0], holder.held[-1] + 1)
+        with Holder(ephemeral, strict=strict) as holder:
             with pytest.raises(OSError, match="Cannot assign"):
-                connect_from(held, server.getsockname())
-            with binder(held[0]), pytest.raises(OSError, match="Cannot assign"):
-                connect_from(held, server.getsockname())
+                connect_from(ephemeral, server.getsockname(), source=source)
+            holder.open(ephemeral[0])
+            with binder(ephemeral[0]), pytest.raises(OSError, match="Cannot assign"):
+                connect_from(ephemeral, server.getsockname(), source=source)
+        with connect_from(ephemeral, server.getsockname(), source=source) as thief:
+            assert thief.getsockname()[1] in ephemeral, "nothing to prevent: this test proved nothing"
+
+
+def test_a_program_that_takes_any_port_takes_one_of_the_pool(ephemeral):
+    with Holder(ephemeral), choosing(ephemeral) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            sock.bind(("127.0.0.1", 0))
+    with choosing(ephemeral) as sock:
+        sock.bind(("127.0.0.1", 0))
+        assert sock.getsockname()[1] in ephemeral, "nothing to prevent: this test proved nothing"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
