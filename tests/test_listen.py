@@ -200,6 +200,20 @@ async def test_a_blocked_port_that_is_never_tried_again(opened, clock, ports):
             assert bound.port == ports[0]
 
 
+async def test_a_stranger_is_forgotten_with_the_controller(file_log, clock, ports):
+    """Ray's blocked ports vanish with their manager, and each replica runs into them anew."""
+    pools = [PoolSpec("http", ports=ports, hold_s=0)]
+    with stranger(ports[0]) as other:
+        async with open_manager(file_log.path, pools=pools, clock=clock) as manager:
+            (await manager.listen("http", owner="r1")).close()
+        async with open_manager(file_log.path, pools=pools, clock=clock) as manager:
+            assert named(other) in manager.port("http", ports[0]).reason
+            with await manager.listen("http", owner="r2") as bound:
+                assert bound.port == ports[2]
+            file_log.check(manager)
+    assert file_log.kinds() == ["allocated", "blocked", "allocated", "allocated"]
+
+
 # ---------------------------------------------------------------------- when it does not go on
 
 
