@@ -222,7 +222,11 @@ class Holder:
         self.strict = strict
         self._held: dict[int, socket.socket] = {}
         self._missing: dict[int, str] = dict.fromkeys((port for piece in normalise_ports(ports) for port in piece), "")  # type: ignore[arg-type]
-        self.retry()
+        try:
+            self.retry()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def held(self) -> tuple[int, ...]:
@@ -235,14 +239,10 @@ class Holder:
         return dict(self._missing)
 
     def retry(self) -> int:
-        """Try the missing ports again; how many were won. Raises `BindFailed`, and then holds nothing any more."""
+        """Try the missing ports again; how many were won. Raises `BindFailed` as at the start; what is held stays held."""
         before = len(self._held)
-        try:
-            for port in sorted(self._missing):
-                self._hold(port)
-        except BaseException:
-            self.close()
-            raise
+        for port in sorted(self._missing):
+            self._hold(port)
         return len(self._held) - before
 
     def _hold(self, port: int) -> None:
@@ -264,7 +264,7 @@ class Holder:
     def _failed(self, failure: NotBound) -> BindFailed:
         needed = f" ({len(self._held) + len(self._missing)} ports need as many)" if failure.error.errno == errno.EMFILE else ""
         return BindFailed(
-            f"nothing is held: {remedy(failure)}{needed}",
+            f"cannot hold {remedy(failure)}{needed}",
             pool="", node="", host=self._target.host, port=failure.port, errno=failure.error.errno, tried={},
         )  # fmt: skip
 

@@ -261,7 +261,7 @@ def test_junk_that_is_held(arguments, options, name):
 
 
 def test_an_address_of_another_machine_is_held_in_silence(ports):
-    with pytest.raises(BindFailed, match=r"nothing is held: 192\.0\.2\.1:.* is no address of this machine") as caught:
+    with pytest.raises(BindFailed, match=r"cannot hold 192\.0\.2\.1:.* is no address of this machine") as caught:
         Holder(ports, host="192.0.2.1")
     assert (caught.value.errno, caught.value.host) == (errno.EADDRNOTAVAIL, "192.0.2.1")
 
@@ -274,15 +274,34 @@ try:
     Holder(sys.argv[1])
 except BindFailed as error:
     print(error.errno, error)
-open("/dev/null").close()
+    open("/dev/null").close()
 """
 
 
 def test_a_holder_that_takes_the_last_file_descriptor_with_it():
     ports = free_range(40)
     outcome = subprocess.run([sys.executable, "-c", FEW, f"{ports[0]}-{ports[-1]}"], capture_output=True, text=True, check=True)
-    assert outcome.stdout.startswith(f"{errno.EMFILE} nothing is held")
+    assert outcome.stdout.startswith(f"{errno.EMFILE} cannot hold 127.0.0.1:")
     assert "raise the limit of open files (ulimit -n) (40 ports need as many)" in outcome.stdout
+
+
+FEWER = """
+import resource, sys
+from portfsm import BindFailed, Holder
+with Holder(sys.argv[1]) as holder:
+    holder.drop(holder.held[0])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    try:
+        holder.retry()
+    except BindFailed as error:
+        print(len(holder.held), error.errno)
+"""
+
+
+def test_a_port_that_cannot_be_won_back_costs_the_others():
+    ports = free_range(4)
+    outcome = subprocess.run([sys.executable, "-c", FEWER, f"{ports[0]}-{ports[-1]}"], capture_output=True, text=True, check=True)
+    assert outcome.stdout == f"3 {errno.EMFILE}\n"
 
 
 def test_a_child_that_keeps_the_ports_held(ports):
