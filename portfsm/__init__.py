@@ -11,6 +11,7 @@ The floors, each importing only from those below it:
 """
 
 from portfsm._decide import decide
+from portfsm._holding import hold_ports
 from portfsm._ledger import Ledger, apply
 from portfsm._replay import replay
 from portfsm._table import TRANSITIONS
@@ -134,6 +135,7 @@ __all__ = [
     "Witness",
     "apply",
     "decide",
+    "hold_ports",
     "open_manager",
     "read_journal",
     "replay",

@@ -273,7 +273,9 @@ class Holder:
         self._let(port, binders=True)
 
     def shut(self, port: int) -> None:
-        """Let nobody bind `port` any more. Who listens there already goes on."""
+        """Let nobody bind `port` any more. Who listens there already goes on; a missing port is tried again first."""
+        if port in self._missing:
+            self._hold(port)
         self._let(port, binders=False)
 
     def _let(self, port: int, *, binders: bool) -> None:
