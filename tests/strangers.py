@@ -16,6 +16,23 @@ import pytest
 FIRST, LAST = 20_000, 32_000
 """Below the range that outgoing connections take their ports from."""
 
+
+def _speaks_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+IPV6 = _speaks_ipv6()
+
+
+def skip_without_ipv6(*hosts: object) -> None:
+    """Skip the test if one of these is an IPv6 address and the machine has none."""
+    if not IPV6 and ":" in str(hosts):
+        pytest.skip("this machine does not speak IPv6")
+
+
 _LISTENER = """
 import socket, sys
 kind, host, port, *options = sys.argv[1:]
@@ -34,6 +51,7 @@ sys.stdin.read()
 @contextlib.contextmanager
 def stranger(port: int, host: str = "127.0.0.1", *options: str, kind: str = "tcp") -> Iterator[subprocess.Popen[bytes]]:
     """A process that sits on the port until the block is left."""
+    skip_without_ipv6(host)
     program = [sys.executable, "-S", "-c", _LISTENER, kind, host, str(port), *options]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -66,15 +84,9 @@ def free_range(count: int, *, first: int = FIRST, last: int = LAST) -> range:
         ports = range(start, start + count)
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for port in ports:
-                for family, kind in (
-                    (socket.AF_INET, socket.SOCK_STREAM),
-                    (socket.AF_INET6, socket.SOCK_STREAM),
-                    (socket.AF_INET, socket.SOCK_DGRAM),
-                ):
-                    probe = stack.enter_context(socket.socket(family, kind))
-                    if family is socket.AF_INET6:
-                        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    probe.bind(("", port))
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    probe = stack.enter_context(socket.socket(socket.AF_INET6 if IPV6 else socket.AF_INET, kind))
+                    probe.bind(("", port))  # both families where there are two
             return ports
 
 

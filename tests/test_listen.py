@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from portfsm import BindFailed, Holder, InvalidValue, OwnerConflict, PoolExhausted, PoolSpec, PortState, UnknownPool, open_manager
 from portfsm.sockets import occupants
-from tests.strangers import closed_by_server, free_range, heir, named, outgoing, stranger
+from tests.strangers import closed_by_server, free_range, heir, named, outgoing, skip_without_ipv6, stranger
 from tests.test_cancellation import at_each_step, stepped
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +82,7 @@ async def test_a_lease_whose_port_nobody_listens_on(opened, ports):
     ],
 )
 async def test_an_address_or_a_kind_that_is_left_out(opened, ports, host, kind, expected):
+    skip_without_ipv6(host)
     async with opened as manager:
         with await manager.listen("http", owner="r1", host=host, kind=kind) as bound:
             assert [(each.getsockname()[:2], each.type) for each in bound.sockets] == [
@@ -128,6 +129,7 @@ async def test_a_stranger_that_shares_its_port_gets_half_of_our_connections(open
     ],
 )
 async def test_another_address_is_probed_than_the_replica_binds(opened, ports, theirs, ours, collides):
+    skip_without_ipv6(theirs, ours)
     with stranger(ports[0], theirs) as other:
         async with opened as manager:
             with await manager.listen("http", owner="r1", host=ours) as bound:

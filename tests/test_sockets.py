@@ -14,7 +14,7 @@ import pytest
 from portfsm import BindFailed, Holder, InvalidValue, PoolSpec
 from portfsm._faults import blocks
 from portfsm.sockets import NotBound, bind_all, check_targets, occupants
-from tests.strangers import choosing, connect_from, free_range, named, outgoing, stranger
+from tests.strangers import choosing, connect_from, free_range, named, outgoing, skip_without_ipv6, stranger
 
 
 @pytest.fixture
@@ -70,6 +70,7 @@ def test_sockets_left_open_when_a_later_one_fails(ports):
 
 
 def test_a_socket_that_shares_its_port_or_leaks_into_a_child(ports):
+    skip_without_ipv6("::1")
     for sock in bind_all(ports[0], check_targets(("127.0.0.1", "::1"), ("tcp", "udp"))):
         with sock:
             assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
