@@ -8,10 +8,13 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from portfsm.sockets import occupants
 
 FIRST, LAST = 20_000, 32_000
 """Below the range that outgoing connections take their ports from."""
@@ -103,6 +106,14 @@ def closed_by_server(listener: socket.socket) -> None:
     with socket.create_connection(listener.getsockname()) as client:
         listener.accept()[0].close()
         assert client.recv(1) == b""
+    in_time_wait(listener.getsockname()[1])
+
+
+def in_time_wait(port: int) -> None:
+    """Return when the system has seen both ends of a connection on the port close: a busy machine takes a moment."""
+    deadline = time.monotonic() + 10
+    while not any(each.doing == "closing" for each in occupants((port,))):
+        assert time.monotonic() < deadline, "no TIME_WAIT: the test would prove nothing"
 
 
 EPHEMERAL = 51

@@ -14,7 +14,7 @@ import pytest
 from portfsm import BindFailed, Holder, InvalidValue, PoolSpec
 from portfsm._faults import blocks
 from portfsm.sockets import NotBound, bind_all, check_targets, occupants
-from tests.strangers import choosing, connect_from, free_range, named, outgoing, skip_without_ipv6, stranger
+from tests.strangers import choosing, closed_by_server, connect_from, free_range, named, outgoing, skip_without_ipv6, stranger
 
 
 @pytest.fixture
@@ -208,10 +208,8 @@ def test_a_stranger_gets_a_port_that_is_held_strictly(ports):
 
 def test_a_holder_that_is_kept_out_by_time_wait(ports):
     """A strict one, too: it binds as a replica does and shuts the port then."""
-    with binder(ports[0]) as server, socket.create_connection(server.getsockname()) as client:
-        server.accept()[0].close()
-        assert client.recv(1) == b""
-    assert [each.doing for each in occupants(ports)] == ["closing"]
+    with binder(ports[0]) as server:
+        closed_by_server(server)
     with Holder(ports, strict=True) as holder:
         assert holder.missing == {}
 
