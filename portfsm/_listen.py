@@ -148,14 +148,17 @@ class Listening:
             found = await _sitting(failure)
         except BaseException:
             with suppress(PortfsmError):
-                self._end(lease, block=_reason(failure, ()), for_s=wanted.block_s, cause="address-in-use")
+                self._found_in_use(lease, _reason(failure, ()), wanted.block_s)
             raise
         passing = bool(found) and all(each.doing != "listens" for each in found)
         reason = _reason(failure, found)
         for_s = min(wanted.block_s, _CONNECTION_S) if passing else wanted.block_s
-        self._end(lease, block=reason, for_s=for_s, cause="address-in-use")
+        self._found_in_use(lease, reason, for_s)
         await self._engine.settle()
         return reason
+
+    def _found_in_use(self, lease: Lease, reason: str, for_s: float) -> None:
+        self._end(lease, block=reason, for_s=for_s, cause="address-in-use")
 
     def _end(self, lease: Lease, **how: Any) -> None:
         try:

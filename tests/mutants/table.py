@@ -367,7 +367,7 @@ MUTANTS = [
     Mutant(
         "a cancelled listen leaks its lease",
         "_listen.py",
-        '                self._end(lease, block=_reason(failure, ()), for_s=wanted.block_s, cause="address-in-use")\n',
+        "                self._found_in_use(lease, _reason(failure, ()), wanted.block_s)\n",
         "                pass\n",
         (f"{LISTEN}::test_a_cancelled_listen_leaks_a_lease_or_a_socket",),
     ),
