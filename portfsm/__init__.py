@@ -4,13 +4,14 @@ The floors, each importing only from those below it:
 
     surfaces   cli, demo, testing, haproxy
     async      manager (open_manager, PortManager)
-    I/O        journals (memory, file), witnesses (HAProxy), clocks
+    I/O        journals (memory, file), sockets, witnesses (HAProxy), clocks
     bytes      line format, recovery rules
     machine    TRANSITIONS, decide, apply, Ledger, replay
     words      states, events, commands, specs, values, observation, evidence, errors, protocols
 """
 
 from portfsm._decide import decide
+from portfsm._holding import hold_ports
 from portfsm._ledger import Ledger, apply
 from portfsm._replay import replay
 from portfsm._table import TRANSITIONS
@@ -35,6 +36,7 @@ from portfsm.commands import (
     Withdraw,
 )
 from portfsm.errors import (
+    BindFailed,
     CommandRejected,
     Fenced,
     IllegalTransition,
@@ -64,6 +66,7 @@ from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
 from portfsm.observation import Conflict, Move, Observation, ReconcileReport, Sighting
 from portfsm.protocols import CachingJournal, Clock, Journal
+from portfsm.sockets import BoundLease, Holder
 from portfsm.specs import PoolSpec
 from portfsm.states import EventKind, PortState
 from portfsm.values import Head, Lease, PoolStatistics, PortView
@@ -72,7 +75,9 @@ __all__ = [
     "TRANSITIONS",
     "Adopt",
     "Allocate",
+    "BindFailed",
     "Block",
+    "BoundLease",
     "CachingJournal",
     "Clear",
     "Clock",
@@ -89,6 +94,7 @@ __all__ = [
     "Free",
     "Head",
     "Hold",
+    "Holder",
     "IllegalTransition",
     "InternalError",
     "InvalidValue",
@@ -135,6 +141,7 @@ __all__ = [
     "Witness",
     "apply",
     "decide",
+    "hold_ports",
     "open_manager",
     "read_journal",
     "replay",

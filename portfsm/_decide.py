@@ -118,7 +118,8 @@ def _release(command: commands.Release, ledger: Ledger, draft: Draft) -> None:
         if code in (FREE, OUTSIDE, ALLOCATED):
             raise stale(pool, offset, lease)
     elif command.block is not None and code not in (BLOCKED, OUTSIDE):
-        _block(pool, offset, draft, reason=command.block, for_s=command.for_s, cause="holder")
+        cause = "holder" if command.cause == "released" else command.cause
+        _block(pool, offset, draft, reason=command.block, for_s=command.for_s, cause=cause)
 
 
 def _leased(ledger: Ledger, lease: Lease) -> tuple[Pool, int]:

@@ -3,6 +3,7 @@
 `CommandRejected`: the caller asked for something the state does not allow; nothing was recorded.
 `JournalError`: the log, the disk or another writer; the text says what is still known.
 `InternalError`: a fault in portfsm itself.
+`BindFailed`: the operating system would not give the port, and none of the others.
 `ReloadFailed`: a proxy did not take its configuration over; the former one runs on.
 
 Each error carries its facts as attributes (keyword-only) and a sentence that ends in what to do next.
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from portfsm.states import EventKind, PortState
 
 __all__ = [
+    "BindFailed",
     "CommandRejected",
     "Fenced",
     "IllegalTransition",
@@ -165,6 +167,21 @@ class IllegalTransition(CommandRejected):
     state: PortState | None
     kind: EventKind
     seq: int | None
+
+
+class BindFailed(PortfsmError):
+    """No socket could be bound: `errno` as the system gave it, `host` and `port` where (None after several ports).
+
+    `tried` maps each port that others sit on to what is known of them; these are BLOCKED for a while.
+    """
+
+    fields = ("pool", "node", "host", "port", "errno", "tried")
+    pool: str
+    node: str
+    host: str
+    port: int | None
+    errno: int | None
+    tried: Mapping[int, str]
 
 
 class ManagerClosed(PortfsmError):

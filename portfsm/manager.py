@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from portfsm import commands
 from portfsm._engine import Engine
+from portfsm._listen import BLOCK_S, Listening, Wanted
 from portfsm._log import warn
 from portfsm._reconciler import Reconciler
 from portfsm._views import Views
@@ -29,14 +30,16 @@ from portfsm.protocols import Clock
 from portfsm.specs import check_overlaps, check_seconds, check_specs, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
+    from portfsm._occupants import Kind
     from portfsm.events import Event
     from portfsm.evidence import Witness
     from portfsm.observation import Observation, ReconcileReport
     from portfsm.protocols import Journal
+    from portfsm.sockets import BoundLease, Holder
     from portfsm.specs import PoolSpec
     from portfsm.values import Lease, PortView
 
@@ -116,6 +119,7 @@ class PortManager(Views):
     def __init__(self, engine: Engine, warden: Warden) -> None:
         super().__init__(engine, warden)
         self._reconciler = Reconciler(engine)
+        self._listening = Listening(engine, self.allocate)
 
     # ------------------------------------------------------------------ leases
 
@@ -262,6 +266,27 @@ class PortManager(Views):
         recorded by itself: a call that is cancelled leaves the rest to the next.
         """
         return await self._reconciler.reconcile(observation, leak_grace_s=check_seconds("leak_grace_s", leak_grace_s), dry_run=dry_run)
+
+    async def listen(
+        self, pool: str, *, owner: str, node: str = "", host: str | Sequence[str] = "127.0.0.1", service: str = "",
+        kind: Kind | Sequence[Kind] = "tcp", attempts: int = 16, block_s: float = BLOCK_S,
+        wait_s: float | None = 0.0, holder: Holder | None = None,
+    ) -> BoundLease:  # fmt: skip
+        """Allocate a port and bind it on this machine: a lease with its sockets, which listen.
+
+        `host`: one address or several; `kind`: `"tcp"`, `"udp"`, or both (HTTP/3): all on the same number. A port that others
+        sit on goes to BLOCKED for `block_s` seconds at most, with the errno and, where the system tells, the pid and command of
+        who it is; then the next one is tried, up to `attempts` of them. TIME_WAIT of a former replica is no obstacle. `wait_s`: as
+        for `allocate`, over all attempts. `holder`: one of this process, opened for the port just before it is bound.
+
+        Raises `BindFailed` when all of them are in use; or, with the lease given back and nothing blocked, for an error that is
+        no port's fault: a missing right, an address of another machine. An owner that held the port before this call keeps it,
+        whatever happens. Also what `allocate` raises, and `OwnerConflict` while another call listens for the same owner.
+        Cancelled, it leaks neither lease nor socket.
+        """
+        command = commands.Allocate(pool, owner=owner, node=node, service=service)
+        wanted = Wanted.checked(command, host=host, kind=kind, attempts=attempts, block_s=block_s, wait_s=wait_s, holder=holder)
+        return await self._listening.listen(wanted)
 
     # ------------------------------------------------------------------ proxies
 

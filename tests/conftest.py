@@ -32,7 +32,9 @@ SECOND = 1_000_000_000
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="ten times as many seeds, power cuts and kills: give it an hour, and --timeout 7200")
+    parser.addoption(
+        "--long", action="store_true", help="ten times as many seeds, power cuts and kills: give it an hour, and --timeout 7200"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def test_a_name_of_the_test_kit_that_is_not_there(name):
 @pytest.mark.parametrize(
     "name",
     [
-        *COMMANDS, "CommandRejected", "EventKind", "Event", "Fenced", "FileJournal", "IllegalTransition", "InternalError", "Journal",
+        *COMMANDS, "BoundLease", "CommandRejected", "EventKind", "Event", "Fenced", "FileJournal", "IllegalTransition", "InternalError", "Journal",
         "JournalCorrupt", "JournalError", "JournalFull", "JournalLocked", "Lease", "Ledger", "ManagerClosed", "MemoryJournal",
         "OutcomeUnknown", "OwnerConflict", "PoolExhausted", "PoolSpec", "PortManager", "PortOutOfRange", "PortState", "PortUnavailable",
         "PortfsmError", "StaleLease", "SystemClock", "TRANSITIONS", "UnknownPool", "apply", "decide", "open_manager", "read_journal", "replay",
@@ -154,6 +154,7 @@ SIGNATURES = {
     "free": (["pool", "port"], {"node": "", "reason": "required"}),
     "sweep": ([], {}),
     "reconcile": (["observation"], {"leak_grace_s": 60.0, "dry_run": False}),
+    "listen": (["pool"], {"owner": "required", "node": "", "host": "127.0.0.1", "service": "", "attempts": 16}),
     "watch": ([], {"after": None}),
     "port": (["pool", "port"], {"node": ""}),
     "find": (["owner"], {}),

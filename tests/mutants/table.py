@@ -34,6 +34,7 @@ EVIDENCE = "tests/test_evidence.py"
 WARDEN = "tests/test_warden.py"
 RECONCILE = "tests/test_reconcile.py"
 RECONCILE_MANAGER = "tests/test_reconcile_manager.py"
+LISTEN = "tests/test_listen.py"
 DISK = "journals/_disk.py"
 MEND = "journals/_mend.py"
 WRITER = "journals/_writer.py"
@@ -476,5 +477,48 @@ MUTANTS = [
         "        await engine.settle()\n",
         "",
         (RECONCILE_MANAGER,),
+    ),
+    # ---- ports in the operating system
+    Mutant(
+        "a repeated listen ends the lease of a replica that serves",
+        "_listen.py",
+        "            if lease.token in before:\n                raise",
+        "            if False:\n                raise",
+        (f"{LISTEN}::test_a_repeat_ends_the_lease_of_a_replica_that_serves",),
+    ),
+    Mutant(
+        "a port is blocked for what is no port's fault",
+        "_listen.py",
+        "            if not blocks(failure.error):\n                raise await self._given_back",
+        "            if False:\n                raise await self._given_back",
+        (f"{LISTEN}::test_an_address_of_another_machine_uses_the_pool_up",),
+    ),
+    Mutant(
+        "a lease given back is held back as if somebody had served there",
+        "_listen.py",
+        '        self._end(lease, cause="cancelled")\n        await self._settle()\n',
+        "        self._end(lease)\n        await self._settle()\n",
+        (f"{LISTEN}::test_an_address_of_another_machine_uses_the_pool_up",),
+    ),
+    Mutant(
+        "a cancelled listen leaks its lease",
+        "_listen.py",
+        "                self._found_in_use(lease, _reason(failure, ()), wanted.block_s)\n",
+        "                pass\n",
+        (f"{LISTEN}::test_a_cancelled_listen_leaks_a_lease_or_a_socket",),
+    ),
+    Mutant(
+        "sockets are bound and do not listen",
+        "sockets.py",
+        "                    made[-1].listen()\n",
+        "                    pass\n",
+        (f"{LISTEN}::test_a_lease_whose_port_nobody_listens_on",),
+    ),
+    Mutant(
+        "TIME_WAIT keeps a replica off its port",
+        "sockets.py",
+        "        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n",
+        "        pass\n",
+        (f"{LISTEN}::test_time_wait_of_the_former_replica_blocks_its_port",),
     ),
 ]
