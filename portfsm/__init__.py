@@ -18,6 +18,7 @@ from portfsm.clocks import SystemClock
 from portfsm.commands import (
     Adopt,
     Allocate,
+    AllocateGroup,
     Block,
     Clear,
     Close,
@@ -37,6 +38,7 @@ from portfsm.commands import (
 from portfsm.errors import (
     CommandRejected,
     Fenced,
+    GroupUnavailable,
     IllegalTransition,
     InternalError,
     InvalidValue,
@@ -60,6 +62,7 @@ from portfsm.errors import (
 )
 from portfsm.events import Event
 from portfsm.evidence import Evidence, Verdict, Witness
+from portfsm.groups import Request
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
 from portfsm.protocols import CachingJournal, Clock, Journal
@@ -71,6 +74,7 @@ __all__ = [
     "TRANSITIONS",
     "Adopt",
     "Allocate",
+    "AllocateGroup",
     "Block",
     "CachingJournal",
     "Clear",
@@ -85,6 +89,7 @@ __all__ = [
     "Fenced",
     "FileJournal",
     "Free",
+    "GroupUnavailable",
     "Head",
     "Hold",
     "IllegalTransition",
@@ -118,6 +123,7 @@ __all__ = [
     "Release",
     "ReleaseOwner",
     "ReloadFailed",
+    "Request",
     "StaleGeneration",
     "StaleLease",
     "Sweep",
