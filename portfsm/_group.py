@@ -111,7 +111,7 @@ def _parts(requests: Iterable[Request], ledger: Ledger) -> list[Part]:
 def _note_held(part: Part, request: Request, pool: Pool) -> None:
     for index, offset in index_of(pool).held(request.owner).items():
         if index >= request.count:
-            return
+            break
         port = pool.base + offset
         if pool.service[offset] != request.service or request.port not in (None, port):
             raise owner_conflict(pool, offset, request.owner)
