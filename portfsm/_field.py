@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Field"]
 
 _OFFSET = 0xFFFF
-_LOOKS = 256
+_LOOKS = 64
 """How many of the longest idle ports may be of no use before any other is taken."""
-_MANY = 1024
-"""From so many ports of one service on, its column is compared as a whole."""
+_MANY = 512
+"""Of more ports of one service than these not each is looked at."""
 
 
 def _only(code: int) -> bytes:
@@ -96,37 +96,53 @@ class Field:
 
     # ------------------------------------------------------------------ what a request may have
 
-    def lines(self, request: Request) -> tuple[bytes | bytearray, bytes | bytearray, bytes | bytearray]:
-        """What `request` may have, 1 a place: its owner's own quarantined ports, its service's as well, all there are."""
-        own = self._line(request.owner, self.index.by_owner, request)
-        same = self._line(request.service, self.index.by_service, request)
-        reused = either(own, same) if same is not None and own is not None else own or same
-        if reused is None:
-            return b"", b"", self.free
-        return own or b"", reused, either(reused, self.free)
+    def lines(self, request: Request) -> Iterator[bytes | bytearray]:
+        """What `request` may have, 1 a place, the best first and each made when it is asked for.
 
-    def _line(self, name: str, heaps: dict[str, list[int]], request: Request) -> bytes | bytearray | None:
-        """1 for each quarantined port that `name` held last and `request` may have; None where the index knows of none."""
-        heap = heaps.get(name)
-        if not heap:
-            return None
-        line, doubtful = bytearray(len(self.inside)), [(-entry & _OFFSET) - self.shift for entry in heap]
-        if len(heap) > _MANY:
-            line, doubtful = self._named(name, heaps)
-        column = self._column(heaps)
-        for place in doubtful:
-            line[place] = column[place + self.shift] == name and self.reuses(place, request)
-        for place in self.taken:
-            line[place] = 0
+        Its owner's own quarantined ports; its service's as well; those and the free ones; all there are. Of a service
+        that has a great many only some of the latest count until the last line.
+        """
+        owners, services = self.index.by_owner.get(request.owner, []), self.index.by_service.get(request.service, [])
+        own = self._some(request.owner, owners[:_MANY], self.pool.owner, request)
+        yield own
+        reused = (
+            either(own, same)
+            if (same := self._some(request.service, services[:_MANY], self.pool.service, request)) and own
+            else same or own
+        )
+        yield reused
+        line = either(reused, self.free) if reused else self.free
+        yield line
+        for name, heap, column in ((request.owner, owners, self.pool.owner), (request.service, services, self.pool.service)):
+            if len(heap) > _MANY:
+                line = either(line, self._all(name, column, request))
+        yield line
+
+    def may_have(self, request: Request) -> bytes | bytearray:
+        """All that `request` may have."""
+        *_, line = self.lines(request)
         return line
 
-    def _named(self, name: str, heaps: dict[str, list[int]]) -> tuple[bytearray, list[int]]:
-        """The same by comparing the whole column, and the places of which more must be asked: those with a note."""
-        named = bytes(map(name.__eq__, self._column(heaps)[self.shift : self.shift + len(self.inside)]))
+    def _some(self, name: str, entries: list[int], column: list[str], request: Request) -> bytes | bytearray:
+        """1 for each of these quarantined ports that `name` held last and `request` may have; nothing when there are none."""
+        if not entries:
+            return b""
+        line = bytearray(len(self.inside))
+        for offset in (-entry & _OFFSET for entry in entries):
+            place = offset - self.shift
+            line[place] = column[offset] == name and place not in self.taken and self.reuses(place, request)
+        return line
+
+    def _all(self, name: str, column: list[str], request: Request) -> bytes | bytearray:
+        """The same for all of them, by comparing the whole column; those with a note that says more are asked one by one."""
+        named = bytearray([each == name for each in column[self.shift : self.shift + len(self.inside)]])
         named += bytes(len(self.inside) - len(named))
         line = bytearray(both(both(named, self.quarantined), self.inside))
-        noted = (offset - self.shift for offset, note in self.pool.notes.items() if note.mixed_until)
-        return line, [place for place in noted if 0 <= place < len(line) and line[place]]
+        doubtful = [offset - self.shift for offset, note in self.pool.notes.items() if note.mixed_until]
+        for place in (*doubtful, *self.taken):
+            if 0 <= place < len(line) and line[place]:
+                line[place] = place not in self.taken and self.reuses(place, request)
+        return line
 
     def _column(self, heaps: dict[str, list[int]]) -> list[str]:
         return self.pool.owner if heaps is self.index.by_owner else self.pool.service
@@ -162,7 +178,7 @@ class Field:
         elif order == "longest-idle":
             missed = 0
             for place in self._longest_idle():
-                if left[place]:
+                if place >= 0 and left[place]:
                     yield place
                 elif (missed := missed + 1) > _LOOKS:
                     return
@@ -177,13 +193,13 @@ class Field:
         return found if found >= 0 else left.find(1)
 
     def _longest_idle(self) -> Iterator[int]:
-        """The FREE places, those never used before all."""
+        """The FREE places, those never used before all; -1 for each entry of the heap that counts no more."""
         pool, rows = self.pool, len(self.pool.state)
         unused: Iterator[int] = iter(range(max(0, rows - self.shift), len(self.inside)))
         for entry in ordered(self.index.idle or ()):
             since, offset = entry >> 16, entry & _OFFSET
             if since:
                 yield from unused  # ended the first time
-            if pool.state[offset] == FREE and pool.since[offset] == since:
-                yield offset - self.shift
+            current = pool.state[offset] == FREE and pool.since[offset] == since
+            yield offset - self.shift if current else -1
         yield from unused

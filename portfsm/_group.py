@@ -4,7 +4,7 @@ Rule: a part is served in the order of how hard it is to serve (a number asked f
 blocks from the longest, single ports), each from what those before it left. Single ports go by the rule of a plain allocation:
 each owner's own quarantined port, then its service's, then the pool's order. A block is one that owner or service held before,
 else the first from where the pool's order points to. A lease that an owner of the group holds already stays as it is, and what
-is missing is made to fit it.
+is missing is made to fit it. Nothing that was found is taken back: what would fit only if a part gave way to another is refused.
 """
 
 from __future__ import annotations
@@ -194,12 +194,14 @@ class _Plan:
     def _find(self, part: Part) -> dict[int, int]:
         """Numbers for what is missing that will do for all requests of the part: of quarantines where each has those, else any."""
         shape, field, missing = part.shape, self.field(part.shape), part.missing
+        before: bytes | bytearray = b""
         for lines in zip(*(self.field(request).lines(request) for request in part.requests), strict=True):
             line = lines[0]
             for other in lines[1:]:
                 line = both(line, other) if line and other else b""
-            if not (line and missing):
+            if not (line and missing) or line is before:
                 continue
+            before = line
             if shape.contiguous:
                 line = aligned(starts(line, shape.count, shape.stride), field.first, shape.align)
             places = list(islice(field.in_order(line, self._seq), 1 if shape.contiguous else len(missing)))

@@ -97,7 +97,7 @@ def _easiest(shape: Request, requests: Sequence[Request], fields: Sequence[Field
     """The places of the block that the fewest ports are in the way of, quarantined ones counting least."""
     soon = hard = bytes(len(fields[0].inside))
     for request, field in zip(requests, fields, strict=True):
-        closed, quarantined = inverted(field.lines(request)[-1]), field.quarantined
+        closed, quarantined = inverted(field.may_have(request)), field.quarantined
         hard = either(hard, both(closed, inverted(quarantined)))
         soon = either(soon, both(closed, quarantined))
     length, candidates = shape.count if shape.contiguous else 1, _candidates(shape, fields)

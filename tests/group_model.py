@@ -105,11 +105,19 @@ class Groups:
                 return True
         return False
 
+    def is_tangled(self, requests):
+        """Two owners want ports of one pool that has quarantines: who gets its own back may take what only the other could use."""
+        places = [request.place for request in requests]
+        tight = {place for place in places if any(row["state"] == "QUARANTINED" for row in self.model.of(*place).values())}
+        return any(places.count(place) > 1 for place in tight)
+
     def expect(self, command, events, outcome, now):
         """Hold the outcome against the rules and take it in."""
         self.check_held(command.requests)
         if not self.feasible(command.requests, now):
             assert isinstance(outcome, errors.GroupUnavailable | errors.InvalidValue | errors.PortUnavailable), outcome
+            raise outcome
+        if isinstance(outcome, errors.GroupUnavailable) and self.is_tangled(command.requests):
             raise outcome
         assert isinstance(outcome, tuple), f"refused, though it can be had: {outcome}"
         begun = {(e.node, e.pool, e.owner, (e.data or {}).get("index", 0)): e for e in events if e.kind == "allocated"}

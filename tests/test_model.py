@@ -134,7 +134,7 @@ class Obedience:
             hold = event.until
         if event.kind == "freed":
             assert event.cause == "operator" or event.ts >= hold
-            hold = 0
+            hold = mixed = 0  # an operator's word ends both
         self.last[place] = (owner, service, hold, token, mixed)
 
 
