@@ -40,6 +40,17 @@ async def a_few_ticks():
         await checkpoint()
 
 
+async def release_and(manager, lease, then):
+    """Release, and do something before anybody that this wakes gets a turn."""
+    await stepped(manager.release(lease), 1, then)
+
+
+async def release_after(manager, lease, first):
+    """Do something and release in one step: whoever hears of the first has by then been given what the second frees."""
+    first()
+    await manager.release(lease)
+
+
 @pytest.fixture
 def opened(log, clock):
     def make(journal=None, pools=(HTTP, GRPC)):
@@ -261,8 +272,9 @@ async def test_a_cancelled_wait_that_keeps_its_place(opened):
         assert (callers.ports("behind"), callers.ports("also")) == ([2000], [1000])
 
 
-async def test_a_granted_group_lost_with_its_cancelled_waiter(log, opened):
-    """It is granted while it waits and cancelled before it wakes: all of it goes to the next one."""
+@pytest.mark.parametrize("when", ["just before", "before it wakes", "while it awaits the disk"])
+async def test_a_granted_group_lost_with_its_cancelled_waiter(log, opened, when):
+    """It is granted while it waits, and cancelled: all of it goes to the next one."""
     journal = log.gated()
     async with opened(journal) as manager, anyio.create_task_group() as tasks:
         callers = Callers(manager, tasks)
@@ -273,16 +285,22 @@ async def test_a_granted_group_lost_with_its_cancelled_waiter(log, opened):
         journal.hold()
         await callers.start("nobody", Request("grpc", "other"))
         await journal.held()
-        release = Call(tasks, manager.release(blocker))
-        await a_few_ticks()
-        callers.scopes["group"].cancel()
+        if when == "just before":
+            tasks.start_soon(release_after, manager, blocker, callers.scopes["group"].cancel)
+            await a_few_ticks()
+        elif when == "before it wakes":
+            tasks.start_soon(release_and, manager, blocker, callers.scopes["group"].cancel)
+            await a_few_ticks()
+        else:
+            Call(tasks, manager.release(blocker))
+            await a_few_ticks()
+            callers.scopes["group"].cancel()
         await a_few_ticks()
         journal.let_go()
         await callers.settled()
         assert "group" not in callers.got
         assert callers.ports("next") == [1000, 1001, 1002, 1003]
         assert manager.find("g") == ()
-        assert not release.scope.cancel_called
 
 
 # ---------------------------------------------------------------------- waiting
@@ -342,8 +360,8 @@ async def test_a_group_that_passes_those_before_it_in_another_pool(opened):
         await callers.start("pair", Request("grpc", "pair", count=2))
         await callers.start("group", Request("http", "group"), Request("grpc", "group"))
         await callers.single("after", "http")
-        await manager.release_owner("h0")
         await manager.free("grpc", (await manager.release_owner("g0"))[0].port, reason="test")
+        await manager.release_owner("h0")
         await callers.settled()
         assert callers.got == {}, "both pools have a port, and the pair comes first"
         callers.scopes["pair"].cancel()
@@ -353,6 +371,20 @@ async def test_a_group_that_passes_those_before_it_in_another_pool(opened):
         await manager.release_owner("h1")
         await callers.settled()
         assert callers.ports("after") == [1001]
+
+
+async def test_those_behind_a_served_group_forgotten_in_its_other_pools(opened):
+    """What it needed last came free in one pool; in the other there was room all the time, behind it."""
+    async with opened() as manager, anyio.create_task_group() as tasks:
+        callers = Callers(manager, tasks)
+        for number in range(4):
+            await manager.allocate("grpc", owner=f"g{number}")
+        await callers.start("group", Request("http", "group"), Request("grpc", "group"))
+        await callers.single("behind", "http")
+        assert callers.got == {}
+        await manager.free("grpc", (await manager.release_owner("g0"))[0].port, reason="test")
+        await callers.settled()
+        assert (callers.ports("group"), callers.ports("behind")) == ([1000, 2000], [1001])
 
 
 async def test_two_groups_that_wait_for_each_other(opened):

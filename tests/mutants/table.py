@@ -226,15 +226,15 @@ MUTANTS = [
     Mutant(
         "a cancelled call keeps its port",
         "_engine.py",
-        "        grant.waiting -= 1\n",
+        "                grant.waiting -= 1\n",
         "",
         (f"{CANCELLATION}::test_a_cancelled_allocate_leaks_its_port",),
     ),
     Mutant(
         "one cancelled call takes the port from all",
         "_engine.py",
-        "        if grant.waiting > 0:\n",
-        "        if grant.waiting < 0:\n",
+        "                if grant.waiting <= 0:\n",
+        "                if True:\n",
         (f"{CANCELLATION}::test_cancelling_one_caller_takes_the_port_from_another_of_the_same_owner",),
     ),
     Mutant(
@@ -361,8 +361,8 @@ MUTANTS = [
     Mutant(
         "a block takes a stranger's quarantined port",
         "_field.py",
-        "column[offset] == name and place not in self.taken and self.reuses(place, request)",
-        "column[offset] == name and place not in self.taken",
+        "            line[place] = column[offset] == name and place not in self.taken and self.reuses(place, request)\n",
+        "            line[place] = column[offset] == name and place not in self.taken\n",
         (f"{GROUP}",),
     ),
     Mutant(
