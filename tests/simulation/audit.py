@@ -123,7 +123,7 @@ class Audit:
         """Every lease is known to a caller."""
         record = self.record
         leaked = record.ahead_tokens() - record.received - record.uncertain
-        kept = {call.token for call in self.calls if not call.cancelled}
+        kept = {token for call in self.calls if not call.cancelled for token in (call.token, *call.tokens)}
         for token in sorted(leaked - kept):
             event = record.events[token - 1]
             if event.kind != "adopted":

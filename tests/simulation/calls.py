@@ -11,6 +11,8 @@ import asyncio
 from portfsm import errors
 from portfsm.values import Lease
 
+from .groups import GroupJudge
+
 PATIENT = (errors.PoolExhausted, errors.PortUnavailable)
 
 
@@ -22,6 +24,8 @@ class Call:
         self.cancelled = self.done = self.dead = self.started = self.entered = self.answered = False
         self.token = 0
         """Of the lease that this call has been given, or found its owner to have."""
+        self.tokens = set()
+        """The same where it asks for a group."""
         self.deadline, self.turn, self.at = None, 0, (0, 0)
         self.before = ""
         self.then = None
@@ -41,6 +45,15 @@ class Call:
     @property
     def owner_key(self):
         return *self.place, self.options["owner"]
+
+    @property
+    def requests(self):
+        """What it asks for if it asks for a group."""
+        return self.args[0] if self.name == "allocate_group" else ()
+
+    def awaits(self, token):
+        """Whether this lease is, or is a part of, what it asked for."""
+        return token == self.token or token in self.tokens
 
     @property
     def waits(self):
@@ -94,7 +107,7 @@ class Call:
         self.answered = True
 
 
-class Judge:
+class Judge(GroupJudge):
     """The part of the world that judges."""
 
     # ------------------------------------------------------------------ decisions
@@ -119,7 +132,10 @@ class Judge:
         for call in fit:
             call.token = event.token
             self.hits["waiter was served"] += self.turns > call.turn
-        return bool(fit)
+        groups = self._asked_as_group(event, calls)
+        if groups and not fit:
+            self._check_turn(event, min(call.number for call in groups), calls, special=False)
+        return bool(fit or groups)
 
     def _check_turn(self, event, number, calls, *, special):
         place, now = (event.node, event.pool), self.clock.boot_ns()
@@ -148,7 +164,7 @@ class Judge:
             )
         if event.token in self.record.received:
             self.fail("taken back", f"lease {event.token} was given back for a cancelled call, and another call has it")
-        waiting = [c for c in calls if c.token == event.token and not c.cancelled]
+        waiting = [c for c in calls if c.awaits(event.token) and not c.cancelled]
         if waiting:
             self.fail("taken back", f"lease {event.token} was given back while call {waiting[0].number} awaits it")
         return True
@@ -197,6 +213,8 @@ class Judge:
                 call.token = ahead.ports[*call.place, port].token
             wait_s = call.options.get("wait_s", 0.0)
             call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
+        elif call.name == "allocate_group":
+            call.tokens = self._group_holds(call)
         elif call.options.get("timeout_s") is not None:
             call.deadline = self.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
         elif call.name in ("block", "unblock", "hold", "free"):
@@ -321,6 +339,8 @@ class Judge:
                 self.fail("refused", f"call {call.number} {call.sentence} was refused with {error!r}")
 
     def _refused_PoolExhausted(self, call, error):  # noqa: N802  (named after the error)
+        if call.requests:
+            return any(c.waits and c.place in [request.place for request in call.requests] for c in self.calls)
         if call.options.get("wait_s", 0.0) is None:
             return False
         if call.options["wait_s"]:
@@ -354,13 +374,15 @@ class Judge:
 
     def _refused_InvalidValue(self, call, error):  # noqa: N802
         if call.name != "wait_clear":
-            return False
+            return bool(call.requests) and self._impossible(call)
         port = self.record.ahead.ports[call.args[0].node, call.args[0].pool, call.args[0].port]
         return (port.state, port.token, port.withdrawn) == ("ALLOCATED", call.args[0].token, False)
 
     def _refused_OwnerConflict(self, call, error):  # noqa: N802
         ahead = self.record.ahead
         waited = call.turn < self.turns  # its owner may have given up meanwhile what it held then
+        if call.requests:
+            return waited or bool(self._group_holds(call))
         return (
             waited
             or call.owner_key in ahead.holders
