@@ -43,6 +43,11 @@ class Call:
         return self.options.get("node", ""), self.args[0]
 
     @property
+    def places(self):
+        """The places it takes ports of, if it does."""
+        return [request.place for request in self.requests] or [self.place]
+
+    @property
     def owner_key(self):
         return *self.place, self.options["owner"]
 
@@ -58,7 +63,8 @@ class Call:
     @property
     def waits(self):
         """Whether it can only be waiting for a port."""
-        return self.name == "allocate" and self.started and not (self.cancelled or self.token or self.done)
+        waiting = self.started and not (self.cancelled or self.token or self.done)
+        return waiting and (self.name == "allocate" or (self.name == "allocate_group" and self.world.lacks(self)))
 
     @property
     def rests(self):
@@ -127,21 +133,21 @@ class Judge(GroupJudge):
             call for call in calls if call.name == "allocate" and call.owner_key == (event.node, event.pool, event.owner) and call.started
         ]
         fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
-        if fit:
-            self._check_turn(event, min(call.number for call in fit), calls, special=any(c.options.get("port") is not None for c in fit))
+        fit = [] if event.data else fit  # a plain call gets the first of its owner's ports
         for call in fit:
             call.token = event.token
             self.hits["waiter was served"] += self.turns > call.turn
-        groups = self._asked_as_group(event, calls)
-        if groups and not fit:
-            self._check_turn(event, min(call.number for call in groups), calls, special=False)
-        return bool(fit or groups)
+        served = [*fit, *self._asked_as_group(event, calls)]
+        if served:
+            special = any(call.options.get("port") is not None for call in fit)
+            self._check_turn(event, min(call.number for call in served), calls, special=special)
+        return bool(served)
 
     def _check_turn(self, event, number, calls, *, special):
         place, now = (event.node, event.pool), self.clock.boot_ns()
-        before = [c for c in calls if c.waits and c.number < number and c.place == place and c.options.get("port") is None]
+        before = [c for c in calls if c.waits and c.number < number and place in c.places and c.options.get("port") is None]
         earlier = [c for c in before if c.deadline is None or c.deadline > now]
-        if earlier and not special and earlier[0].owner_key not in self.record.ahead.holders:
+        if earlier and not special and (earlier[0].requests or earlier[0].owner_key not in self.record.ahead.holders):
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 
     def _explain_adopted(self, controller, event, calls):
@@ -214,7 +220,8 @@ class Judge(GroupJudge):
             wait_s = call.options.get("wait_s", 0.0)
             call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
         elif call.name == "allocate_group":
-            call.tokens = self._group_holds(call)
+            call.tokens = set() if self.lacks(call) else self._group_holds(call)  # one that waits awaits no lease yet
+            call.deadline = None if call.options["wait_s"] is None else self.clock.boot_ns() + round(call.options["wait_s"] * 1e9)
         elif call.options.get("timeout_s") is not None:
             call.deadline = self.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
         elif call.name in ("block", "unblock", "hold", "free"):
@@ -340,13 +347,14 @@ class Judge(GroupJudge):
 
     def _refused_PoolExhausted(self, call, error):  # noqa: N802  (named after the error)
         if call.requests:
-            return any(c.waits and c.place in [request.place for request in call.requests] for c in self.calls)
+            late = call.options["wait_s"] and call.deadline <= self.clock.boot_ns()
+            return bool(late) or any(c.waits and {*c.places} & {*call.places} for c in self.calls)
         if call.options.get("wait_s", 0.0) is None:
             return False
         if call.options["wait_s"]:
             self.hits["waiter gave up"] += 1
             return call.deadline <= self.clock.boot_ns()
-        others = [c for c in self.calls if c.waits and c.place == call.place]
+        others = [c for c in self.calls if c.waits and call.place in c.places]
         return bool(others) or not self.takeable(call.controller, call.place, call.options.get("port"))
 
     _refused_PortUnavailable = _refused_PoolExhausted  # noqa: N815

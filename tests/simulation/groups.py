@@ -1,7 +1,7 @@
 """Groups in the simulation: callers who ask for several ports at once, and what may be said to them.
 
 Rule: a group that is told something was given all of it in one decision (that the disk keeps it whole is `record`'s to see), and a
-refused one could not have been had of what was free. Callers of groups do not wait here.
+refused one could not have been had of what was free. One that waits is passed in none of its pools.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class GroupSteps:
             requests = [Request(pool, owner, node=node, service=service, **chance.choice(SHAPES))]
             if other != pool:
                 requests.append(Request(other, owner, node=node, service=service))
-            self.call(controller, "allocate_group", requests)
+            self.call(controller, "allocate_group", requests, wait_s=chance.choice((0.0, 0.0, 0.0, 0.5, 4.0, 30.0, None)))
 
 
 class GroupJudge:
@@ -39,8 +39,18 @@ class GroupJudge:
                 mine = (*request.place, request.owner, request.service) == (event.node, event.pool, event.owner, event.service)
                 if call.started and mine and index < request.count:
                     found.append(call)
-                    call.tokens.add(event.token)
+                    call.tokens |= {event.token} | self._group_holds(call)
         return found
+
+    def lacks(self, call):
+        """Whether a lease is missing that the group asks for."""
+        keys = [(*request.place, request.owner, index) for request in call.requests for index in range(request.count)]
+        return any(key not in self.record.ahead.indexed for key in keys)
+
+    def _could_be_had(self, call):
+        """Whether the group fits into what anybody could be given, with nothing of it held yet."""
+        fits = [self._fits(request, self.takeable(call.controller, request.place)) for request in call.requests]
+        return all(fits) and not self._group_holds(call)
 
     def _group_holds(self, call):
         """Tokens of what the group's owners hold of it now."""
@@ -66,9 +76,10 @@ class GroupJudge:
             self.fail("wrong lease", f"call {call.number} {call.sentence} was given {ports}")
 
     def _refused_GroupUnavailable(self, call, error):  # noqa: N802  (named after the error)
-        if self._group_holds(call):
-            return True  # what is missing must fit what is held
-        return any(not self._fits(request, self.takeable(call.controller, request.place)) for request in call.requests)
+        if call.options["wait_s"]:
+            self.hits["group gave up"] += 1
+            return call.deadline <= self.clock.boot_ns()
+        return call.options["wait_s"] is not None and not self._could_be_had(call)
 
     def _fits(self, request, numbers):
         if not request.contiguous:
