@@ -9,7 +9,7 @@ from portfsm._group import fits, holdings
 from portfsm._index import index_of
 from portfsm._waiters import Grant
 from portfsm.commands import Allocate, AllocateGroup
-from portfsm.errors import CommandRejected, PoolExhausted
+from portfsm.errors import CommandRejected, PoolExhausted, PortUnavailable
 from portfsm.states import PortState
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from portfsm.errors import PortfsmError
     from portfsm.values import Lease
 
-__all__ = ["attempt", "grant_group", "has_all", "refusal"]
+__all__ = ["attempt", "grant_group", "has_all", "queue_up", "refusal"]
 
 
 def has_all(ledger: Ledger, command: Wish) -> bool:
@@ -40,6 +40,14 @@ def grant_group(engine: Engine, command: AllocateGroup) -> tuple[Lease, ...]:
         if (grant := engine.grants.get(lease.token)) is not None:
             grant.waiting += 1
     return leases
+
+
+def queue_up(engine: Engine, command: AllocateGroup) -> tuple[Lease, ...]:
+    """Nothing yet, as others come first; a refusal where no wait would help, so that it keeps nobody behind it waiting."""
+    error = refusal(engine, command)
+    if isinstance(error, PoolExhausted | PortUnavailable):
+        return ()
+    raise error
 
 
 def attempt(engine: Engine, command: Wish) -> tuple[Lease, ...]:

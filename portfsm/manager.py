@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from portfsm import commands
 from portfsm._engine import Engine
 from portfsm._log import warn
-from portfsm._requests import grant_group
+from portfsm._requests import grant_group, queue_up
 from portfsm._views import Views
 from portfsm._waiters import Waiter
 from portfsm._warden import Warden, check_witnesses
@@ -167,7 +167,7 @@ class PortManager(Views):
         await checkpoint_if_cancelled()
         engine = self._engine
         try:
-            leases = () if engine.must_queue(command) else grant_group(engine, command)
+            leases = queue_up(engine, command) if engine.must_queue(command) else grant_group(engine, command)
         except (PoolExhausted, PortUnavailable):
             if wait_s == 0:
                 raise

@@ -543,6 +543,21 @@ async def test_a_bad_group_that_is_recorded_or_waits_for_ever(log, opened, reque
         assert log.kinds() == ["allocated"]
 
 
+async def test_an_impossible_group_that_queues_up_and_lets_nobody_pass(opened):
+    async with opened() as manager, anyio.create_task_group() as tasks:
+        callers = Callers(manager, tasks)
+        await manager.allocate("http", owner="x", port=1001)
+        await callers.start("group", Request("http", "g", count=3, contiguous=True))
+        for requests, error in (
+            ([Request("http", "a", count=5)], InvalidValue),
+            ([Request("http", "x", service="other")], OwnerConflict),
+            ([Request("http", "a"), Request("none", "a")], UnknownPool),
+        ):
+            with pytest.raises(error), anyio.fail_after(20):
+                await manager.allocate_group(requests, wait_s=None)
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_group_given_on_a_full_disk(memory_log, clock):
     journal = memory_log.gated()
     async with open_manager(journal, pools=[HTTP, GRPC], clock=clock) as manager:
