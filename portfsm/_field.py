@@ -25,7 +25,7 @@ __all__ = ["Field"]
 _OFFSET = 0xFFFF
 _LOOKS = 64
 """How many of the longest idle ports may be of no use before any other is taken."""
-_MANY = 512
+_MANY = 256
 """Of more ports of one service than these not each is looked at."""
 
 
