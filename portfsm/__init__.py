@@ -19,6 +19,7 @@ from portfsm.clocks import SystemClock
 from portfsm.commands import (
     Adopt,
     Allocate,
+    AllocateGroup,
     Block,
     Clear,
     Close,
@@ -39,6 +40,7 @@ from portfsm.errors import (
     BindFailed,
     CommandRejected,
     Fenced,
+    GroupUnavailable,
     IllegalTransition,
     InternalError,
     InvalidValue,
@@ -62,6 +64,7 @@ from portfsm.errors import (
 )
 from portfsm.events import Event
 from portfsm.evidence import Evidence, Verdict, Witness
+from portfsm.groups import Request
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
 from portfsm.observation import Conflict, Move, Observation, ReconcileReport, Sighting
@@ -75,6 +78,7 @@ __all__ = [
     "TRANSITIONS",
     "Adopt",
     "Allocate",
+    "AllocateGroup",
     "BindFailed",
     "Block",
     "BoundLease",
@@ -92,6 +96,7 @@ __all__ = [
     "Fenced",
     "FileJournal",
     "Free",
+    "GroupUnavailable",
     "Head",
     "Hold",
     "Holder",
@@ -129,6 +134,7 @@ __all__ = [
     "Release",
     "ReleaseOwner",
     "ReloadFailed",
+    "Request",
     "Sighting",
     "StaleGeneration",
     "StaleLease",

@@ -17,21 +17,22 @@ if TYPE_CHECKING:
     from portfsm._draft import Draft
     from portfsm._index import Index
     from portfsm._pool import Pool
+    from portfsm.groups import Request
 
-__all__ = ["DRAIN_LIMIT", "choose", "is_reuse"]
+__all__ = ["DRAIN_LIMIT", "DRAWS", "choose", "drawn", "is_reuse", "opens"]
 
 DRAIN_LIMIT = 128
 """How many due ports one `allocate` frees at most, so that a thousand ends at once stall nobody."""
 
-_DRAWS = 8
+DRAWS = 8
 
 
-def is_reuse(pool: Pool, offset: int, command: commands.Allocate, now_ns: int) -> bool:
+def is_reuse(pool: Pool, offset: int, command: commands.Allocate | Request, now_ns: int) -> bool:
     """Whether the request takes up a quarantined port whose stale traffic is its own."""
     return pool.state[offset] == QUARANTINED and not pool.is_stranger(offset, command.owner, command.service, now_ns)
 
 
-def _opens(pool: Pool, offset: int, now_ns: int) -> bool:
+def opens(pool: Pool, offset: int, now_ns: int) -> bool:
     """Whether noticing this due port makes it FREE to give: a hold's end does, a block's only where no hold follows."""
     if offset in pool.outside or (pool.kept and pool.state[offset] == QUARANTINED):
         return False
@@ -61,9 +62,9 @@ def choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int],
 
 def _freed(pool: Pool, index: Index, due: list[int], now_ns: int) -> list[int]:
     """Which of the ports that are due will be FREE to give. Looks further when the first many are not."""
-    freed = [offset for offset in due if _opens(pool, offset, now_ns)]
+    freed = [offset for offset in due if opens(pool, offset, now_ns)]
     if not freed and len(due) >= DRAIN_LIMIT:
-        freed = [offset for offset in index.due_by(pool, now_ns, len(index.due)) if _opens(pool, offset, now_ns)][:1]
+        freed = [offset for offset in index.due_by(pool, now_ns, len(index.due)) if opens(pool, offset, now_ns)][:1]
         due += freed
     return freed
 
@@ -77,7 +78,7 @@ def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Dr
         return port - pool.base
     if is_reuse(pool, offset, command, draft.ts):
         return offset
-    if code != ALLOCATED and 0 < pool.until[offset] <= draft.ts and _opens(pool, offset, draft.ts):
+    if code != ALLOCATED and 0 < pool.until[offset] <= draft.ts and opens(pool, offset, draft.ts):
         if offset not in due:
             due.append(offset)
         return offset
@@ -92,12 +93,17 @@ def _longest_idle(pool: Pool, index: Index, freed: list[int]) -> int:
     return freed[0] if freed else -1
 
 
+def drawn(pool: Pool, salt: int, draw: int) -> int:
+    """An offset inside the ranges, drawn from the recorded seed."""
+    number = blake2b(f"{pool.seed}:{salt}:{draw}".encode(), digest_size=8).digest()
+    return pool.nth(int.from_bytes(number) % pool.spec.size)
+
+
 def _random(pool: Pool, freed: list[int], salt: int) -> int:
     """A free port drawn from the recorded seed and the sequence number: replay would draw the same."""
     offset = 0
-    for draw in range(_DRAWS):
-        drawn = blake2b(f"{pool.seed}:{salt}:{draw}".encode(), digest_size=8).digest()
-        offset = pool.nth(int.from_bytes(drawn) % pool.spec.size)
+    for draw in range(DRAWS):
+        offset = drawn(pool, salt, draw)
         if offset >= len(pool.state) or pool.state[offset] == FREE or offset in freed:
             return offset
     candidates = [found for found in (pool.free_after(offset), pool.free_after(0), *freed) if found >= 0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from portfsm import _decide_log, commands
 from portfsm._choice import DRAIN_LIMIT, choose, is_reuse
 from portfsm._draft import Draft
+from portfsm._group import allocate_group
 from portfsm._index import index_of
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED
 from portfsm._rejections import exhausted, foreign_lease, illegal, owner_conflict, stale
@@ -80,8 +81,9 @@ def _same_request(pool: Pool, offset: int, command: commands.Allocate) -> None:
 
 def _adopt(command: commands.Adopt, ledger: Ledger, draft: Draft) -> None:
     pool = ledger.pool(command.pool, command.node)
-    held = index_of(pool).holders.get(command.owner, -1)
     offset, code = pool.row(command.port), pool.code(command.port)
+    mine = code == ALLOCATED and pool.owner[offset] == command.owner  # under whichever index
+    held = offset if mine else index_of(pool).holders.get(command.owner, -1)
     if held >= 0 and (held != offset or pool.service[held] != command.service):
         raise owner_conflict(pool, held, command.owner)
     if code == ALLOCATED:
@@ -142,8 +144,7 @@ def _withdraw(command: commands.Withdraw, ledger: Ledger, draft: Draft) -> None:
 
 def _release_owner(command: commands.ReleaseOwner, ledger: Ledger, draft: Draft) -> None:
     for pool in ledger.select(node=command.node):
-        offset = index_of(pool).holders.get(command.owner, -1)
-        if offset >= 0:
+        for offset in index_of(pool).held(command.owner).values():
             draft.end(pool, offset, command.cause)
 
 
@@ -216,6 +217,7 @@ def _sweep(command: commands.Sweep, ledger: Ledger, draft: Draft) -> None:
 _PLANS: dict[type, Callable[[Any, Ledger, Draft], None]] = {
     commands.Adopt: _adopt,
     commands.Allocate: _allocate,
+    commands.AllocateGroup: allocate_group,
     commands.Block: _block_port,
     commands.Clear: _clear,
     commands.Close: _decide_log.close,

@@ -54,7 +54,8 @@ def _row(pool: Pool, offset: int) -> list[Any]:
     note = pool.note(offset)
     if note is NO_NOTE:
         return row
-    return [*row, *note] if note.mixed_until else [*row, *note[:-1]]  # as before there was that field
+    later = (note.mixed_until, note.nth)  # ended as before there were these fields, where they say nothing
+    return [*row, *note[: -len(later)], *(later if note.nth else later[:1] if note.mixed_until else ())]
 
 
 def load(ledger: Ledger, lines: Iterable[bytes]) -> None:

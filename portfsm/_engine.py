@@ -24,12 +24,12 @@ from portfsm._decide import decide
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
+from portfsm._requests import attempt, has_all, refusal
 from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
 from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PoolExhausted, PortfsmError, PortUnavailable
 from portfsm.specs import check_overlaps
-from portfsm.states import PortState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -50,7 +50,7 @@ SLOW_SYNC_S = 1.0
 
 _NEVER = 1 << 63
 
-_GROWING = (commands.Allocate, commands.Adopt, commands.Hold, commands.DefinePool)
+_GROWING = (commands.Allocate, commands.AllocateGroup, commands.Adopt, commands.Hold, commands.DefinePool)
 
 
 class Engine:
@@ -173,17 +173,13 @@ class Engine:
     def leases_of(self, owner: str, node: str | None) -> tuple[Lease, ...]:
         """What `owner` holds, counting what is on its way to disk."""
         pools = self.ahead.select(node=node)
-        return tuple(pool.lease(offset) for pool in pools if (offset := index_of(pool).holders.get(owner)) is not None)
+        return tuple(pool.lease(offset) for pool in pools for offset in index_of(pool).held(owner).values())
 
     # ------------------------------------------------------------------ granting
 
     def grant(self, command: commands.Allocate) -> Lease:
         """Allocate now or raise. The caller owes a `received` or a `dropped` for the lease's token."""
-        try:
-            events = self._record(command)
-        except (PoolExhausted, PortUnavailable):
-            self._notice([(command.node, command.pool)])
-            raise
+        events = self.begin(command)
         pool = self.ahead.pool(command.pool, command.node)
         lease = pool.lease(index_of(pool).holders[command.owner])
         if events:
@@ -192,67 +188,76 @@ class Engine:
             grant.waiting += 1
         return lease
 
+    def begin(self, command: commands.Allocate | commands.AllocateGroup) -> tuple[Event, ...]:
+        """Begin leases, or note at least what came to its end in the pools that have no port to give."""
+        try:
+            return self._record(command)
+        except (PoolExhausted, PortUnavailable):
+            self._notice(command.places)
+            raise
+
     def adopt(self, command: commands.Adopt) -> Lease:
         """Record that a live owner has the port. The lease stands from then on, whoever is cancelled: it is a fact."""
         self.submit(command)
         pool = self.ahead.pool(command.pool, command.node)
         lease = pool.lease(pool.row(command.port))
         self.received(lease.token)
-        self.waiters.serve_owner((command.node, command.pool), command.owner, self.grant)
+        self.waiters.serve_owner((command.node, command.pool), command.owner, partial(attempt, self), partial(has_all, self.ahead))
         return lease
 
     def received(self, token: int) -> None:
         """A caller has the lease: from now on only a release ends it."""
         self.grants.pop(token, None)
 
-    def dropped(self, token: int) -> None:
-        """A call that awaited the lease was cancelled. If it was the last, nobody knows of the lease: undo it."""
-        grant = self.grants.get(token)
-        if grant is None:
-            return
-        grant.waiting -= 1
-        if grant.waiting > 0:
-            return
-        del self.grants[token]
+    def dropped(self, *tokens: int) -> None:
+        """A call that awaited these leases was cancelled. Those it was the last to await nobody knows of: undo them."""
+        places: dict[tuple[str, str], None] = {}
+        for token in tokens:
+            if (grant := self.grants.get(token)) is not None:
+                grant.waiting -= 1
+                if grant.waiting <= 0:
+                    del self.grants[token]
+                    self._undo(grant.lease)
+                    places[grant.lease.node, grant.lease.pool] = None
+        self.serve(places)
+
+    def _undo(self, lease: Lease) -> None:
         if self.closed or self.writer.failure is not None:
-            warn("lease_unreleased", token=token, port=grant.lease.port, owner=grant.lease.owner)
+            warn("lease_unreleased", token=lease.token, port=lease.port, owner=lease.owner)
             return
         with suppress(CommandRejected):  # another hand may have ended it
-            self._commit(decide(self.ahead, commands.Release(grant.lease, cause="cancelled"), now_ns=self.now()))
-            self.serve({(grant.lease.node, grant.lease.pool)})
+            self._commit(decide(self.ahead, commands.Release(lease, cause="cancelled"), now_ns=self.now()))
 
     # ------------------------------------------------------------------ waiting
 
-    def must_queue(self, command: commands.Allocate) -> bool:
+    def must_queue(self, command: commands.Allocate | commands.AllocateGroup) -> bool:
         """Whether others wait and come first. Not before one whose owner has its port already: it takes nothing from them."""
-        place = command.node, command.pool
-        return self.waiters.has(place) and not self._holds(place, command.owner)
+        return bool(self.waiters) and any(map(self.waiters.has, command.places)) and not has_all(self.ahead, command)
 
     def wait(self, waiter: Waiter) -> None:
         """Queue up, and be served at once if there is something to be had."""
         self.check_open()
         self.waiters.add(waiter)
         self._wake_by(waiter.deadline)
-        self.serve([waiter.place])
+        self.serve(waiter.places)
 
     def leave(self, waiter: Waiter) -> None:
         """A call waits no more: what it was given is given back, and what it kept from those behind it is theirs."""
-        if waiter.lease is not None:
-            self.dropped(waiter.lease.token)
+        if waiter.leases:
+            self.dropped(*(lease.token for lease in waiter.leases))
         elif waiter.queued:
             self.waiters.remove(waiter)
-            self.serve([waiter.place])
+            self.serve(waiter.places)
 
     def serve(self, places: Iterable[tuple[str, str]]) -> None:
         """Give what has become free to those who wait, and see to it that the timer wakes for the next."""
-        for place in places:
-            self.waiters.serve(place, self.grant, partial(self._holds, place))
+        left = dict.fromkeys(places)
+        while left:
+            place = next(iter(left))
+            del left[place]
+            left |= self.waiters.serve(place, partial(attempt, self), partial(has_all, self.ahead))
             if self.waiters.has(place):
                 self._wake_by(self._due(place))
-
-    def _holds(self, place: tuple[str, str], owner: str) -> bool:
-        node, pool = place
-        return owner in index_of(self.ahead.pool(pool, node)).holders
 
     # ------------------------------------------------------------------ time
 
@@ -302,18 +307,9 @@ class Engine:
                 node, pool = place
                 self._commit(decide(self.ahead, commands.Sweep(pool=pool, node=node), now_ns=self.now()))
 
-    def refusal(self, command: commands.Allocate) -> PortfsmError:
+    def refusal(self, command: commands.Allocate | commands.AllocateGroup) -> PortfsmError:
         """Why `command` gets no port now."""
-        try:
-            decide(self.ahead, command, now_ns=self.now())
-        except CommandRejected as error:
-            return error
-        found = self.ahead.pool(command.pool, command.node).statistics()
-        return PoolExhausted(
-            f"others wait for pool {command.pool!r} and come first: pass wait_s= to queue up",
-            node=command.node, pool=command.pool, next_free_at=None, short_by=len(self.waiters),
-            counts={state.value: getattr(found, state.value.lower()) for state in PortState},
-        )  # fmt: skip
+        return refusal(self, command)
 
     # ------------------------------------------------------------------ what became of it
 

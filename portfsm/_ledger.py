@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from portfsm._dump import dump
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Pool
-from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, lease_fault, rare_fault, write_note, write_rare
+from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, index_fault, lease_fault, rare_fault, write_note, write_rare
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
 from portfsm.specs import PoolSpec, check_port, check_text
@@ -96,10 +96,11 @@ class Ledger:
                 if after < 0:
                     raise self._illegal(event, code, "the table has no such cell")
                 if kind is _ALLOCATE:
-                    owner, service = event.owner, event.service
-                    if event.token != number or not owner or (code and pool.is_stranger(offset, owner, service, now)):
+                    owner, service, data = event.owner, event.service, event.data
+                    stranger = code and pool.is_stranger(offset, owner, service, now)
+                    if event.token != number or not owner or stranger or (data and index_fault(event)):
                         raise self._illegal(event, code, lease_fault(pool, offset, event))
-                    if notes or code:
+                    if notes or code or data:
                         write_note(pool, offset, event)
                     tokens[offset] = number
                     owners[offset] = owner
@@ -146,6 +147,8 @@ class Ledger:
             raise self._illegal(event, code, "the table has no such cell")
         if event.kind in BEGIN and (event.token != event.seq or not event.owner):
             raise self._illegal(event, code, f"it begins a lease, so it needs an owner and the token {event.seq}")
+        if event.kind is _ALLOCATE and (fault := index_fault(event)):
+            raise self._illegal(event, code, fault)
         if not 1 <= event.port <= 65_535:  # noqa: PLR2004
             raise self._illegal(event, code, "a port is a number from 1 to 65535")
         return pool.reach(event.port)

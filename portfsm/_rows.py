@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from portfsm._pool import Pool
     from portfsm.events import Event
 
-__all__ = ["BEGIN", "LAST_NS", "early_fault", "end_fault", "lease_fault", "rare_fault", "write_note", "write_rare"]
+__all__ = ["BEGIN", "LAST_NS", "early_fault", "end_fault", "index_fault", "lease_fault", "rare_fault", "write_note", "write_rare"]
 
+LAST_INDEX = 65_535
 BEGIN = (EventKind.ALLOCATED, EventKind.ADOPTED)
 LAST_NS = 1 << 62
 """The year 2116: beyond it a time is damage, and below it time and hold fit a column of 64 bits."""
@@ -35,10 +36,16 @@ def early_fault(pool: Pool, offset: int, event: Event) -> str:
     return ""
 
 
+def index_fault(event: Event) -> str:
+    """What is wrong with the place that an `allocated` says it has among its owner's leases, if anything is."""
+    index = (event.data or {}).get("index", 0)
+    return "" if type(index) is int and 0 <= index <= LAST_INDEX else f"its index is {index!r} and no number from 0 to {LAST_INDEX}"
+
+
 def lease_fault(pool: Pool, offset: int, event: Event) -> str:
     if event.token != event.seq or not event.owner:
         return f"it begins a lease, so it needs an owner and the token {event.seq}"
-    return f"the hold for {pool.service[offset] or pool.owner[offset]!r} is not over"
+    return index_fault(event) or f"the hold for {pool.service[offset] or pool.owner[offset]!r} is not over"
 
 
 def rare_fault(pool: Pool, offset: int, event: Event) -> str | None:  # noqa: PLR0911  (a case a rule)
@@ -85,9 +92,10 @@ def write_note(pool: Pool, offset: int, event: Event, *, cause: str = "", hold_m
     mixed_until = pool.note(offset).mixed_until
     if event.kind in BEGIN and event.service != pool.service[offset]:
         mixed_until = max(mixed_until, pool.until[offset])
+    nth = event.data.get("index", 0) if event.data and event.kind is EventKind.ALLOCATED else 0
     note = Note(
         "" if cause == "released" else cause, event.reason, hold_ms,
-        held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts or pool.kept else 0,
+        held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts or pool.kept else 0, nth=nth,
     )  # fmt: skip
     if note == NO_NOTE:
         pool.notes.pop(offset, None)

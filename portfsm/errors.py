@@ -7,7 +7,7 @@
 `ReloadFailed`: a proxy did not take its configuration over; the former one runs on.
 
 Each error carries its facts as attributes (keyword-only) and a sentence that ends in what to do next.
-This file imports nothing of the package but the states.
+This file imports nothing of the package.
 """
 
 # ruff: noqa: N818  (the names say what happened: `raise PoolExhausted` needs no suffix)
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from portfsm.states import EventKind, PortState
+    from portfsm.values import PortView
 
 __all__ = [
     "BindFailed",
     "CommandRejected",
     "Fenced",
+    "GroupUnavailable",
     "IllegalTransition",
     "InternalError",
     "InvalidValue",
@@ -88,12 +90,25 @@ class PoolExhausted(CommandRejected):
     serve this call with the present number of held ports.
     """
 
-    fields = ("node", "pool", "counts", "next_free_at", "short_by")
+    fields: ClassVar[tuple[str, ...]] = ("node", "pool", "counts", "next_free_at", "short_by")
     node: str
     pool: str
     counts: Mapping[str, int]
     next_free_at: int | None
     short_by: int
+
+
+class GroupUnavailable(PoolExhausted):
+    """A group, or a block of it, cannot be given now.
+
+    `in_the_way` are the ports that are not to be had of the block (or the number on several nodes) that lacks the fewest, as views; for
+    single ports those that end soonest, as many as lack. `free_at` is when time has freed them all (UTC ns, None when
+    it does not). `short_by` is how many ports lack; `counts` and `next_free_at` are those of the pool.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = (*PoolExhausted.fields, "in_the_way", "free_at")
+    in_the_way: tuple[PortView, ...]
+    free_at: int | None
 
 
 class PortUnavailable(CommandRejected):

@@ -42,4 +42,4 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str = ""
     """Why, in free text for people."""
     data: dict[str, Any] | None = None
-    """What `opened`, `pool_defined` and `proxy_joined` carry."""
+    """What `opened`, `pool_defined` and `proxy_joined` carry; for an `allocated` of a group its `index` where that is not 0."""

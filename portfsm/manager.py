@@ -20,6 +20,7 @@ from portfsm._engine import Engine
 from portfsm._listen import BLOCK_S, Listening, Wanted
 from portfsm._log import warn
 from portfsm._reconciler import Reconciler
+from portfsm._requests import grant_group, queue_up
 from portfsm._views import Views
 from portfsm._waiters import Waiter
 from portfsm._warden import Warden, check_witnesses
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from portfsm._occupants import Kind
     from portfsm.events import Event
     from portfsm.evidence import Witness
+    from portfsm.groups import Request
     from portfsm.observation import Observation, ReconcileReport
     from portfsm.protocols import Journal
     from portfsm.sockets import BoundLease, Holder
@@ -141,14 +143,14 @@ class PortManager(Views):
         await checkpoint_if_cancelled()
         engine = self._engine
         if engine.must_queue(command):
-            lease = await self._queue(command, wait_s)
+            lease = (await self._queue(command, wait_s))[0]
         else:
             try:
                 lease = engine.grant(command)
             except (PoolExhausted, PortUnavailable):
                 if wait_s == 0:
                     raise
-                lease = await self._queue(command, wait_s)
+                lease = (await self._queue(command, wait_s))[0]
         self._reconciler.saw(lease)
         try:
             await engine.settle(lease.token)
@@ -158,7 +160,43 @@ class PortManager(Views):
         engine.received(lease.token)
         return lease
 
-    async def _queue(self, command: commands.Allocate, wait_s: float | None) -> Lease:
+    async def allocate_group(self, requests: Iterable[Request], *, wait_s: float | None = 0.0) -> tuple[Lease, ...]:
+        """The leases that `requests` ask for, all of them or none, in one batch of the log: by request, then by index.
+
+        Several pools for one owner, one number on several nodes (`same_port`), several ports (`count`), or a block of them
+        (`contiguous`, `align`, `stride`); see `Request`. Quarantined ports are taken over as in `allocate`: by their own owner and
+        service alone. A repeat returns the same leases and records nothing. One that finds only some of them allocates the rest
+        so that they fit those, or raises `OwnerConflict` where those cannot be part of what it asks for. `wait_s` is as in
+        `allocate`: a group that waits is one caller in the queues of all its pools, and whoever comes later passes it in none of them.
+
+        Raises `GroupUnavailable` (a `PoolExhausted`), naming the ports in the way and when they are free, `InvalidValue` for what
+        these pools could never give, and what `allocate` raises.
+        """
+        command = commands.AllocateGroup(requests)
+        if wait_s is not None:
+            check_seconds("wait_s", wait_s)
+        await checkpoint_if_cancelled()
+        engine = self._engine
+        try:
+            leases = queue_up(engine, command) if engine.must_queue(command) else grant_group(engine, command)
+        except (PoolExhausted, PortUnavailable):
+            if wait_s == 0:
+                raise
+            leases = ()
+        leases = leases or await self._queue(command, wait_s)
+        tokens = [lease.token for lease in leases]
+        for lease in leases:
+            self._reconciler.saw(lease)
+        try:
+            await engine.settle(max(tokens))
+        except BaseException:
+            engine.dropped(*tokens)  # which ends those that no other call awaits
+            raise
+        for token in tokens:
+            engine.received(token)
+        return leases
+
+    async def _queue(self, command: commands.Allocate | commands.AllocateGroup, wait_s: float | None) -> tuple[Lease, ...]:
         engine = self._engine
         waiter = Waiter(command, None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9))
         engine.wait(waiter)
@@ -170,9 +208,9 @@ class PortManager(Views):
         except BaseException:
             engine.leave(waiter)
             raise
-        if waiter.lease is None:
+        if not waiter.leases:
             raise waiter.error or engine.refusal(command)
-        return waiter.lease
+        return waiter.leases
 
     @asynccontextmanager
     async def lease(

@@ -17,17 +17,34 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from portfsm import errors
 from portfsm._decide import decide
 from portfsm._dump import dump, load
+from portfsm._index import Index
 from portfsm._ledger import Ledger, apply_all
 from portfsm._replay import replay
-from portfsm.commands import Adopt, Allocate, Block, Close, DefinePool, Free, Hold, Open, Release, ReleaseOwner, Sweep, Unblock, Withdraw
+from portfsm.commands import (
+    Adopt,
+    Allocate,
+    AllocateGroup,
+    Block,
+    Close,
+    DefinePool,
+    Free,
+    Hold,
+    Open,
+    Release,
+    ReleaseOwner,
+    Sweep,
+    Unblock,
+    Withdraw,
+)
 from portfsm.specs import PoolSpec
 from portfsm.values import Lease
+from tests.group_model import SHAPES, TAILS, Groups, requests_of, shapes, tails
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
 
-FRESH = {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None, "mixed": 0}
+FRESH = {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None, "mixed": 0, "nth": 0}
 
 
 class Model:
@@ -70,7 +87,8 @@ class Model:
             self.begin_hold(row, now + hold, now)
 
     def held(self, node, pool, owner):
-        return next((port for port, row in self.of(node, pool).items() if row["state"] == "ALLOCATED" and row["owner"] == owner), None)
+        rows = self.of(node, pool).items()
+        return next((port for port, row in rows if row["state"] == "ALLOCATED" and row["owner"] == owner and not row["nth"]), None)
 
     def choices(self, c, hold, now):
         """The ports this allocate may give (None: it holds one already), and whether they are a reuse."""
@@ -116,7 +134,7 @@ class Obedience:
             hold = event.until
         if event.kind == "freed":
             assert event.cause == "operator" or event.ts >= hold
-            hold = 0
+            hold = mixed = 0  # an operator's word ends both
         self.last[place] = (owner, service, hold, token, mixed)
 
 
@@ -157,7 +175,7 @@ class Core(RuleBasedStateMachine):
     def run(self, command):
         """Decide on the live ledger and on a replayed one, apply, compare with the model; the events, or the refusal."""
         self.commands.append(command)
-        outcome = self.decide(self.ledger, command)
+        outcome = self.outcome = self.decide(self.ledger, command)
         replayed = self.decide(replay(self.events), command)
         assert repr(outcome) == repr(replayed), "an index made afresh leads elsewhere"
         events = outcome if isinstance(outcome, tuple) else ()
@@ -202,6 +220,7 @@ class Core(RuleBasedStateMachine):
                     return
                 assert events, f"refused, though {found} were to be had"
                 begun = events[-1]
+                assert begun.data is None
                 assert begun.kind == "allocated"
                 assert begun.port in found
                 if not reuse and model.specs[command.pool].order == "lowest":
@@ -211,17 +230,19 @@ class Core(RuleBasedStateMachine):
                         model.notice(row, hold, now)
                 row = model.row(command.node, command.pool, begun.port)
                 model.mix(row, command.service)
-                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=begun.seq)
+                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=begun.seq, nth=0)
+            case AllocateGroup():
+                Groups(model).expect(command, events, self.outcome, now)
             case Adopt():
                 row = model.row(command.node, command.pool, command.port)
                 held = model.held(command.node, command.pool, command.owner)
-                if held == command.port and row["service"] == command.service:
+                if (row["state"], row["owner"], row["service"]) == ("ALLOCATED", command.owner, command.service):
                     return
                 if held is not None or row["state"] == "ALLOCATED":
                     raise errors.OwnerConflict("")
                 row["hold"] = max(row["hold"], now + hold if row["state"] == "BLOCKED" else 0)
                 model.mix(row, command.service)
-                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None)
+                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None, nth=0)
             case Release():
                 lease = command.lease
                 row = model.row(lease.node, lease.pool, lease.port)
@@ -317,6 +338,12 @@ class Core(RuleBasedStateMachine):
 
     allocate_more = allocate
 
+    @rule(pool=pools, owner=owners, node=nodes, service=services, shape=shapes, tail=tails)
+    def allocate_group(self, pool, owner, node, service, shape, tail):
+        if self.focus is not None:
+            pool, node = self.focus
+        self.run(AllocateGroup(requests_of(pool, owner, node, service, shape, tail)))
+
     @rule(pool=pools, owner=owners, node=nodes, service=services, port=numbers)
     def allocate_by_number(self, pool, owner, node, service, port):
         self.ask(Allocate, pool, owner=owner, node=node, service=service, port=port)
@@ -405,6 +432,10 @@ class Core(RuleBasedStateMachine):
                 held[place] = (row["state"], row["owner"], row["service"], row["token"], until)
         views = {(v.node, v.pool, v.port): (v.state.value, v.owner, v.service, v.token, v.until) for v in self.ledger.ports()}
         assert views == held
+        for (node, name), pool in self.ledger.pools.items():
+            for offset in pool.offsets():
+                row = self.model.row(node, name, pool.base + offset)
+                assert pool.note(offset).nth == (row["nth"] if row["state"] == "ALLOCATED" else 0)
 
     @invariant()
     def counts_add_up(self):
@@ -420,9 +451,14 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def one_port_an_owner(self):
+        """One for each index, and the index that finds them agrees with one made afresh."""
         for owner in OWNERS:
-            places = [(lease.node, lease.pool) for lease in self.ledger.find(owner)]
+            places = [
+                (lease.node, lease.pool, self.model.row(lease.node, lease.pool, lease.port)["nth"]) for lease in self.ledger.find(owner)
+            ]
             assert len(places) == len(set(places))
+            for pool in self.ledger.pools.values():
+                assert pool.index is None or pool.index.held(owner) == Index(pool).held(owner)
             for lease in self.ledger.find(owner):
                 with contextlib.suppress(errors.PortOutOfRange):
                     assert self.ledger.port(lease.pool, lease.port, node=lease.node).owner == owner
@@ -432,7 +468,7 @@ TestCore = Core.TestCase
 TestCore.settings = settings(stateful_step_count=40)
 
 WEIGHTS = {
-    "allocate": 40, "allocate_by_number": 6, "release": 30, "release_late": 8, "withdraw": 4, "adopt": 6, "operate": 14,
+    "allocate": 40, "allocate_group": 12, "allocate_by_number": 6, "release": 30, "release_late": 8, "withdraw": 4, "adopt": 6, "operate": 14,
     "sweep_or_release_owner": 3, "define": 2, "open": 2, "time_passes": 30, "repeat": 6,
 }  # fmt: skip
 
@@ -447,7 +483,7 @@ def test_a_long_walk_obeys_the_contract(seed, order):
         "which": range(30), "block": [None, None, None, "in use"], "for_s": [None, 0.0, 3.0, 40.0], "length": [None, 0.0, 3.0, 40.0],
         "cause": ["released", "released", "cancelled"], "ahead": [0, 0, 0, 1000], "call": [Hold, Hold, Free, Block, Unblock],
         "everybody": [True, False], "ports": ["100-102,104", "100-102,104", "101-105", "99,102", "100-101"],
-        "hold_s": [0.0, 2.0, 10.0, 60.0], "order": [orders[order]], "other_boot": [True, False],
+        "shape": SHAPES, "tail": TAILS, "hold_s": [0.0, 2.0, 10.0, 60.0], "order": [orders[order]], "other_boot": [True, False],
         "step": [1, SECOND // 2, SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND, -SECOND],
     }  # fmt: skip
     core = Core()

@@ -36,7 +36,7 @@ from portfsm.testing import ManualClock
 
 PUBLIC = {name: getattr(portfsm, name) for name in portfsm.__all__}
 CLASSES = {name: value for name, value in PUBLIC.items() if inspect.isclass(value)}
-COMMANDS = ("Adopt", "Allocate", "Block", "Free", "Hold", "Release", "ReleaseOwner", "Sweep", "Unblock", "Withdraw")
+COMMANDS = ("Adopt", "Allocate", "AllocateGroup", "Block", "Free", "Hold", "Release", "ReleaseOwner", "Sweep", "Unblock", "Withdraw")
 
 
 # ---------------------------------------------------------------------- names
@@ -65,7 +65,7 @@ def test_a_name_of_the_test_kit_that_is_not_there(name):
         *COMMANDS, "BoundLease", "CommandRejected", "EventKind", "Event", "Fenced", "FileJournal", "IllegalTransition", "InternalError", "Journal",
         "JournalCorrupt", "JournalError", "JournalFull", "JournalLocked", "Lease", "Ledger", "ManagerClosed", "MemoryJournal",
         "OutcomeUnknown", "OwnerConflict", "PoolExhausted", "PoolSpec", "PortManager", "PortOutOfRange", "PortState", "PortUnavailable",
-        "PortfsmError", "StaleLease", "SystemClock", "TRANSITIONS", "UnknownPool", "apply", "decide", "open_manager", "read_journal", "replay",
+        "PortfsmError", "Request", "StaleLease", "SystemClock", "TRANSITIONS", "UnknownPool", "apply", "decide", "open_manager", "read_journal", "replay",
     ],
 )  # fmt: skip
 def test_a_name_of_the_contract_that_is_missing(name):
@@ -77,10 +77,11 @@ def test_a_name_of_the_contract_that_is_missing(name):
     [
         (
             "CommandRejected",
-            "PoolExhausted PortUnavailable OwnerConflict StaleLease UnknownPool PortOutOfRange IllegalTransition InvalidValue",
+            "PoolExhausted GroupUnavailable PortUnavailable OwnerConflict StaleLease UnknownPool PortOutOfRange IllegalTransition InvalidValue",
         ),
         ("JournalError", "JournalLocked JournalCorrupt JournalFull Fenced OutcomeUnknown JournalTooNew JournalUnreadable"),
         ("PortfsmError", "CommandRejected JournalError InternalError ManagerClosed"),
+        ("PoolExhausted", "GroupUnavailable"),
         ("ValueError", "InvalidValue"),
     ],
 )
@@ -143,6 +144,7 @@ def parameters(call) -> tuple[list[str], dict[str, object]]:
 
 SIGNATURES = {
     "allocate": (["pool"], {"owner": "required", "node": "", "service": "", "port": None, "wait_s": 0.0}),
+    "allocate_group": (["requests"], {"wait_s": 0.0}),
     "lease": (["pool"], {"owner": "required", "node": "", "service": "", "port": None, "wait_s": 0.0}),
     "release": (["lease"], {"block": None, "for_s": None}),
     "withdraw": (["lease"], {}),
@@ -225,6 +227,8 @@ VALUES = [
     Head("log", 1, "abc"),
     Event(1, 1, EventKind.CLOSED),
     Allocate("http", owner="r1"),
+    portfsm.Request("http", "r1"),
+    portfsm.AllocateGroup([portfsm.Request("http", "r1", count=2)]),
     portfsm.Release(LEASE),
     portfsm.Block("http", 1, reason="r"),
     portfsm.Sweep(),

@@ -35,6 +35,8 @@ WARDEN = "tests/test_warden.py"
 RECONCILE = "tests/test_reconcile.py"
 RECONCILE_MANAGER = "tests/test_reconcile_manager.py"
 LISTEN = "tests/test_listen.py"
+GROUP = "tests/test_group.py"
+GROUP_MANAGER = "tests/test_group_manager.py"
 DISK = "journals/_disk.py"
 MEND = "journals/_mend.py"
 WRITER = "journals/_writer.py"
@@ -227,15 +229,15 @@ MUTANTS = [
     Mutant(
         "a cancelled call keeps its port",
         "_engine.py",
-        "        grant.waiting -= 1\n",
+        "                grant.waiting -= 1\n",
         "",
         (f"{CANCELLATION}::test_a_cancelled_allocate_leaks_its_port",),
     ),
     Mutant(
         "one cancelled call takes the port from all",
         "_engine.py",
-        "        if grant.waiting > 0:\n",
-        "        if grant.waiting < 0:\n",
+        "                if grant.waiting <= 0:\n",
+        "                if True:\n",
         (f"{CANCELLATION}::test_cancelling_one_caller_takes_the_port_from_another_of_the_same_owner",),
     ),
     Mutant(
@@ -340,8 +342,8 @@ MUTANTS = [
     Mutant(
         "an event is shown before it is durable",
         "_writer.py",
-        "        self._pending.events.extend(events)\n        self._schedule()\n",
-        "        self._pending.events.extend(events)\n        self.durable_seq = events[-1].seq\n        self._schedule()\n",
+        "        batch.events.extend(events)\n        self._schedule()\n",
+        "        batch.events.extend(events)\n        self.durable_seq = events[-1].seq\n        self._schedule()\n",
         ("tests/test_writer.py::test_a_lease_is_seen_before_it_is_durable",),
     ),
     # ---- reconcile
@@ -520,5 +522,97 @@ MUTANTS = [
         "        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n",
         "        pass\n",
         (f"{LISTEN}::test_time_wait_of_the_former_replica_blocks_its_port",),
+    ),
+    # ---- groups
+    Mutant(
+        "a group is cut where the writer cuts its batches",
+        "_writer.py",
+        "            batch.cut()\n",
+        "            batch.room += len(events)\n",
+        (f"{GROUP_MANAGER}::test_a_group_cut_in_two_where_the_writer_cuts_its_batches",),
+    ),
+    Mutant(
+        "what one request of a group took another may have",
+        "_field.py",
+        "        self.taken.add(place)\n        self.free[place] = 0\n",
+        "        self.taken.add(place)\n",
+        (f"{GROUP}",),
+    ),
+    Mutant(
+        "a block takes a stranger's quarantined port",
+        "_field.py",
+        "            line[place] = column[offset] == name and place not in self.taken and self.reuses(place, request)\n",
+        "            line[place] = column[offset] == name and place not in self.taken\n",
+        (f"{GROUP}",),
+    ),
+    Mutant(
+        "a block may begin anywhere",
+        "_blocks.py",
+        "    if align == 1:\n        return line\n",
+        "    if align:\n        return line\n",
+        (f"{GROUP}",),
+    ),
+    Mutant(
+        "a lease that is held counts for nothing in a block",
+        "_group.py",
+        "            first = port - index * part.shape.stride\n",
+        "            first = port\n",
+        (f"{GROUP}",),
+    ),
+    Mutant(
+        "an index is forgotten when the port is noted anew",
+        "_rows.py",
+        '    nth = event.data.get("index", 0) if event.data and event.kind is EventKind.ALLOCATED else 0\n',
+        "    nth = 0\n",
+        (f"{GROUP}",),
+    ),
+    Mutant(
+        "an index is not in the state's dump",
+        "_dump.py",
+        "*(later if note.nth else later[:1] if note.mixed_until else ())",
+        "*(later[:1] if note.mixed_until else ())",
+        (f"{GROUP}::test_an_index_lost_on_the_way_through_a_snapshot",),
+    ),
+    Mutant(
+        "the end of a further port ends the first one's place in the index",
+        "_index.py",
+        "            self._end(owner, offset) if self.members else self.holders.pop(owner, None)\n",
+        "            self.holders.pop(owner, None)\n",
+        (f"{GROUP}",),
+    ),
+    Mutant(
+        "due ports beyond the first many are not looked at",
+        "_group.py",
+        "    if failed is not None and not all(field.drained for field in plan.fields.values()):\n",
+        "    if failed is not None and not plan:\n",
+        (f"{GROUP}::test_due_ports_beyond_the_first_many_that_stay_hidden",),
+    ),
+    Mutant(
+        "a group passes those before it in another pool",
+        "_waiters.py",
+        "            if first.turn < waiter.turn:\n                return True\n",
+        "            if first.turn < waiter.turn:\n                return False\n",
+        (f"{GROUP_MANAGER}::test_a_group_that_passes_those_before_it_in_another_pool",),
+    ),
+    Mutant(
+        "a number passes a waiting group",
+        "_waiters.py",
+        "(waiter.wants_one_number and waiter.turn < queue.first_group())",
+        "waiter.wants_one_number",
+        (f"{GROUP_MANAGER}::test_a_single_request_that_passes_a_waiting_group",),
+    ),
+    Mutant(
+        "those behind a served group are not asked in its other pools",
+        "_engine.py",
+        "            left |= self.waiters.serve(",
+        "            self.waiters.serve(",
+        (f"{GROUP_MANAGER}",),
+    ),
+    Mutant(
+        "a cancelled group gives back its first port alone",
+        "_engine.py",
+        "            self.dropped(*(lease.token for lease in waiter.leases))\n",
+        "            self.dropped(waiter.leases[0].token)\n",
+        (f"{GROUP_MANAGER}::test_a_granted_group_lost_with_its_cancelled_waiter",),
     ),
 ]

@@ -20,6 +20,7 @@ HOLDS = (0.0, 0.25, 2.5, 10.0, 10.0)
 
 WEIGHTS = {
     "allocate": 40,
+    "group": 6,
     "release": 16,
     "release_block": 3,
     "late": 5,
