@@ -97,6 +97,8 @@ class Waiters:
         self._deadlines: list[tuple[int, int, Waiter]] = []
         self._tidy_at = _SLACK
         self._turn = 0
+        self.on_first: Callable[[tuple[str, str]], object] = len
+        """Told of each (node, pool) that nobody waited for until now."""
 
     def __bool__(self) -> bool:
         return bool(self._queues)
@@ -121,6 +123,8 @@ class Waiters:
         """Queue up behind those who came first."""
         self._turn += 1
         waiter.turn, waiter.queued = self._turn, True
+        if waiter.place not in self._queues:
+            self.on_first(waiter.place)
         self._queues.setdefault(waiter.place, _Queue()).add(waiter)
         if waiter.deadline is not None:
             if len(self._deadlines) > self._tidy_at:
