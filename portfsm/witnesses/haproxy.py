@@ -6,8 +6,8 @@ of them came and the list of processes stayed the same meanwhile. What the confi
 A slot is withdrawn by a reload without it, or by maintenance. The next reload brings back what the file has. So maintenance counts
 for as long as nobody reloads an older file: with `ports_file` the witness sees to that, and says CLEAR only once the file cannot have the
 port; without it that is the controller's business: write first, withdraw then.
-Giving a slot another address instead is seen only by a witness that was asked before it: a stream that tries again keeps the old one,
-and no answer names it.
+Giving a slot another address instead leaves streams that try again at the old one, which no answer names: a port is held until those
+are over that began before the slot was seen where it is.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ class HAProxyWitness(Named):
         with suppress(Unanswered, Unreadable):  # the next worker may still listen
             table = table_of((await self._put(f"@!{pid} show servers state")).rstrip())
             there = [slot for slot in table if not addresses.isdisjoint({(slot.address, slot.port), (slot.name.lower(), slot.port)})]
-            lines = [f"@!{pid} set server {slot.backend}/{slot.server} state maint" for slot in there if not slot.maintenance]
+            lines = [f"@!{pid} disable agent {slot.backend}/{slot.server}" for slot in there if slot.agent]
+            lines += [f"@!{pid} set server {slot.backend}/{slot.server} state maint" for slot in there if not slot.maintenance]
             for some in _batched(lines):
                 await self._put("; ".join(some))
 

@@ -1,0 +1,188 @@
+"""What brings a slot back, or leads to a port past it, without the controller: tried on a real HAProxy after the port was asked about."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.abc
+import attrs
+import pytest
+
+from portfsm.evidence import Verdict
+from tests.witnesses.real import Proxy, free_port, get, running, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
+
+HOST = "127.0.0.1"
+
+
+def reconfigure(proxy: Proxy, port: int, becomes: str) -> None:
+    """Write the slot of a port another way; `{}` is the address it has."""
+    text = proxy.config.read_text()
+    pattern = rf"(server s{port}) ({HOST}:{port})"
+    assert re.search(pattern, text)
+    proxy.config.write_text(re.sub(pattern, lambda found: f"{found[1]} {becomes.format(found[2])}", text))
+
+
+async def slot(proxy: Proxy, port: int) -> dict[str, str]:
+    """The line of the table, by column."""
+    (pid,) = await proxy.pids("worker")
+    lines = (await proxy.ask(f"@!{pid} show servers state a")).splitlines()
+    (row,) = [line.split() for line in lines if f" s{port} " in line]
+    return dict(zip(lines[1][2:].split(), row, strict=True))
+
+
+@contextlib.asynccontextmanager
+async def agent(word: bytes) -> AsyncIterator[int]:
+    """An agent that gives every check this word; its port."""
+    port = free_port()
+
+    async def answer(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.send(word)
+
+    async with await anyio.create_tcp_listener(local_host=HOST, local_port=port) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        yield port
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_agent_that_ends_the_maintenance_of_a_port_called_clear(proxy):
+    """Not told, the witness holds what an agent says `ready` of; `withdraw` silences the agent, and the slot stays out."""
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept])
+    async with agent(b"ready\n") as port, running("a", kept):
+        reconfigure(proxy, taken, f"{{}} agent-check agent-port {port} agent-inter 50ms")
+        await proxy.start()
+        witness, (pid,) = proxy.witness(), await proxy.pids("worker")
+        proxy.stamp(11)
+        await proxy.ask(f"@!{pid} set server a/s{taken} state maint")
+        said = await witness.check(HOST, taken, 11)
+        assert (said.verdict, "an agent check can put it into service" in said.reason) == (Verdict.HELD, True)
+
+        async def back() -> bool:
+            return (await slot(proxy, taken))["srv_admin_state"] == "0"
+
+        await until(back)
+        await witness.withdraw(HOST, taken, 11)
+        clear = await until(lambda: _clear(witness, taken))
+        assert "in maintenance" in clear.reason
+        async with running("b", taken) as other:
+            await ask_for_a_while(proxy)
+        assert other.wrong == 0
+        assert not await back()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "*", "[::]", ""])
+async def test_a_slot_without_an_address_of_its_own_that_leads_here(proxy, address):
+    taken = free_port()
+    proxy.write(10, a=[taken])
+    reconfigure(proxy, taken, f"{address}:{taken}")
+    await proxy.start()
+    said = await proxy.witness().check(HOST, taken, 10)
+    async with running("b", taken) as other, await anyio.connect_tcp(HOST, proxy.front) as stream:
+        assert await get(stream, "/a/") == 404
+    assert (other.wrong, said.verdict) == (1, Verdict.HELD)
+
+
+async def test_a_slot_moved_before_anybody_asked_whose_request_tries_the_old_address(proxy):
+    """Somebody else gives the slot another address while a request sleeps between two tries; only then the witness is asked."""
+    taken, proxy.retries = free_port(), 2
+    proxy.write(30, a=[taken])
+    await proxy.start()
+    (pid,) = await proxy.pids("worker")
+    statuses: list[int] = []
+
+    async def ask() -> None:
+        async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+            statuses.append(await get(stream, "/a/"))
+
+    async def waits() -> bool:
+        return bool(re.search(rf"srv=s{taken} .*scb=\[[1-7],", await proxy.ask(f"@!{pid} show sess")))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await until(waits)
+        await proxy.ask(f"@!{pid} set server a/s{taken} addr {HOST} port {free_port()}")
+        witness = proxy.witness()
+        said = await witness.check(HOST, taken, 20)
+        assert (said.verdict, "began before the slot was seen" in said.reason) == (Verdict.HELD, True)
+        await until(lambda: _clear(witness, taken, 20))
+        async with running("b", taken) as other:
+            await until(lambda: _true(statuses))
+    assert (statuses, other.wrong) == ([503], 0)
+
+
+@attrs.define
+class Resolver:
+    """A name server that knows every name, or none; `port` is where."""
+
+    port: int
+    knows: bool = True
+
+    async def run(self) -> None:
+        async with await anyio.create_udp_socket(family=socket.AF_INET, local_host=HOST, local_port=self.port) as udp:
+            async for question, (host, port) in udp:
+                end = question.index(b"\0", 12) + 5
+                found = self.knows and question[end - 4 : end - 2] == b"\0\1"  # an address is asked for
+                flags = b"\x85\x80" if self.knows else b"\x85\x83"
+                head = question[:2] + flags + b"\0\1" + (b"\0\1" if found else b"\0\0") + b"\0\0\0\0"
+                record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(HOST)
+                await udp.sendto(head + question[12:end] + record * found, host, port)
+
+
+async def test_a_name_that_resolves_again_after_its_port_was_called_clear(proxy):
+    """Out of service because its name is unknown is no maintenance: the next answer of the name server ends it."""
+    taken, kept, resolver = free_port(), free_port(), Resolver(free_port())
+    proxy.write(10, a=[taken, kept])
+    times = "resolve_retries 1\n    timeout resolve 50ms\n    timeout retry 50ms\n" + "".join(
+        f"    hold {what} 50ms\n" for what in ("valid", "nx", "other", "obsolete", "refused", "timeout")
+    )
+    proxy.config.write_text(f"{proxy.config.read_text()}resolvers dns\n    nameserver one {HOST}:{resolver.port}\n    {times}")
+    reconfigure(proxy, taken, f"replica.test:{taken} resolvers dns init-addr none resolve-prefer ipv4")
+
+    async def known(*, as_it_is: bool) -> bool:
+        row = await slot(proxy, taken)
+        return (row["srv_addr"], int(row["srv_admin_state"]) & 0x20) == ((HOST, 0) if as_it_is else ("-", 0x20))
+
+    async with anyio.create_task_group() as tasks, running("a", kept):
+        tasks.start_soon(resolver.run)
+        await proxy.start()
+        proxy.stamp(11)
+        await until(lambda: known(as_it_is=True))
+        resolver.knows = False
+        await until(lambda: known(as_it_is=False))
+        witness = proxy.witness()
+        assert (await witness.check(HOST, taken, 11)).verdict is Verdict.HELD
+        resolver.knows = True
+        await until(lambda: known(as_it_is=True))
+        await witness.withdraw(HOST, taken, 11)
+        await until(lambda: _clear(witness, taken))
+        async with running("b", taken) as other:
+            await ask_for_a_while(proxy)
+        assert other.wrong == 0
+        tasks.cancel_scope.cancel()
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+async def ask_for_a_while(proxy: Proxy) -> None:
+    """For long enough that the agent, or the name server, would have been asked."""
+    for _ in range(20):
+        async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+            assert await get(stream, "/a/") == 200
+        await anyio.sleep(0.02)
+
+
+async def _clear(witness, port: int, since: int = 11):
+    said = await witness.check(HOST, port, since)
+    return said if said.verdict is Verdict.CLEAR else None
+
+
+async def _true(value: object) -> object:
+    return value
