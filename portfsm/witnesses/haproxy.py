@@ -25,6 +25,7 @@ from portfsm.evidence import Evidence, Verdict
 from portfsm.witnesses._asking import Named
 from portfsm.witnesses._haproxy_answers import Unreadable, Worker, canonical, questions, read_listing, read_worker, table_of
 from portfsm.witnesses._haproxy_file import PortsFile
+from portfsm.witnesses._haproxy_lost import Lost
 from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable
 from portfsm.witnesses._haproxy_rules import Judgement, Moves, judge_all, lowest_generation, unsettled
 from portfsm.witnesses._socket import Unanswered, put
@@ -76,6 +77,7 @@ class HAProxyWitness(Named):
         self._retries_replies, self._deadline_s, self._max_bytes = retries_replies, deadline_s, max_bytes
         self._clock = clock or SystemClock()
         self._file = None if ports_file is None else PortsFile(ports_file)
+        self._lost = Lost(self._path)
         self._lock = anyio.Lock()
         self._moves = Moves(retries_replies=retries_replies)
         self._started = (0, 0)
@@ -144,12 +146,14 @@ class HAProxyWitness(Named):
             worker = await self._worker(pid, old=pid in before.old)
             workers += [worker] if worker else []
             silent += [] if worker else [pid]
+        lost = await anyio.to_thread.run_sync(self._lost.look, before)
         after = await self._listing()
         if why := unsettled(before, after, silent):
             raise Unanswered(why)
         self._moves.keep([*after.workers, *after.old])
         alive = {*after.workers, *after.old}  # the exit of an old worker meanwhile clears whatever it held
-        return _Round(after, tuple(self._moves.told(worker) for worker in workers if worker.pid in alive))
+        strangers = (Worker(pid, old=True, unreadable="its master does not know it any more; end it") for pid in lost)
+        return _Round(after, (*(self._moves.told(worker) for worker in workers if worker.pid in alive), *strangers))
 
     async def _worker(self, pid: int, *, old: bool) -> Worker | None:
         try:

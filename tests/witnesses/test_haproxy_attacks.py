@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import socket
 from collections.abc import AsyncIterator
 
@@ -13,7 +15,7 @@ import attrs
 import pytest
 
 from portfsm.evidence import Verdict
-from tests.witnesses.real import Proxy, free_port, get, running, until
+from tests.witnesses.real import Proxy, free_port, get, keep_alive, proxy_home, running, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
 
@@ -166,6 +168,57 @@ async def test_a_name_that_resolves_again_after_its_port_was_called_clear(proxy)
             await ask_for_a_while(proxy)
         assert other.wrong == 0
         tasks.cancel_scope.cancel()
+
+
+async def test_a_worker_of_a_killed_master_that_wakes_up_after_its_port_was_called_clear(proxy):
+    """Frozen, it outlives its master; the next one does not know it, and it has a request to answer when it wakes."""
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept])
+    await proxy.start()
+    (stranded,) = await proxy.pids("worker")
+    async with running("a", kept):
+        async with running("a", taken):
+            clients = await keep_alive(proxy, 4)
+        os.kill(stranded, signal.SIGSTOP)
+        try:
+            proxy.process.kill()
+            proxy.process.wait()
+            for client in clients:
+                await client.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            proxy.write(20, a=[kept])
+            await proxy.start()
+            witness = proxy.witness()
+            for _ in range(3):
+                said = await witness.check(HOST, taken, 15)
+                assert said.verdict is Verdict.HELD
+                assert f"old worker {stranded} holds every port: its master does not know it any more" in said.reason
+            assert stranded not in [*await proxy.pids("worker"), *await proxy.pids("old")]
+        finally:
+            os.kill(stranded, signal.SIGCONT)
+        await until(lambda: _clear(witness, taken, 15))
+        async with running("b", taken) as other:
+            await ask_for_a_while(proxy)
+        assert other.wrong == 0
+    for client in clients:
+        await client.aclose()
+
+
+async def test_another_proxy_that_passes_for_a_lost_part_of_this_one(proxy):
+    """Old workers are known; another HAProxy has another socket."""
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept])
+    with proxy_home() as neighbour:
+        neighbour.write(10, a=[taken])
+        async with running("a", taken), running("a", kept):
+            await proxy.start()
+            await neighbour.start()
+            clients = await keep_alive(proxy, 2)
+            proxy.write(20, a=[kept])
+            await proxy.reload()
+            assert await proxy.pids("old")
+            await until(lambda: _clear(proxy.witness(), taken, 15))
+            for client in clients:
+                await client.aclose()
 
 
 # ---------------------------------------------------------------------- helpers
