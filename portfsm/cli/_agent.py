@@ -44,6 +44,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
     "--haproxy", metavar="[NAME=]SOCKET", multiple=True, help="A HAProxy, by its master socket. NAME is what RemoteWitness calls it."
 )
 @click.option("--ports-file", metavar="[NAME=]FILE", multiple=True, help="The file with `setenv GEN` that this HAProxy's reloads read.")
+@click.option("--state-file", metavar="[NAME=]PATH", multiple=True, help="What this HAProxy's reloads load its servers' state from.")
 @click.option("--nginx", metavar="[NAME=]PIDFILE", multiple=True, help="An nginx, by its pid file.")
 @click.option("--generation-url", metavar="[NAME=]URL", multiple=True, help="Where that nginx says its generation and $pid.")
 @click.option("--envoy", metavar="[NAME=]URL", multiple=True, help="An Envoy, by its admin interface.")
@@ -97,7 +98,11 @@ def _announce(url: str, proxies: list[str], *, as_json: bool) -> None:
 def _witnesses(given: dict[str, Any]) -> list[Witness]:
     """One for each proxy named. They are imported when there is one: what they need is an extra."""
     urls, files = _of_each(given, "nginx", "generation_url"), _of_each(given, "haproxy", "ports_file")
-    found = [_made("haproxy", "HAProxyWitness", where, proxy=name, ports_file=files.get(name)) for name, where in _named(given, "haproxy")]
+    states = _of_each(given, "haproxy", "state_file")
+    found = [
+        _made("haproxy", "HAProxyWitness", where, proxy=name, ports_file=files.get(name), state_file=states.get(name))
+        for name, where in _named(given, "haproxy")
+    ]
     found += [_made("nginx", "NginxWitness", where, proxy=name, generation_url=urls.get(name)) for name, where in _named(given, "nginx")]
     bounds = {"connect_timeout_s": given["connect_timeout"], "retries": given["retries"], "subscriptions": given["envoy_subscription"]}
     found += [_made("envoy", "EnvoyWitness", where, proxy=name, **bounds) for name, where in _named(given, "envoy")]

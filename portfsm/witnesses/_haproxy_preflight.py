@@ -59,9 +59,18 @@ def unreachable(reason: str, path: str) -> Preflight:
 
 
 def examine(
-    listing: Listing, answers: Iterable[tuple[int, str]], text: str | None, trouble: str, *, retries_replies: bool = False
+    listing: Listing,
+    answers: Iterable[tuple[int, str]],
+    text: str | None,
+    trouble: str,
+    *,
+    retries_replies: bool = False,
+    restores: bool = False,
 ) -> Preflight:
-    """All findings from the processes' answers and, where there is one, the configuration's text."""
+    """All findings from the processes' answers and, where there is one, the configuration's text.
+
+    `retries_replies`, `restores`: the witness sees to `retry-on`, and to the state file.
+    """
     found = [*_version(listing)]
     if not listing.workers:
         found.append(Finding("no worker", "the master is starting, reloading or ending", "haproxy -c -f ...    # tells what is wrong"))
@@ -71,7 +80,8 @@ def examine(
     if text is None:
         return Preflight(tuple(found), (f"hard-stop-after, persist, retry-on, state files, relay rules: {trouble}",))
     sections = list(_sections(text))
-    found += [*_global(sections), *_routing(sections), *_addresses(sections), *_retries(sections, retries_replies=retries_replies)]
+    found += [*_global(sections), *_routing(sections), *_addresses(sections, restores=restores)]
+    found += _retries(sections, retries_replies=retries_replies)
     return Preflight(tuple(dict.fromkeys(found)))  # a line in ten backends is one finding
 
 
@@ -156,16 +166,16 @@ def _routing(sections: Sequence[_Section]) -> Iterator[Finding]:
             )
 
 
-def _addresses(sections: Sequence[_Section]) -> Iterator[Finding]:
+def _addresses(sections: Sequence[_Section], *, restores: bool) -> Iterator[Finding]:
     for words in _lines(sections, "defaults", "frontend", "backend", "listen"):
         line = " ".join(words)
         if line.startswith("option persist") or words[0] == "force-persist":
             yield Finding(line, "a cookie leads to a slot in maintenance: no answer shows it", "no option persist")
         if "set-dst" in line or "resolvers" in words:
             yield Finding(line, "the address is decided apart from the table of servers: no answer shows it", f"# {line}    # take it out")
-        if words[0] == "load-server-state-from-file" and words[1:] != ["none"]:
+        if words[0] == "load-server-state-from-file" and words[1:] != ["none"] and not restores:
             why = "a state file older than the release puts the port back at the next reload"
-            yield Finding(line, why, "load-server-state-from-file none")
+            yield Finding(line, why, "HAProxyWitness(..., state_file=...), or load-server-state-from-file none")
 
 
 def _retries(sections: Sequence[_Section], *, retries_replies: bool) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from portfsm.witnesses._haproxy_answers import Listing, Place, Stream
 
-__all__ = ["Judgement", "Moves", "judge", "judge_all", "lowest_generation", "slots_at", "unsettled"]
+__all__ = ["Judgement", "Moves", "judge", "judge_all", "lasting", "lowest_generation", "slots_at", "unsettled"]
 
 _ANY_HOST = ("0.0.0.0", "::")  # noqa: S104  (a slot's address, which stands for any)
 _TRIES = 3
@@ -65,6 +65,27 @@ def judge_all(workers: Sequence[Worker], places: Iterable[tuple[str, int, int]],
         yield found
 
 
+def lasting(
+    said: Judgement, place: tuple[str, int, int], generation: int | None, restored: Mapping[int, Sequence[Slot]] | str
+) -> Judgement:
+    """What was said, unless the next reload would undo it.
+
+    `generation`: what the file that it reads is known to be of; None where nobody looks. `restored`: the slots of the state file that it
+    reads, or why they cannot be known.
+    """
+    host, port, since = place
+    if said.verdict is not Verdict.CLEAR:
+        return said
+    if generation is not None and since > generation:
+        why = f"in maintenance, but the file is not known to be of generation {since} or later: the next reload would bring the port back"
+        return Judgement(Verdict.HELD, why)
+    if isinstance(restored, str):
+        return Judgement(Verdict.HELD, restored)
+    if serving := [slot for slot in slots_at(restored, canonical(host), port) if not slot.maintenance]:
+        return Judgement(Verdict.HELD, f"the state file has {_slots(serving)} in service there: the next reload would bring the port back")
+    return said
+
+
 def limit_of(*, retries_replies: bool) -> int:
     """The first state of a stream that opens no connection any more: with retries of answers (`retry-on 503`) there is none."""
     return 1 << 31 if retries_replies else ESTABLISHED
@@ -89,13 +110,13 @@ def lowest_generation(workers: Iterable[Worker]) -> int | None:
     return None if None in said else min((generation for generation in said if generation is not None), default=None)
 
 
-def slots_at(worker: Worker, host: str, port: int) -> list[Slot]:
-    """The slots of a worker that are, or may be, at an address.
+def slots_at(table: Mapping[int, Sequence[Slot]], host: str, port: int) -> list[Slot]:
+    """The slots of a table (by port) that are, or may be, at an address.
 
     What a name means to the proxy is not known here: a host in numbers may be any name's, a name any number's. Only
     two names are compared. A slot with neither ("-") is a unix socket; one at 0.0.0.0 or :: connects to where its client did.
     """
-    nearby = [slot for slot in (*worker.slots.get(port, ()), *worker.slots.get(0, ())) if slot.name or slot.address != "-"]
+    nearby = [slot for slot in (*table.get(port, ()), *table.get(0, ())) if slot.name or slot.address != "-"]
     if _is_literal(host):
         return [slot for slot in nearby if slot.name or slot.address in (host, *_ANY_HOST) or host in _ANY_HOST]
     return [slot for slot in nearby if not slot.name or slot.name.lower() == host.lower()]
@@ -116,7 +137,7 @@ def _is_literal(host: str) -> bool:
 def _holds(worker: Worker, host: str, port: int, since: int, limit: int) -> str:
     if worker.unreadable:
         return f"{_name(worker)} holds every port: {worker.unreadable}"
-    slots = slots_at(worker, host, port)
+    slots = slots_at(worker.slots, host, port)
     places = {slot.place for slot in slots}
     why = _old_holds(worker, slots, places, limit) if worker.old else _current_holds(worker, slots, places, since, limit)
     return why or _astray(worker)
@@ -159,7 +180,7 @@ def _astray(worker: Worker) -> str:
 
 
 def _lets_go(worker: Worker, host: str, port: int) -> str:
-    slots = slots_at(worker, host, port)
+    slots = slots_at(worker.slots, host, port)
     if not slots:
         return f"{_name(worker)} has no slot there" + ("" if worker.old else f" (generation {worker.generation})")
     if worker.old:

@@ -414,6 +414,7 @@ def test_a_good_configuration_that_is_found_wanting():
     assert found(version="3.2.1") == []
     assert found(GOOD + "listen stats\n    bind :81\n    stats enable\n") == []
     assert found(GOOD.replace("conn-failure", "503"), retries_replies=True) == []
+    assert found(GOOD.replace("retry-on conn-failure", "load-server-state-from-file global"), restores=True) == []
 
 
 @pytest.mark.parametrize(
