@@ -37,6 +37,7 @@ AGENT = 0x05
 ESTABLISHED = 8
 """Of `scb=[N`: below it the stream has no connection to a server yet and may still open one."""
 _ANY_STATE = 1 << 30
+_LAST_PORT = 65_535
 _STREAM = re.compile(r"0x[0-9a-fA-F]+: proto=.* be=(\S+) srv=(\S+) .*\bepoch=(?:0x)?([0-9a-fA-F]+) .*\bscb=\[(\d+),")
 _STAMP = re.compile(r"\b(GEN|RELAY)=(\d{1,18})\b")
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
@@ -229,7 +230,8 @@ def _slot(line: str, width: int, at: list[int]) -> Slot:
         raise Unreadable(f"a server that cannot be read: {_quoted(line)}")
     put_back = bool(int(agent) & AGENT)
     lasting = bool(int(state) & MAINTENANCE) and not put_back
-    return Slot(backend, server, canonical(address), int(port), "" if name == "-" else name, lasting, put_back)
+    known = int(port) if int(port) <= _LAST_PORT else 0  # one counted back from the client's is a negative number
+    return Slot(backend, server, canonical(address), known, "" if name == "-" else name, lasting, put_back)
 
 
 def _streams(section: str) -> Iterator[Stream]:

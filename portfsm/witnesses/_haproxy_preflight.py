@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Preflight", "examine", "unreachable"]
 
 _OLDEST = (2, 6)
+_COUNTED = re.compile(r":[+-]\d+$")
 _SAFE_RETRIES = {"none", "conn-failure"}
 _ROUTES = {"server", "server-template", "use_backend", "default_backend"}
 _SECTIONS = {"global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist", "program", "cache", "ring"}
@@ -173,6 +174,10 @@ def _addresses(sections: Sequence[_Section], *, restores: bool) -> Iterator[Find
             yield Finding(line, "a cookie leads to a slot in maintenance: no answer shows it", "no option persist")
         if "set-dst" in line or "resolvers" in words:
             yield Finding(line, "the address is decided apart from the table of servers: no answer shows it", f"# {line}    # take it out")
+        if words[0] == "dispatch" or line.startswith("option transparent"):
+            yield Finding(line, "it leads to an address that is no slot of a table: no answer shows it", "server NAME ADDRESS:PORT")
+        if words[0] in {"server", "server-template"} and any(_COUNTED.search(word) for word in words[2:4]):
+            yield Finding(line, "the port is counted from the client's: no answer shows which it is", "server NAME ADDRESS:PORT")
         if words[0] == "load-server-state-from-file" and words[1:] != ["none"] and not restores:
             why = "a state file older than the release puts the port back at the next reload"
             yield Finding(line, why, "HAProxyWitness(..., state_file=...), or load-server-state-from-file none")

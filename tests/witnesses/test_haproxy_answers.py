@@ -240,6 +240,11 @@ def test_one_address_in_two_spellings(host, port, held):
     assert verdict(worker(), port, host=host) == ("HELD" if held else "CLEAR")
 
 
+def test_a_port_counted_back_from_the_clients_that_is_none():
+    """A negative number in the table: which port it is depends on where the client came in."""
+    assert verdict(worker(text=recorded("worker").replace(f"- {SIX} ", "- 4294961841 ")), FREE, host="::1") == "HELD"
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0", "::"])
 def test_a_slot_at_any_address_that_is_not_this_one(address):
     """It connects to where its client did."""
@@ -426,6 +431,10 @@ def test_a_good_configuration_that_is_found_wanting():
         ("retry-on conn-failure", "retry-on conn-failure 503", "retry-on conn-failure 503"),
         ("retry-on conn-failure", "option persist", "option persist"),
         ("retry-on conn-failure", "load-server-state-from-file global", "load-server-state-from-file global"),
+        ("retry-on conn-failure", "dispatch 127.0.0.1:30000", "dispatch 127.0.0.1:30000"),
+        ("retry-on conn-failure", "option transparent", "option transparent"),
+        ("retry-on conn-failure", "server z 127.0.0.1:+10 check", "server z 127.0.0.1:+10 check"),
+        ("retry-on conn-failure", "server-template z 2 127.0.0.1:-10", "server-template z 2 127.0.0.1:-10"),
         ("bind :80", "force-persist if { src 10.0.0.1 }", "force-persist if { src 10.0.0.1 }"),
         ("bind :80", "http-request set-dst src", "http-request set-dst src"),
         ("server self 127.0.0.1:80", "server s x:80 resolvers dns", "server s x:80 resolvers dns"),

@@ -203,6 +203,31 @@ async def test_a_worker_of_a_killed_master_that_wakes_up_after_its_port_was_call
         await client.aclose()
 
 
+async def test_a_proxy_started_twice_of_which_only_one_can_be_asked(proxy):
+    """The second takes the socket over; the first still serves whoever its kernel gives it, and its master cannot be reached."""
+    taken, kept = free_port(), free_port()
+    proxy.write(10, a=[taken, kept])
+    await proxy.start()
+    first, pids = proxy.process, await proxy.pids("worker")
+    try:
+        proxy.write(20, a=[kept])
+        proxy.launch()
+
+        async def taken_over() -> bool:
+            return await proxy.pids("worker") not in ([], pids)
+
+        await until(taken_over)
+        said = await proxy.witness().check(HOST, taken, 15)
+        assert (said.verdict, f"old worker {pids[0]} holds every port" in said.reason) == (Verdict.HELD, True)
+        async with running("a", taken) as misled, running("a", kept):
+            await ask_for_a_while(proxy)
+        assert misled.right, "the first one serves still, or this shows nothing"
+    finally:
+        first.terminate()
+        first.wait()
+    await until(lambda: _clear(proxy.witness(), taken, 15))
+
+
 async def test_another_proxy_that_passes_for_a_lost_part_of_this_one(proxy):
     """Old workers are known; another HAProxy has another socket."""
     taken, kept = free_port(), free_port()
