@@ -45,6 +45,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 )
 @click.option("--ports-file", metavar="[NAME=]FILE", multiple=True, help="The file with `setenv GEN` that this HAProxy's reloads read.")
 @click.option("--state-file", metavar="[NAME=]PATH", multiple=True, help="What this HAProxy's reloads load its servers' state from.")
+@click.option("--config", metavar="[NAME=]PATH", multiple=True, help="Its configuration: a line that makes evidence wrong holds all ports.")
 @click.option("--nginx", metavar="[NAME=]PIDFILE", multiple=True, help="An nginx, by its pid file.")
 @click.option("--generation-url", metavar="[NAME=]URL", multiple=True, help="Where that nginx says its generation and $pid.")
 @click.option("--envoy", metavar="[NAME=]URL", multiple=True, help="An Envoy, by its admin interface.")
@@ -97,10 +98,10 @@ def _announce(url: str, proxies: list[str], *, as_json: bool) -> None:
 
 def _witnesses(given: dict[str, Any]) -> list[Witness]:
     """One for each proxy named. They are imported when there is one: what they need is an extra."""
-    urls, files = _of_each(given, "nginx", "generation_url"), _of_each(given, "haproxy", "ports_file")
-    states = _of_each(given, "haproxy", "state_file")
+    urls = _of_each(given, "nginx", "generation_url")
+    paths = {option: _of_each(given, "haproxy", option) for option in ("ports_file", "state_file", "config")}
     found = [
-        _made("haproxy", "HAProxyWitness", where, proxy=name, ports_file=files.get(name), state_file=states.get(name))
+        _made("haproxy", "HAProxyWitness", where, proxy=name, **{option: each.get(name) for option, each in paths.items()})
         for name, where in _named(given, "haproxy")
     ]
     found += [_made("nginx", "NginxWitness", where, proxy=name, generation_url=urls.get(name)) for name, where in _named(given, "nginx")]

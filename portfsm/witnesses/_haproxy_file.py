@@ -11,9 +11,9 @@ from portfsm.witnesses._haproxy_answers import Slot, Unreadable, table_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["PortsFile", "StateFile", "stamp"]
+__all__ = ["ConfigFile", "PortsFile", "StateFile", "stamp"]
 
 _GENERATION = re.compile(r"^\s*setenv\s+GEN\s+(\d{1,18})\s*$", re.MULTILINE)
 _MAX_BYTES = 16 << 20
@@ -27,8 +27,8 @@ def stamp(text: str) -> int | None:
 class _Watched(ABC):
     """A file, read again only once it was replaced."""
 
-    directories = False
-    """The path may be a directory: then it is all the files in it."""
+    pattern = ""
+    """Where the path may be a directory: which files of it count."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
@@ -36,7 +36,7 @@ class _Watched(ABC):
 
     def _refresh(self) -> None:
         """Raises `OSError`, `ValueError`."""
-        files = sorted(self._path.iterdir()) if self.directories and self._path.is_dir() else [self._path]
+        files = sorted(self._path.glob(self.pattern)) if self.pattern and self._path.is_dir() else [self._path]
         seen: list[tuple[str | int, ...]] = []
         for file in files:
             stat = file.stat()
@@ -71,7 +71,7 @@ class PortsFile(_Watched):
 class StateFile(_Watched):
     """Knows the slots of a server state file, which a reload puts where that says; in the format of `show servers state`."""
 
-    directories = True
+    pattern = "*"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
@@ -93,3 +93,26 @@ class StateFile(_Watched):
         self._slots = {}
         for slot in (slot for text in texts if text.strip() for slot in table_of(text.rstrip())):
             self._slots.setdefault(slot.port, []).append(slot)
+
+
+class ConfigFile(_Watched):
+    """Knows why no evidence counts with a configuration: a file, or a directory of `*.cfg`."""
+
+    pattern = "*.cfg"
+
+    def __init__(self, path: str | os.PathLike[str], void: Callable[[str], str]) -> None:
+        """`void` says it of a text."""
+        super().__init__(path)
+        self._why, self._void = "", void
+
+    def trouble(self) -> str:
+        """Empty when there is nothing against it. Never raises."""
+        try:
+            self._refresh()
+        except (OSError, ValueError) as error:
+            self._seen = None
+            return f"the configuration {self._path} cannot be read: {error}"
+        return f"in {self._path} there is `{self._why}" if self._why else ""
+
+    def _read(self, texts: Sequence[str]) -> None:
+        self._why = self._void("\n".join(texts))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from portfsm.witnesses._haproxy_answers import Listing, Worker
 
-__all__ = ["Finding", "Preflight", "examine", "unreachable"]
+__all__ = ["Finding", "Preflight", "examine", "unreachable", "void"]
 
 _OLDEST = (2, 6)
 _COUNTED = re.compile(r":[+-]\d+$")
@@ -84,6 +84,14 @@ def examine(
     found += [*_global(sections), *_routing(sections), *_addresses(sections, restores=restores)]
     found += _retries(sections, retries_replies=retries_replies)
     return Preflight(tuple(dict.fromkeys(found)))  # a line in ten backends is one finding
+
+
+def void(text: str, *, retries_replies: bool = False, restores: bool = False) -> str:
+    """The first line of a configuration with which no evidence counts, a closing backquote, and why; empty when there is none."""
+    sections = list(_sections(text))
+    found = [finding for finding in _global(sections) if finding.what == "grace"]
+    found += [*_routing(sections), *_addresses(sections, restores=restores), *_retries(sections, retries_replies=retries_replies)]
+    return f"{found[0].what}`: {found[0].why}" if found else ""
 
 
 # ---------------------------------------------------------------------- what the processes say

@@ -71,7 +71,7 @@ def lasting(
     """What was said, unless the next reload would undo it.
 
     `generation`: what the file that it reads is known to be of; None where nobody looks. `restored`: the slots of the state file that it
-    reads, or why they cannot be known.
+    reads, or why nothing may be believed.
     """
     host, port, since = place
     if said.verdict is not Verdict.CLEAR:

@@ -13,6 +13,7 @@ are over that began before the slot was seen where it is.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,9 @@ from portfsm.clocks import SystemClock
 from portfsm.evidence import Evidence, Verdict
 from portfsm.witnesses._asking import Named
 from portfsm.witnesses._haproxy_answers import Unreadable, Worker, canonical, questions, read_listing, read_worker, table_of
-from portfsm.witnesses._haproxy_file import PortsFile, StateFile
+from portfsm.witnesses._haproxy_file import ConfigFile, PortsFile, StateFile
 from portfsm.witnesses._haproxy_lost import Lost
-from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable
+from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable, void
 from portfsm.witnesses._haproxy_rules import Judgement, Moves, judge_all, lasting, lowest_generation, unsettled
 from portfsm.witnesses._socket import Unanswered, put
 
@@ -66,6 +67,7 @@ class HAProxyWitness(Named):
         fallback_s: float | None = None,
         ports_file: str | os.PathLike[str] | None = None,
         state_file: str | os.PathLike[str] | None = None,
+        config: str | os.PathLike[str] | None = None,
         retries_replies: bool = False,
         deadline_s: float = 0.5,
         max_bytes: int = 64 << 20,
@@ -75,7 +77,9 @@ class HAProxyWitness(Named):
 
         `ports_file` is the file with `setenv GEN` that each reload reads: give it, and maintenance counts only once that file is newer
         than the release, so that no reload brings the port back. `state_file` is what a reload loads the servers' state from, if it does
-        (a directory where each backend has its own): a port that is in service there is held. `max_bytes` bounds the memory for one answer.
+        (a directory where each backend has its own): a port that is in service there is held.
+        `config` is the whole configuration, a file or a directory of `*.cfg`: while it has a line with which evidence is wrong (see
+        `preflight`) every port is held. `max_bytes` bounds the memory for one answer.
         """
         self._path = str(master_socket)
         super().__init__(proxy, fallback_s)
@@ -83,6 +87,8 @@ class HAProxyWitness(Named):
         self._clock = clock or SystemClock()
         self._file = None if ports_file is None else PortsFile(ports_file)
         self._state = None if state_file is None else StateFile(state_file)
+        against = partial(void, retries_replies=retries_replies, restores=state_file is not None)
+        self._config = None if config is None else ConfigFile(config, against)
         self._lost = Lost(self._path)
         self._lock = anyio.Lock()
         self._moves = Moves(retries_replies=retries_replies)
@@ -94,7 +100,7 @@ class HAProxyWitness(Named):
         async with self._lock:
             asked_at = self._clock.boot_ns()
             # Before anything is asked: a reload that read an older file shows among the answers.
-            on_file = await anyio.to_thread.run_sync(self._read_files) if self._file or self._state else (None, {})
+            on_file = await anyio.to_thread.run_sync(self._read_files) if self._file or self._state or self._config else (None, {})
             try:
                 outcome: _Round | str = await self._round()
             except (Unanswered, Unreadable) as error:
@@ -138,7 +144,9 @@ class HAProxyWitness(Named):
 
     def _read_files(self) -> tuple[int | None, Restored]:
         """In a thread."""
-        return self._file.generation() if self._file else None, self._state.slots() if self._state else {}
+        trouble = self._config.trouble() if self._config else ""
+        restored = self._state.slots() if self._state else {}
+        return self._file.generation() if self._file else None, trouble or restored
 
     async def _put(self, question: str) -> str:
         return await put(self._path, question, deadline_s=self._deadline_s, max_bytes=self._max_bytes)

@@ -51,7 +51,7 @@ async def test_a_remote_proxy_whose_next_reload_brings_a_port_back(edge, tmp_pat
     """The publication under way was rendered before the release: seen from the agent, too, its slot is held."""
     tally = Tally()
     async with controller(tmp_path / "log", edge, watched=False) as scene:
-        with agent(tmp_path, edge, "--ports-file", f"edge={edge.ports_file}") as witness:
+        with agent(tmp_path, edge, "--ports-file", f"edge={edge.ports_file}", "--config", f"edge={edge.config}") as witness:
             await scene.manager.join(witness)
             lease = await ended_and_taken_out(scene)
             await explained(scene, lease, "edge says HELD", "the next reload would bring the port back")

@@ -119,6 +119,30 @@ async def test_a_slot_moved_before_anybody_asked_whose_request_tries_the_old_add
     assert (statuses, other.wrong) == ([503], 0)
 
 
+@pytest.mark.parametrize("line", ["option persist", "force-persist if TRUE"])
+async def test_a_cookie_that_leads_into_maintenance(proxy, line):
+    """No answer of the proxy shows it, so the witness that knows the configuration says nothing is clear."""
+    taken, kept = free_port(), free_port()
+    proxy.extra = f"{line}\n    cookie S insert"
+    proxy.write(10, a=[taken, kept])
+    reconfigure(proxy, taken, "{} cookie x")
+    await proxy.start()
+    proxy.stamp(11)
+    blind, witness = proxy.witness(), proxy.witness(config=proxy.config)
+    await witness.withdraw(HOST, taken, 11)
+    await until(lambda: _clear(blind, taken))
+    said = await witness.check(HOST, taken, 11)
+    assert (said.verdict, f"in {proxy.config} there is `{line}`: a cookie leads to a slot" in said.reason) == (Verdict.HELD, True)
+    async with running("b", taken) as other, await anyio.connect_tcp(HOST, proxy.front) as stream:
+        await stream.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\nCookie: S=x\r\n\r\n")
+        assert b" 404 " in await stream.receive()
+        assert other.wrong == 1, "or this shows nothing"
+    proxy.extra = ""
+    proxy.write(12, a=[kept])
+    await proxy.reload()
+    await until(lambda: _clear(witness, taken))
+
+
 @attrs.define
 class Resolver:
     """A name server that knows every name, or none; `port` is where."""

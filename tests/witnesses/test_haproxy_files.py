@@ -8,7 +8,8 @@ import re
 import pytest
 
 from portfsm.evidence import Verdict
-from portfsm.witnesses._haproxy_file import PortsFile, StateFile
+from portfsm.witnesses._haproxy_file import ConfigFile, PortsFile, StateFile
+from portfsm.witnesses._haproxy_preflight import void
 from portfsm.witnesses._haproxy_rules import Judgement, lasting
 from tests.witnesses.record import BUSY, RESTING
 from tests.witnesses.test_haproxy_answers import recorded
@@ -67,6 +68,27 @@ def test_a_file_of_ports_that_was_replaced_and_is_not_read_again(tmp_path):
     assert PortsFile(tmp_path).generation() is None, "a directory may have a file of another time"
     path.unlink()
     assert file.generation() is None
+
+
+def test_a_configuration_with_which_evidence_is_wrong(tmp_path):
+    """Any file of it; what cannot be read may have such a line too."""
+    (tmp_path / "1.cfg").write_text("global\n    setenv RELAY 0\nfrontend fe\n    bind :80\n")
+    (tmp_path / "2.cfg").write_text("backend a\n    server x 10.0.0.1:80\n")
+    (tmp_path / "3.txt").write_text("backend a\n    option persist\n")
+    config = ConfigFile(tmp_path, void)
+    assert config.trouble() == "", "what only costs time is no reason"
+    for line in ("option persist", "dispatch 10.0.0.1:80", "retry-on 503", "server y host:80 resolvers dns"):
+        (tmp_path / "2.cfg").write_text(f"backend a\n    {line}\n")
+        assert f"in {tmp_path} there is `{line}`: " in config.trouble()
+        said = lasting(CLEAR, ("127.0.0.1", 1, 5), None, config.trouble())
+        assert (said.verdict, line in said.reason) == (Verdict.HELD, True)
+    (tmp_path / "2.cfg").write_text("global\n    setenv RELAY 1\n")
+    assert "frontend fe does not relay" in config.trouble()
+    (tmp_path / "2.cfg").write_text("global\n    grace 5s\n")
+    assert "`grace`" in config.trouble()
+    (tmp_path / "2.cfg").unlink()
+    assert config.trouble() == ""
+    assert "cannot be read" in ConfigFile(tmp_path / "none", void).trouble()
 
 
 @pytest.mark.parametrize(("generation", "verdict"), [(None, Verdict.CLEAR), (5, Verdict.CLEAR), (4, Verdict.HELD), (-1, Verdict.HELD)])
