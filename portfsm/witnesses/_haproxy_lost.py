@@ -34,11 +34,14 @@ class Lost:
 
     def look(self, listing: Listing) -> list[int]:
         """The process ids. Never raises; what cannot be seen is not found."""
-        self._found = {pid: started for pid, started in self._found.items() if _lives(pid, started)}
+        # A worker may have been seen here before it was listed; another child before it became the program that it is.
+        known = {listing.master, *listing.workers, *listing.old}
+        self._found = {
+            pid: started for pid, started in self._found.items() if pid not in known and _lives(pid, started) and self._serves(pid)
+        }
         master = read_stat(listing.master)
         now = listing.master, master.started if master else None, listing.reloads
         if now != self._looked:
-            known = {listing.master, *listing.workers, *listing.old}
             self._found.update(
                 (pid, stat.started) for pid in self._family(listing.master) - known if (stat := read_stat(pid)) and not stat.dead
             )
