@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import anyio
 import anyio.abc
@@ -15,6 +15,8 @@ import attrs
 import pytest
 
 from portfsm.evidence import Verdict
+from portfsm.haproxy import RELAY_RULE
+from tests.evidence.scene import Replica as Service
 from tests.witnesses.real import Proxy, free_port, get, keep_alive, proxy_home, running, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
@@ -141,6 +143,115 @@ async def test_a_cookie_that_leads_into_maintenance(proxy, line):
     proxy.write(12, a=[kept])
     await proxy.reload()
     await until(lambda: _clear(witness, taken))
+
+
+async def test_a_slot_that_is_down_and_comes_up_with_its_next_tenant(proxy):
+    """Its checks fail, so nobody is sent there; whoever answers them on that port has the requests."""
+    taken = free_port()
+    proxy.write(10, a=[taken])
+    reconfigure(proxy, taken, "{} check inter 20ms fall 1 rise 1")
+    await proxy.start()
+
+    async def is_up() -> bool:
+        return (await slot(proxy, taken))["srv_op_state"] == "2"
+
+    await until(lambda: _not(is_up()))
+    proxy.stamp(11)
+    assert "in service" in (await proxy.witness().check(HOST, taken, 11)).reason
+    async with running("b", taken) as other:
+        await until(is_up)
+        async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+            assert await get(stream, "/a/") == 404
+        assert other.wrong == 1, "or this shows nothing"
+    await proxy.witness().withdraw(HOST, taken, 11)
+    await until(lambda: _clear(proxy.witness(), taken))
+
+
+async def test_a_request_that_still_connects_to_a_host_that_was_silent(proxy):
+    """Nobody took the connection; the port's next tenant would, with the next try of the kernel."""
+    taken, proxy.retries = free_port(), 0
+    proxy.write(10, a=[taken])
+    proxy.config.write_text(proxy.config.read_text().replace("timeout connect 1s", "timeout connect 4s"))
+    await proxy.start()
+    witness, (pid,) = proxy.witness(), await proxy.pids("worker")
+    with contextlib.ExitStack() as sockets:
+        silent = sockets.enter_context(socket.create_server((HOST, taken), backlog=0))
+        for _ in range(3):
+            crowd = sockets.enter_context(socket.socket())
+            crowd.setblocking(False)
+            crowd.connect_ex((HOST, taken))
+        async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+            await stream.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\n\r\n")
+
+            async def connects() -> bool:
+                return bool(re.search(rf"srv=s{taken} .*scb=\[5,", await proxy.ask(f"@!{pid} show sess")))
+
+            await until(connects)
+            proxy.stamp(11)
+            await witness.withdraw(HOST, taken, 11)
+            said = await witness.check(HOST, taken, 11)
+            assert (said.verdict, f"a stream of a/s{taken} that is connecting" in said.reason) == (Verdict.HELD, True)
+            sockets.close()
+            assert silent.fileno() < 0
+            await until(lambda: _clear(witness, taken))
+            assert not await connects()
+            async with running("b", taken) as other:
+                await stream.receive()
+            assert other.wrong == 0
+
+
+@pytest.mark.parametrize("by_reload", [False, True])
+async def test_every_way_to_choose_a_server_that_leads_to_one_called_clear(proxy, by_reload):
+    """Kept connections that are reused, a rule for this server, a stick table, a cookie, the same server in two backends, two front doors."""
+    taken, kept, door = free_port(), free_port(), free_port()
+    proxy.extra = (
+        "http-reuse always\n    stick-table type string size 100\n    stick on path\n    cookie S insert\n    option redispatch 1\n"
+        f"    use-server s{taken} if {{ hdr(x) taken }}"
+    )
+
+    def write(generation: int, *ports: int) -> None:
+        proxy.write(generation, a=[*ports], b=[*ports])
+        text = re.sub(r"(?m)^( *server s(\d+) \S+)", r"\1 cookie c\2", proxy.config.read_text())
+        text = text.replace(
+            "backend relay\n", f"frontend two\n    bind {HOST}:{door}\n    {RELAY_RULE}\n    default_backend b\nbackend relay\n"
+        )
+        proxy.config.write_text(text if taken in ports else text.replace(f"use-server s{taken} if {{ hdr(x) taken }}", ""))
+
+    async def names(streams: list[anyio.abc.SocketStream]) -> set[bytes]:
+        found = set()
+        for number, stream in enumerate(streams):
+            head = f"GET /{'ab'[number % 2]}/ HTTP/1.1\r\nHost: x\r\nCookie: S=c{taken}\r\n{'x: taken' if number % 4 else 'y: z'}\r\n\r\n"
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # an old worker closes after one more answer
+                await stream.send(head.encode())
+                found.add((await stream.receive()).rpartition(b"\r\n")[2])
+        return found
+
+    write(10, taken, kept)
+    async with anyio.create_task_group() as tasks, contextlib.AsyncExitStack() as clients:
+
+        async def connected() -> list[anyio.abc.SocketStream]:
+            return [await clients.enter_async_context(await anyio.connect_tcp(HOST, port)) for port in (proxy.front, door) * 8]
+
+        former = Service("former", taken)
+        await tasks.start(former.run)
+        await tasks.start(Service("kept", kept).run)
+        await proxy.start()
+        streams = await connected()
+        assert b"former" in await names(streams), "or this shows nothing"
+        witness = proxy.witness()
+        if by_reload:
+            write(20, kept)
+            await proxy.reload()
+        else:
+            proxy.stamp(20)
+            await witness.withdraw(HOST, taken, 20)
+        await until(lambda: _clear(witness, taken, 20))
+        await former.stop()
+        await tasks.start(Service("next", taken).run)
+        for some in (streams, streams, await connected()):
+            assert await names(some) <= {b"kept"}
+        assert await names(await connected()) == {b"kept"}
+        tasks.cancel_scope.cancel()
 
 
 @attrs.define
@@ -284,6 +395,10 @@ async def ask_for_a_while(proxy: Proxy) -> None:
 async def _clear(witness, port: int, since: int = 11):
     said = await witness.check(HOST, port, since)
     return said if said.verdict is Verdict.CLEAR else None
+
+
+async def _not(question: Awaitable[bool]) -> bool:
+    return not await question
 
 
 async def _true(value: object) -> object:
