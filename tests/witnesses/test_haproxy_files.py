@@ -33,6 +33,14 @@ def test_a_slot_of_a_state_file_that_is_overlooked(tmp_path):
     assert judged(found, BUSY, said=held) is held
 
 
+def test_a_slot_of_a_state_file_that_an_agent_puts_back(tmp_path):
+    """In maintenance there, and its agent check is enabled."""
+    watched = TABLE.replace("resting 127.0.0.1 0 5 1 1 0 1 0 0 8 0", "resting 127.0.0.1 0 5 1 1 0 1 0 0 8 22")
+    assert watched != TABLE
+    (tmp_path / "state").write_text(watched)
+    assert judged(StateFile(tmp_path / "state").slots(), RESTING).verdict is Verdict.HELD
+
+
 def test_a_file_for_each_backend_of_which_one_is_overlooked(tmp_path):
     (tmp_path / "a").write_text(TABLE)
     (tmp_path / "b").write_text("")
