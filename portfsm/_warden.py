@@ -4,7 +4,7 @@ Rule: one task a proxy, whatever the number of ports; all its open cases go into
 followed by a pause of 5 ms that doubles up to 500 ms while nothing changes (0.2 ms a port where that is longer, so that many
 ports do not keep a core busy). A new case, `wait_clear`, a witness's own wake-up or a changed set of proxies ends it. When an
 `allocate` begins to wait in a pool that has cases the pauses start over, and while anybody waits they grow to 50 ms and no further.
-Nothing is asked while nothing waits. What answers mean is `_evidence`'s business, and whether they free a port the machine's.
+Nothing is asked while nothing waits. What a proxy holds it is told to take out of service, each second anew. What answers mean is `_evidence`'s business, and whether they free a port the machine's.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ __all__ = ["Warden", "check_witnesses"]
 _FIRST_PAUSE_NS = 5_000_000
 _LAST_PAUSE_NS = 500_000_000
 _AWAITED_PAUSE_NS = 50_000_000
+_TELL_AGAIN_NS = 1_000_000_000
 _NEVER = 1 << 63
 _PAUSE_A_PORT_NS = 200_000
 _LOOPBACK = "127.0.0.1"
@@ -283,8 +284,8 @@ class _Post:
     """Set to have a pause ended, or made shorter."""
     pause_ns: int = _FIRST_PAUSE_NS
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
-    told: dict[Place, int] = attrs.field(factory=dict)
-    """Ports that the proxy was asked to take out of service, each with the `since` it was asked for."""
+    told: dict[Place, tuple[int, int]] = attrs.field(factory=dict)
+    """Ports that the proxy was asked to take out of service, each with the `since` it was asked for, and until when that will do."""
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -357,9 +358,11 @@ class _Post:
         withdraw: Any = getattr(self.witness, "withdraw", None)
         if withdraw is None:
             return
-        self.told = {place: since for place, since in self.told.items() if place in self.warden.cases.open}
-        untold = [pair for pair in zip(cases, questions, strict=True) if self.told.get(pair[0].place) != pair[0].since]
-        self.told.update((case.place, case.since) for case, _ in untold)
+        now = self.warden.boot_ns()
+        # Not once for all: a reload of an older file puts a port back.
+        self.told = {place: said for place, said in self.told.items() if place in self.warden.cases.open and said[1] > now}
+        untold = [pair for pair in zip(cases, questions, strict=True) if self.told.get(pair[0].place, (0, 0))[0] != pair[0].since]
+        self.told.update((case.place, (case.since, now + _TELL_AGAIN_NS)) for case, _ in untold)
         many: Any = getattr(self.witness, "withdraw_many", None)
         if many is not None:
             await many([question for _, question in untold])

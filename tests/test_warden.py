@@ -509,6 +509,30 @@ async def test_a_silent_proxy_is_told_once_and_never_again(opened, clock):
         await until(lambda: state(manager) == "FREE")
 
 
+async def test_a_port_that_a_reload_put_back_is_never_taken_out_again(opened, clock):
+    """No silence tells of it: it is simply in service again, in a proxy that heard the first time."""
+
+    class Able(Proxy):
+        deaf, told = True, 0
+
+        async def withdraw(self, host, port, since):
+            self.told += 1
+            if not self.deaf:
+                self.let_go(port)
+
+    proxy = Able()
+    async with opened(proxy, hold_s=1000) as manager:
+        await released(manager)
+        await until(lambda: "proxy says HELD" in manager.explain("http", 30000))
+        for _ in range(5):
+            clock.advance(0.15)
+            await settle()
+        assert proxy.told == 1
+        proxy.deaf = False
+        clock.advance(1)
+        await until(lambda: state(manager) == "FREE")
+
+
 async def test_ports_released_together_are_taken_out_one_by_one(opened):
     class Able(Proxy):
         async def withdraw(self, host, port, since):
