@@ -4,7 +4,8 @@ Rule: one task a proxy, whatever the number of ports; all its open cases go into
 followed by a pause of 5 ms that doubles up to 500 ms while nothing changes (0.2 ms a port where that is longer, so that many
 ports do not keep a core busy). A new case, `wait_clear`, a witness's own wake-up or a changed set of proxies ends it. When an
 `allocate` begins to wait in a pool that has cases the pauses start over, and while anybody waits they grow to 50 ms and no further.
-Nothing is asked while nothing waits. What a proxy holds it is told to take out of service, each second anew. What answers mean is `_evidence`'s business, and whether they free a port the machine's.
+Nothing is asked while nothing waits. What a proxy holds it is told to take out of service, each second anew.
+What answers mean is `_evidence`'s business, and whether they free a port the machine's.
 """
 
 from __future__ import annotations
