@@ -129,6 +129,8 @@ class Waiters:
         self._deadlines: list[tuple[int, int, Waiter]] = []
         self._tidy_at = _SLACK
         self._turn = 0
+        self.on_first: Callable[[tuple[str, str]], object] = len
+        """Told of each (node, pool) that nobody waited for until now."""
 
     def __bool__(self) -> bool:
         return bool(self._queues)
@@ -155,6 +157,8 @@ class Waiters:
         self._turn += 1
         waiter.turn, waiter.queued = self._turn, True
         for place in waiter.places:
+            if place not in self._queues:
+                self.on_first(place)
             self._queues.setdefault(place, _Queue(place)).add(waiter)
         if waiter.deadline is not None:
             if len(self._deadlines) > self._tidy_at:

@@ -168,7 +168,9 @@ async def _check(witness: Witness, places: Sequence[Place]) -> list[Answer]:
 
 
 async def _withdraw(witness: Witness, places: Sequence[Place]) -> list[Answer]:
-    if withdraw := getattr(witness, "withdraw", None):
+    if withdraw_many := getattr(witness, "withdraw_many", None):
+        await withdraw_many(places)
+    elif withdraw := getattr(witness, "withdraw", None):
         for place in places:
             await withdraw(*place)
     return []

@@ -37,6 +37,8 @@ RECONCILE_MANAGER = "tests/test_reconcile_manager.py"
 LISTEN = "tests/test_listen.py"
 GROUP = "tests/test_group.py"
 GROUP_MANAGER = "tests/test_group_manager.py"
+ANSWERS = "tests/witnesses/test_haproxy_answers.py"
+FILES = "tests/witnesses/test_haproxy_files.py"
 DISK = "journals/_disk.py"
 MEND = "journals/_mend.py"
 WRITER = "journals/_writer.py"
@@ -310,6 +312,55 @@ MUTANTS = [
         'return bool(self.proxies) and self.spec.on_silence == "keep"',
         "return False",
         (f"{WARDEN}::test_a_hold_that_is_over_frees_what_a_proxy_still_has",),
+    ),
+    Mutant(
+        "any maintenance lasts",
+        "witnesses/_haproxy_answers.py",
+        "MAINTENANCE = 0x01",
+        "MAINTENANCE = 0x23",
+        (f"{ANSWERS}::test_draining_that_passes_for_maintenance",),
+    ),
+    Mutant(
+        "an agent check is no matter",
+        "witnesses/_haproxy_answers.py",
+        "& MAINTENANCE) and not put_back",
+        "& MAINTENANCE)",
+        (f"{FILES}::test_a_slot_of_a_state_file_that_an_agent_puts_back",),
+    ),
+    Mutant(
+        "a stream from before a slot was moved goes where the slot is",
+        "witnesses/_haproxy_rules.py",
+        "stream.place in seen and stream.epoch <= seen[stream.place][1]",
+        "stream.place in seen and stream.epoch < seen[stream.place][1]",
+        (f"{ANSWERS}::test_a_stream_that_tries_an_address_which_its_slot_had_before_anybody_asked", f"{ANSWERS}"),
+    ),
+    Mutant(
+        "a slot at any address is not at this one",
+        "witnesses/_haproxy_rules.py",
+        "slot.address in (host, *_ANY_HOST)",
+        "slot.address == host",
+        (f"{ANSWERS}::test_a_slot_at_any_address_that_is_not_this_one", f"{ANSWERS}"),
+    ),
+    Mutant(
+        "a worker that its master does not list is gone",
+        "witnesses/_haproxy_lost.py",
+        "        return sorted(self._found)\n",
+        "        return []\n",
+        ("tests/witnesses/test_haproxy_lost.py",),
+    ),
+    Mutant(
+        "a state file that cannot be read has nothing",
+        "witnesses/_haproxy_rules.py",
+        "    if isinstance(restored, str):\n",
+        "    if isinstance(restored, str):\n        return said\n    if isinstance(restored, str):\n",
+        (f"{FILES}",),
+    ),
+    Mutant(
+        "who waits in allocate waits for a pause that began before",
+        "_warden.py",
+        "        engine.waiters.on_first = self._hurry_posts\n",
+        "",
+        (f"{WARDEN}::test_who_waits_in_allocate_waits_for_a_pause_that_began_before",),
     ),
     Mutant(
         "time starts at the wall clock, whatever was recorded",
