@@ -11,6 +11,7 @@ The floors, each importing only from those below it:
 """
 
 from portfsm._decide import decide
+from portfsm._forecast import Forecast, Rate
 from portfsm._ledger import Ledger, apply
 from portfsm._replay import replay
 from portfsm._table import TRANSITIONS
@@ -84,6 +85,7 @@ __all__ = [
     "Evidence",
     "Fenced",
     "FileJournal",
+    "Forecast",
     "Free",
     "Head",
     "Hold",
@@ -115,6 +117,7 @@ __all__ = [
     "PortUnavailable",
     "PortView",
     "PortfsmError",
+    "Rate",
     "Release",
     "ReleaseOwner",
     "ReloadFailed",

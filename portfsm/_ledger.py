@@ -12,6 +12,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from portfsm._dump import dump
+from portfsm._forecast import next_free_at
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Pool
 from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, lease_fault, rare_fault, write_note, write_rare
 from portfsm._table import TRANSITIONS
@@ -284,9 +285,16 @@ class Ledger:
         if pool is not None and not records:
             records = [self.pool(pool, node or "")]
         counts = [record.statistics() for record in records]
+        sums = [
+            sum(column)
+            for column in zip(*((c.size, c.free, c.allocated, c.quarantined, c.blocked, c.retired) for c in counts), strict=True)
+        ]
+        size, free, allocated, quarantined, blocked, retired = sums or [0] * 6
         return PoolStatistics(
-            *(sum(getattr(each, name) for each in counts) for name in ("size", "free", "allocated", "quarantined", "blocked", "retired"))
-        )
+            size, free, allocated, quarantined, blocked, retired,
+            kept=sum(found.quarantined for found, record in zip(counts, records, strict=True) if record.kept),
+            next_free_at=min((end for record in records if (end := next_free_at(record)) is not None), default=None),
+        )  # fmt: skip
 
     def digest(self) -> str:
         """SHA-256 over the whole state, in hex: equal states, equal digests, on every platform."""

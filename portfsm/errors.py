@@ -81,9 +81,9 @@ class InvalidValue(CommandRejected, ValueError):
 class PoolExhausted(CommandRejected):
     """No port of the pool can be given now.
 
-    `counts` maps each state's name to its number of ports; `next_free_at` is the earliest end of a hold
-    (UTC ns, None when nothing is quarantined); `short_by` is how many more ports the pool would need to
-    serve this call with the present number of held ports.
+    `counts` maps each state's name to its number of ports; `next_free_at` is when time alone brings the next one back
+    (UTC ns; None when nothing is held back, or what is waits for proxies); `short_by` is how many more ports the pool needs
+    at the present rate of releases.
     """
 
     fields = ("node", "pool", "counts", "next_free_at", "short_by")
