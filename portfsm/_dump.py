@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from portfsm._ledger import Ledger
 
-__all__ = ["SCHEMA", "dump", "load", "spec_data"]
+__all__ = ["SCHEMA", "dump", "load", "spec_data", "spec_of"]
 
 SCHEMA = 1
 """Grows when the form changes: a snapshot of another schema is ignored, never read on a guess."""
@@ -31,6 +31,12 @@ def spec_data(spec: PoolSpec, seed: str) -> dict[str, Any]:
     data = {"ports": spec.ranges, "hold_s": spec.hold_s, "floor_s": spec.floor_s, "order": spec.order}
     later = {"on_silence": spec.on_silence if spec.on_silence != "keep" else "", "seed": seed}  # left out where a log from before it would
     return data | {key: value for key, value in later.items() if value}
+
+
+def spec_of(name: str, data: dict[str, Any]) -> PoolSpec:
+    """The pool that `spec_data` was made from; what a later version added to it is left to that one."""
+    known = {key: data[key] for key in ("ports", "hold_s", "floor_s", "order")}
+    return PoolSpec(name, **known, on_silence=data.get("on_silence", "keep"))
 
 
 def dump(ledger: Ledger) -> Iterator[bytes]:
@@ -65,8 +71,8 @@ def load(ledger: Ledger, lines: Iterable[bytes]) -> None:
     if schema != SCHEMA:
         raise ValueError(f"dump schema {schema}, known is {SCHEMA}")
     for name, data in specs.items():
-        ledger.seeds[name] = data.pop("seed", "")
-        ledger.specs[name] = PoolSpec(name, **data)
+        ledger.seeds[name] = data.get("seed", "")
+        ledger.specs[name] = spec_of(name, data)
     for node, name, rows in rest:
         pool = ledger.pools.setdefault((node, name), Pool(node, ledger.specs[name], ledger.seeds[name], proxies=ledger.required))
         for row in rows:

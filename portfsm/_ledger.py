@@ -11,13 +11,13 @@ from hashlib import sha256
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from portfsm._dump import dump
+from portfsm._dump import dump, spec_of
 from portfsm._forecast import next_free_at
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Pool
 from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, lease_fault, rare_fault, write_note, write_rare
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
-from portfsm.specs import PoolSpec, check_port, check_text
+from portfsm.specs import check_port, check_text
 from portfsm.states import PORT_KINDS, EventKind, PortState
 from portfsm.values import Lease, PoolStatistics, PortView
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from portfsm.events import Event
+    from portfsm.specs import PoolSpec
 
 __all__ = ["Ledger", "apply", "apply_all"]
 
@@ -198,9 +199,7 @@ class Ledger:
         self.epoch, self.opened = data["epoch"], opened
 
     def _define(self, name: str, data: dict[str, Any]) -> None:
-        known = {key: data[key] for key in ("ports", "hold_s", "floor_s", "order")}
-        spec = PoolSpec(name, **known, on_silence=data.get("on_silence", "keep"))
-        self.specs[name] = spec
+        spec = self.specs[name] = spec_of(name, data)
         self.seeds[name] = data.get("seed", "")
         for (_, pool_name), pool in self.pools.items():
             if pool_name == name:

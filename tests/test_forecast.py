@@ -56,7 +56,7 @@ def test_a_cooling_port_counted_as_room(world):
 def test_a_port_that_is_due_called_held(world):
     """Nobody has noticed yet, but the next `allocate` would: it is to be had now."""
     world.release(world.allocate("a"))
-    world.pass_time(10)
+    world.pass_time(12)
     ahead = look(world)
     assert (ahead.free, ahead.quarantined, ahead.free_at(world.now)) == (3, 1, 4)
     assert (ahead.when(4), ahead.rate.taken) == (world.now, 0)
@@ -213,9 +213,9 @@ def test_a_need_that_differs_from_the_refusals(world):
     assert look(world).short_by == caught.value.short_by == 7  # 4 in 4 s, times 10 s of hold, and one to give, of 4
 
 
-@pytest.mark.parametrize(("per_s", "hold_s", "held"), [(5, 150, 750), (0.1, 10, 1), (0.3, 10, 3), (0.31, 10, 4), (0, 10, 0), (5, 0, 0)])
+@pytest.mark.parametrize(("per_s", "hold_s", "held"), [(5, 150, 750), (0.1, 10, 1), (0.07, 100, 7), (0.31, 10, 4), (0, 10, 0), (5, 0, 0)])
 def test_a_product_rounded_to_the_wrong_side(per_s, hold_s, held):
-    """0.1 * 3 is more than 0.3 in floating point, and no reason for one more port."""
+    """0.07 * 100 is more than 7 in floating point, and no reason for one more port."""
     assert held_in_flight(per_s, hold_s) == held
 
 
