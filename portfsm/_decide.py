@@ -15,6 +15,7 @@ from portfsm._choice import DRAIN_LIMIT, choose, is_reuse
 from portfsm._draft import Draft
 from portfsm._index import index_of
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED
+from portfsm._pressure import free_earliest
 from portfsm._rejections import exhausted, foreign_lease, illegal, owner_conflict, stale
 from portfsm.events import Event
 from portfsm.states import EventKind
@@ -62,7 +63,9 @@ def _allocate(command: commands.Allocate, ledger: Ledger, draft: Draft) -> None:
     if due:
         _notice_all(pool, due, chosen, command, draft)
     if chosen < 0:
-        raise exhausted(pool, draft.ts)
+        chosen = free_earliest(pool, index, draft)
+        if chosen < 0:
+            raise exhausted(pool, draft.ts)
     token = draft.seq + 1  # a lease's token is the number of its own event
     draft.append(Event(token, draft.ts, _ALLOCATED, pool.node, pool.name, pool.base + chosen, command.owner, command.service, token))
 

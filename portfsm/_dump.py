@@ -24,19 +24,21 @@ SCHEMA = 1
 """Grows when the form changes: a snapshot of another schema is ignored, never read on a guess."""
 
 _ROWS_A_LINE = 512
+_LATER = {"on_silence": "keep", "held_max": 0.5, "on_pressure": "refuse"}
+"""What pools have learned since: left out at its default, as a log from before it would."""
 
 
 def spec_data(spec: PoolSpec, seed: str) -> dict[str, Any]:
     """What `pool_defined` carries."""
     data = {"ports": spec.ranges, "hold_s": spec.hold_s, "floor_s": spec.floor_s, "order": spec.order}
-    later = {"on_silence": spec.on_silence if spec.on_silence != "keep" else "", "seed": seed}  # left out where a log from before it would
-    return data | {key: value for key, value in later.items() if value}
+    changed = {key: value for key, default in _LATER.items() if (value := getattr(spec, key)) != default}
+    return data | changed | ({"seed": seed} if seed else {})
 
 
 def spec_of(name: str, data: dict[str, Any]) -> PoolSpec:
     """The pool that `spec_data` was made from; what a later version added to it is left to that one."""
     known = {key: data[key] for key in ("ports", "hold_s", "floor_s", "order")}
-    return PoolSpec(name, **known, on_silence=data.get("on_silence", "keep"))
+    return PoolSpec(name, **known, **{key: data[key] for key in _LATER if key in data})
 
 
 def dump(ledger: Ledger) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ from portfsm._decide import decide
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
+from portfsm._pressure import next_relief, patience_s
 from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
@@ -228,6 +229,10 @@ class Engine:
         place = command.node, command.pool
         return self.waiters.has(place) and not self._holds(place, command.owner)
 
+    def patience(self, command: commands.Allocate) -> float:
+        """How many seconds a call waits that asked not to: none, unless its pool's policy says so."""
+        return patience_s(self.ahead.pool(command.pool, command.node)) if command.port is None else 0.0
+
     def wait(self, waiter: Waiter) -> None:
         """Queue up, and be served at once if there is something to be had."""
         self.check_open()
@@ -257,11 +262,11 @@ class Engine:
     # ------------------------------------------------------------------ time
 
     def _due(self, place: tuple[str, str]) -> int | None:
-        """Boot clock ns when the next hold or block of a pool ends."""
+        """Boot clock ns when the next hold or block of a pool ends, or its floor where that is enough."""
         node, name = place
         pool = self.ahead.pool(name, node)
-        due = index_of(pool).next_due(pool)
-        return None if due is None else self._timeline.boot_at(due)
+        ends = [end for end in (index_of(pool).next_due(pool), next_relief(pool, self.now())) if end is not None]
+        return self._timeline.boot_at(min(ends)) if ends else None
 
     def _wake_by(self, boot_ns: int | None) -> None:
         """Wake the timer by then, if it would sleep longer. A wake-up for nothing is harmless."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from portfsm._forecast import next_free_at, rate_of
 from portfsm._pool import ALLOCATED, BLOCKED, STATES
+from portfsm._pressure import next_relief
 from portfsm.errors import (
     IllegalTransition,
     InvalidValue,
@@ -47,13 +48,15 @@ def exhausted(pool: Pool, now_ns: int) -> PoolExhausted:
     return PoolExhausted(
         f"pool {pool.name!r} has no free port" + (f" on node {pool.node!r}" if pool.node else "")
         + f": {counts.allocated} allocated, {counts.quarantined} quarantined{waits}, {counts.blocked} blocked of {counts.size}"
-        + f"; at this rate of releases it needs {short_by} more: {_advice(ready, kept=kept)}",
+        + f"; at this rate of releases it needs {short_by} more: {_advice(ready, next_relief(pool, now_ns), kept=kept)}",
         node=pool.node, pool=pool.name, counts=by_state, next_free_at=ready, short_by=short_by,
     )  # fmt: skip
 
 
-def _advice(next_free_at: int | None, *, kept: int) -> str:
+def _advice(next_free_at: int | None, relief: int | None, *, kept: int) -> str:
     """What a caller does who got no port."""
+    if relief:
+        return f"under this pressure the next may be freed early at {utc(relief)}, when its floor is over: pass wait_s= to wait for it"
     if next_free_at:
         return f"the next hold ends at {utc(next_free_at)}, pass wait_s= to wait for it"
     return "pass wait_s= to wait for the proxies, or release some" if kept else "release some, or unblock some"

@@ -19,6 +19,7 @@ from portfsm._dump import spec_of
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._pool import ALLOCATED, BLOCKED, QUARANTINED
+from portfsm._pressure import next_relief
 from portfsm.errors import CommandRejected, PoolExhausted
 from portfsm.states import EventKind
 
@@ -130,7 +131,7 @@ class _Life:
         self.last: dict[Place, int] = {}
         """The log's port -> token of its last lease there."""
         self.queues: dict[tuple[str, str], deque[Event]] = {}
-        self.allocations = self.skipped = self.restarted_at = 0
+        self.now = self.allocations = self.skipped = self.restarted_at = 0
         self.noticed: list[Event] = []
         """Ends that the log has recorded as noticed, and this life has not yet."""
         self.waits: list[Wait] = []
@@ -322,15 +323,15 @@ class _Life:
 
     def _pass_time(self, until_ns: int) -> None:
         """Serve those who wait at each moment up to `until_ns` at which a hold or a block ends."""
-        while due := [
-            end for place, queue in self.queues.items() if queue and (end := self._next_end(place)) is not None and end <= until_ns
-        ]:
-            self._do(commands.Sweep(), min(due))
-            self._serve(min(due))
+        while due := [end for place, queue in self.queues.items() if queue for end in self._next_ends(place) if end <= until_ns]:
+            self.now = max(self.now, min(due))
+            self._do(commands.Sweep(), self.now)
+            self._serve(self.now)
+        self.now = until_ns
 
-    def _next_end(self, place: tuple[str, str]) -> int | None:
+    def _next_ends(self, place: tuple[str, str]) -> list[int]:
         pool = self.ledger.pool(place[1], place[0])
-        return index_of(pool).next_due(pool)
+        return [end for end in (index_of(pool).next_due(pool), next_relief(pool, self.now)) if end is not None]
 
     def _serve(self, now_ns: int) -> None:
         now_ns = max(now_ns, self.ledger.ts)

@@ -119,8 +119,8 @@ class PortManager(Views):
         """A lease on a port of `pool` for `owner`; the one it holds already, if it does.
 
         Preferred: the owner's own quarantined port, then its service's, then the pool's order. `port` asks for one
-        number. `wait_s`: 0 fails at once, a number waits at most so many seconds, None for ever; those who wait are
-        served first come first served, and nobody overtakes them.
+        number. `wait_s`: 0 fails at once (unless the pool says `on_pressure="wait"`), a number waits at most so many seconds, None for
+        ever; those who wait are served first come first served, and nobody overtakes them.
 
         Raises `PoolExhausted`, `PortUnavailable`, `PortOutOfRange`, `OwnerConflict` (the owner holds a port for another
         service, or another number), `UnknownPool`, `InvalidValue`, `JournalFull`, `ManagerClosed`, or what stopped the journal.
@@ -136,6 +136,7 @@ class PortManager(Views):
             try:
                 lease = engine.grant(command)
             except (PoolExhausted, PortUnavailable):
+                wait_s = wait_s if wait_s != 0 else engine.patience(command)
                 if wait_s == 0:
                     raise
                 lease = await self._queue(command, wait_s)
@@ -149,6 +150,7 @@ class PortManager(Views):
 
     async def _queue(self, command: commands.Allocate, wait_s: float | None) -> Lease:
         engine = self._engine
+        wait_s = wait_s if wait_s != 0 else engine.patience(command)
         waiter = Waiter(command, None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9))
         engine.wait(waiter)
         if wait_s == 0 and not waiter.woken.is_set():

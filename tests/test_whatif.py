@@ -185,3 +185,12 @@ def test_a_policy_that_no_pool_can_have(world, change):
 def test_a_pool_that_the_log_does_not_know(world):
     with pytest.raises(UnknownPool, match="defined: p"):
         what_if(world.events, Change("nope", hold_s=1.0))
+
+
+def test_one_who_waits_is_overtaken(empty):
+    """Nobody overtakes, not even a service whose own port lies there: as in the manager's queue."""
+    empty.define(ports="100-103", hold_s=0.0)
+    empty.release(empty.allocate("a", service="s"))
+    for owner, service in (("d", ""), ("b", ""), ("c", "s")):
+        empty.allocate(owner, service=service)
+    assert [wait.event.owner for wait in what_if(empty.events, Change(hold_s=10.0, ports="100-101")).waits] == ["b", "c"]
