@@ -24,13 +24,13 @@ from portfsm._decide import decide
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
+from portfsm._overlaps import check_change, check_opening
 from portfsm._pressure import next_relief, patience_s
+from portfsm._rejections import overtaken
 from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
 from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PoolExhausted, PortfsmError, PortUnavailable
-from portfsm.specs import check_overlaps
-from portfsm.states import PortState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -73,6 +73,8 @@ class Engine:
         self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail, worker=worker)
         self.on_commit: Callable[[Sequence[Event]], object] = len  # nobody follows yet
         self._opened = self._probing = False
+        self._given: set[str] = set()
+        """Pools that this controller named, unlike those that the log remembers."""
         self._timer: anyio.CancelScope | None = None
         self._wake_at = _NEVER
         self._timeline: Timeline
@@ -84,7 +86,7 @@ class Engine:
         try:
             epoch = await self.writer.call(partial(self._open_journal, holder))
             self.ahead = await self.writer.call(self.cache.restore)
-            self._check_pools(pools)
+            self._given = check_opening(self.ahead, pools)
             self.published = self.ahead.copy()
             self.writer.durable_seq = self.ahead.seq
             recovered = self.cache.recovered
@@ -111,12 +113,6 @@ class Engine:
         )
         # Stamped with the very reading it carries: the next opening takes the difference of the two for the time of the log.
         self._commit(decide(self.ahead, opening, now_ns=line.opened_ts))
-
-    def _check_pools(self, pools: Sequence[PoolSpec]) -> None:
-        """Refuse ports that another pool, known to the log alone, still has in use."""
-        given = {spec.name for spec in pools}
-        in_use = {pool.name for pool in self.ahead.select() if next(pool.offsets(), None) is not None} - given
-        check_overlaps([*pools, *(spec for name, spec in self.ahead.specs.items() if name in in_use)])
 
     # ------------------------------------------------------------------ deciding
 
@@ -158,6 +154,14 @@ class Engine:
             apply_all(self.ahead, events)
             self.writer.push(events)
             self.on_commit(events)
+
+    def define(self, command: commands.DefinePool) -> None:
+        """Put a pool in force, now; those who wait for it are served with what it has grown by."""
+        name = command.spec.name
+        check_change(self.ahead, command.spec, given=self._given)
+        self.submit(command)
+        self._given.add(name)
+        self.serve([place for place in self.waiters.places if place[1] == name])
 
     def check_open(self) -> None:
         """Raise unless calls are taken."""
@@ -313,12 +317,7 @@ class Engine:
             decide(self.ahead, command, now_ns=self.now())
         except CommandRejected as error:
             return error
-        found = self.ahead.pool(command.pool, command.node).statistics()
-        return PoolExhausted(
-            f"others wait for pool {command.pool!r} and come first: pass wait_s= to queue up",
-            node=command.node, pool=command.pool, next_free_at=None, short_by=len(self.waiters),
-            counts={state.value: getattr(found, state.value.lower()) for state in PortState},
-        )  # fmt: skip
+        return overtaken(self.ahead.pool(command.pool, command.node), len(self.waiters))
 
     # ------------------------------------------------------------------ what became of it
 

@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from portfsm.states import EventKind
     from portfsm.values import Lease
 
-__all__ = ["exhausted", "foreign_lease", "illegal", "out_of_range", "owner_conflict", "place", "stale", "stale_epoch", "unavailable", "utc"]
+__all__ = [
+    "exhausted",
+    "foreign_lease",
+    "illegal",
+    "out_of_range",
+    "overtaken",
+    "owner_conflict",
+    "place",
+    "stale",
+    "stale_epoch",
+    "unavailable",
+    "utc",
+]
 
 
 def utc(ns: int) -> str:
@@ -50,6 +62,16 @@ def exhausted(pool: Pool, now_ns: int) -> PoolExhausted:
         + f": {counts.allocated} allocated, {counts.quarantined} quarantined{waits}, {counts.blocked} blocked of {counts.size}"
         + f"; at this rate of releases it needs {short_by} more: {_advice(ready, next_relief(pool, now_ns), kept=kept)}",
         node=pool.node, pool=pool.name, counts=by_state, next_free_at=ready, short_by=short_by,
+    )  # fmt: skip
+
+
+def overtaken(pool: Pool, waiting: int) -> PoolExhausted:
+    """There may be a port, but `waiting` others came first."""
+    counts = pool.statistics()
+    return PoolExhausted(
+        f"others wait for pool {pool.name!r} and come first: pass wait_s= to queue up",
+        node=pool.node, pool=pool.name, next_free_at=None, short_by=waiting,
+        counts={state.value: getattr(counts, state.value.lower()) for state in PortState},
     )  # fmt: skip
 
 

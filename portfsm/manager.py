@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from portfsm.evidence import Witness
     from portfsm.protocols import Journal
     from portfsm.specs import PoolSpec
-    from portfsm.values import Lease, PortView
+    from portfsm.values import Lease, PoolStatistics, PortView
 
 __all__ = ["PortManager", "open_manager"]
 
@@ -281,6 +281,20 @@ class PortManager(Views):
         """End a quarantine now, on an operator's word (recorded with `reason`)."""
         await self._submit(commands.Free(pool, port, node=node, reason=reason))
         return self.port(pool, port, node=node)
+
+    async def define(self, spec: PoolSpec) -> PoolStatistics:
+        """Put a pool in force, a new one or another policy for one there is, while everything goes on; its counts over all nodes.
+
+        Ports that are new serve those who wait, at once. Ports that left the ranges are given to nobody any more; those still held
+        (`retired` in the counts) stay with their owners and leave when they are freed. A hold that runs keeps its end, another `hold_s`
+        counts from the next release on; another `floor_s`, `order` or `on_silence` counts from now on. The same spec again records nothing.
+
+        Raises `InvalidValue` when another pool has one of the ports, or still holds one that left its ranges.
+        """
+        command = commands.DefinePool(spec, seed=os.urandom(16).hex())
+        self._engine.define(command)
+        await self._engine.settle()
+        return self.statistics(spec.name)
 
     async def sweep(self) -> tuple[Event, ...]:
         """Free every port whose hold is over, end every block whose time is up, and return the events."""
