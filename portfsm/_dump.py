@@ -24,7 +24,7 @@ SCHEMA = 1
 """Grows when the form changes: a snapshot of another schema is ignored, never read on a guess."""
 
 _ROWS_A_LINE = 512
-_LATER = {"on_silence": "keep", "held_max": 0.5, "on_pressure": "refuse"}
+_LATER = {"on_silence": "keep", "held_max": 0.5, "on_pressure": "refuse", "static": 0}
 """What pools have learned since: left out at its default, as a log from before it would."""
 
 

@@ -24,7 +24,7 @@ _SLACK = 1024
 class Index:
     """The derived structures of one pool."""
 
-    __slots__ = ("by_owner", "by_service", "due", "hint", "holders", "idle", "pushes")
+    __slots__ = ("band", "by_owner", "by_service", "due", "hint", "holders", "idle", "pushes")
 
     def __init__(self, pool: Pool) -> None:
         self.holders: dict[str, int] = {}
@@ -32,7 +32,8 @@ class Index:
         self.due: list[int] = []
         """Heap of the ends of holds and blocks."""
         self.idle: list[int] | None = [] if pool.spec.order == "longest-idle" else None
-        """Heap of FREE rows by the time they became so, for `order="longest-idle"` alone."""
+        """Heap of FREE rows by the time they became so, for `order="longest-idle"` alone; those of the static band are left out."""
+        self.band = pool.nth(pool.spec.static) if pool.spec.static else 0
         self.by_owner: dict[str, list[int]] = {}
         self.by_service: dict[str, list[int]] = {}
         """name -> heap of QUARANTINED offsets inside the ranges that it held last, latest release first (negated times)."""
@@ -42,7 +43,7 @@ class Index:
         for offset in pool.offsets():
             self._enter(pool, offset)
         if self.idle is not None:
-            self.idle.extend(pool.since[offset] << 16 | offset for offset in pool.offsets(states=bytes((FREE,))))
+            self.idle.extend(pool.since[offset] << 16 | offset for offset in pool.offsets(states=bytes((FREE,))) if offset >= self.band)
             heapify(self.idle)
         self.pushes = 0
 
@@ -72,7 +73,7 @@ class Index:
         elif code == FREE:
             if offset < self.hint:  # noqa: PLR1730  (min() costs a call)
                 self.hint = offset
-            if self.idle is not None:
+            if self.idle is not None and offset >= self.band:
                 heappush(self.idle, pool.since[offset] << 16 | offset)
                 self.pushes += 1
         else:
@@ -88,7 +89,7 @@ class Index:
     def extended(self, pool: Pool, first: int) -> None:
         """Rows from `first` on came to be, never used."""
         if self.idle is not None:
-            for offset in range(first, len(pool.state)):
+            for offset in range(max(first, self.band), len(pool.state)):
                 if pool.state[offset] == FREE:
                     heappush(self.idle, offset)
 

@@ -21,6 +21,7 @@ from portfsm._ledger import Ledger, apply_all
 from portfsm._pool import ALLOCATED, BLOCKED, QUARANTINED
 from portfsm._pressure import next_relief
 from portfsm.errors import CommandRejected, PoolExhausted
+from portfsm.specs import normalise_ports
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
@@ -47,12 +48,13 @@ class Change:
     ports: Ports | None = None
 
     def of(self, spec: PoolSpec) -> PoolSpec:
-        """`spec` under this change; a floor longer than the new hold shrinks with it. Raises `InvalidValue`."""
+        """`spec` under this change; a floor longer than the new hold shrinks with it, a band with its pool. Raises `InvalidValue`."""
         if self.pool not in (None, spec.name):
             return spec
         given = {name: value for name in ("hold_s", "order", "ports") if (value := getattr(self, name)) is not None}
         floor_s = min(spec.floor_s, given.get("hold_s", spec.floor_s))
-        return attrs.evolve(spec, **given, floor_s=floor_s)
+        size = sum(map(len, normalise_ports(self.ports))) if self.ports is not None else spec.size
+        return attrs.evolve(spec, **given, floor_s=floor_s, static=min(spec.static, size - 1))
 
 
 @attrs.frozen

@@ -157,6 +157,15 @@ def _check_share(value: object) -> float:
     return abs(float(value))
 
 
+def _check_static(value: object, size: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < size:
+        raise InvalidValue(
+            f"static must be a number of ports from 0 to {size - 1}, not {value!r}: "
+            f"leave at least one of the pool's {size} to those who take any",
+            name="static", value=value,
+        )  # fmt: skip
+
+
 @attrs.frozen
 class PoolSpec:
     """A named set of ports with one policy; the same pool exists on each node, from its first use there.
@@ -172,6 +181,8 @@ class PoolSpec:
     `"free-earliest"`: the port whose hold ends first and whose floor is over is freed early, recorded with cause `pressure` and the
     figures; it needs a `floor_s`, and does nothing while proxies have joined: what they hold is theirs to let go.
 
+    `static`: so many of the lowest ports are left to those who ask for a number (`port=`), until nothing else is free. Owners and services
+    that take up their own port again, and adoptions, know no such band.
     Raises `InvalidValue`.
     """
 
@@ -183,11 +194,13 @@ class PoolSpec:
     on_silence: OnSilence = attrs.field(kw_only=True, default="keep")
     held_max: float = attrs.field(kw_only=True, default=0.5, converter=_check_share)
     on_pressure: OnPressure = attrs.field(kw_only=True, default="refuse")
+    static: int = attrs.field(kw_only=True, default=0)
 
     def __attrs_post_init__(self) -> None:
         _check_word("order", self.order, get_args(Order))
         _check_word("on_silence", self.on_silence, get_args(OnSilence))
         _check_word("on_pressure", self.on_pressure, get_args(OnPressure))
+        _check_static(self.static, self.size)
         if self.on_pressure == "free-earliest" and not self.floor_s:
             raise InvalidValue(
                 'on_pressure="free-earliest" cuts holds down to floor_s, which is 0: say how long a port is held whatever happens',
@@ -217,7 +230,7 @@ class PoolSpec:
     def from_env(cls, prefix: str, *, name: str | None = None) -> PoolSpec:
         """Read `PREFIX_PORTS` (required), `PREFIX_NAME`, and each option of a pool, `PREFIX_HOLD_S` say, that is set.
 
-        Those are `hold_s`, `floor_s`, `order`, `on_silence`, `held_max` and `on_pressure`. The name defaults to the prefix in
+        Those are `hold_s`, `floor_s`, `order`, `on_silence`, `held_max`, `on_pressure` and `static`. The name defaults to the prefix in
         lower case. Raises `InvalidValue` naming the variable.
         """
         found = {key: os.environ.get(f"{prefix}_{key.upper()}", "") for key in ("name", "ports", *_ENV_NUMBERS, *_ENV_WORDS)}
@@ -248,7 +261,13 @@ def _env_share(variable: str, text: str) -> float:
         raise InvalidValue(f"{variable}={text!r} is not a share of the pool from 0 to 1", name=variable, value=text) from None
 
 
-_ENV_NUMBERS = {"hold_s": _env_seconds, "floor_s": _env_seconds, "held_max": _env_share}
+def _env_count(variable: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidValue(f"{variable}={text!r} is not a number of ports", name=variable, value=text)
+    return int(text)
+
+
+_ENV_NUMBERS = {"hold_s": _env_seconds, "floor_s": _env_seconds, "held_max": _env_share, "static": _env_count}
 _ENV_WORDS = ("order", "on_silence", "on_pressure")
 
 

@@ -33,7 +33,7 @@ _CAUSES = {
     "pressure": "early, for want of ports",
 }
 
-_POLICY = ("on_silence", "held_max", "on_pressure")
+_POLICY = ("on_silence", "held_max", "on_pressure", "static")
 """What a pool's definition carries only where somebody asked for it."""
 
 
