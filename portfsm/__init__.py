@@ -54,6 +54,7 @@ from portfsm.errors import (
     PortfsmError,
     PortOutOfRange,
     PortUnavailable,
+    QuotaExceeded,
     ReloadFailed,
     StaleGeneration,
     StaleLease,
@@ -64,7 +65,7 @@ from portfsm.evidence import Evidence, Verdict, Witness
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
 from portfsm.protocols import CachingJournal, Clock, Journal
-from portfsm.specs import PoolSpec
+from portfsm.specs import PoolSpec, Quota
 from portfsm.states import EventKind, PortState
 from portfsm.values import Head, Lease, PoolStatistics, PortView
 
@@ -117,6 +118,8 @@ __all__ = [
     "PortUnavailable",
     "PortView",
     "PortfsmError",
+    "Quota",
+    "QuotaExceeded",
     "Rate",
     "Release",
     "ReleaseOwner",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from portfsm._index import Index
     from portfsm._pool import Pool
 
-__all__ = ["DRAIN_LIMIT", "choose", "is_reuse"]
+__all__ = ["DRAIN_LIMIT", "choose", "is_reuse", "opens"]
 
 DRAIN_LIMIT = 128
 """How many due ports one `allocate` frees at most, so that a thousand ends at once stall nobody."""
@@ -31,7 +31,7 @@ def is_reuse(pool: Pool, offset: int, command: commands.Allocate, now_ns: int) -
     return pool.state[offset] == QUARANTINED and not pool.is_stranger(offset, command.owner, command.service, now_ns)
 
 
-def _opens(pool: Pool, offset: int, now_ns: int) -> bool:
+def opens(pool: Pool, offset: int, now_ns: int) -> bool:
     """Whether noticing this due port makes it FREE to give: a hold's end does, a block's only where no hold follows."""
     if offset in pool.outside or (pool.kept and pool.state[offset] == QUARANTINED):
         return False
@@ -63,9 +63,9 @@ def choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int],
 
 def _freed(pool: Pool, index: Index, due: list[int], now_ns: int) -> list[int]:
     """Which of the ports that are due will be FREE to give. Looks further when the first many are not."""
-    freed = [offset for offset in due if _opens(pool, offset, now_ns)]
+    freed = [offset for offset in due if opens(pool, offset, now_ns)]
     if not freed and len(due) >= DRAIN_LIMIT:
-        freed = [offset for offset in index.due_by(pool, now_ns, len(index.due)) if _opens(pool, offset, now_ns)][:1]
+        freed = [offset for offset in index.due_by(pool, now_ns, len(index.due)) if opens(pool, offset, now_ns)][:1]
         due += freed
     return freed
 
@@ -79,7 +79,7 @@ def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Dr
         return port - pool.base
     if is_reuse(pool, offset, command, draft.ts):
         return offset
-    if code != ALLOCATED and 0 < pool.until[offset] <= draft.ts and _opens(pool, offset, draft.ts):
+    if code != ALLOCATED and 0 < pool.until[offset] <= draft.ts and opens(pool, offset, draft.ts):
         if offset not in due:
             due.append(offset)
         return offset
@@ -102,10 +102,8 @@ def _beside_band(pool: Pool, index: Index, freed: list[int], salt: int) -> int:
 
 def _longest_idle_below(pool: Pool, freed: list[int], end: int) -> int:
     """The same within the band, which the index leaves out: it is small, and seldom looked at."""
-    rows = (offset for offset in range(min(end, len(pool.state))) if pool.state[offset] == FREE)
-    idle, unused = min(rows, key=lambda offset: (pool.since[offset], offset), default=-1), pool.free_after(len(pool.state))
-    if unused >= 0 and (idle < 0 or pool.since[idle]):
-        return unused
+    rows = (offset for offset in range(end) if pool.state[offset] == FREE)  # each has a row: one above it is not free
+    idle = min(rows, key=lambda offset: (pool.since[offset], offset), default=-1)
     return idle if idle >= 0 else next(iter(freed), -1)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from portfsm._pool import ALLOCATED, FREE, NO_NOTE, OUTSIDE, Note, Pool
-from portfsm.specs import PoolSpec
+from portfsm.specs import PoolSpec, Quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,13 +32,15 @@ def spec_data(spec: PoolSpec, seed: str) -> dict[str, Any]:
     """What `pool_defined` carries."""
     data = {"ports": spec.ranges, "hold_s": spec.hold_s, "floor_s": spec.floor_s, "order": spec.order}
     changed = {key: value for key, default in _LATER.items() if (value := getattr(spec, key)) != default}
-    return data | changed | ({"seed": seed} if seed else {})
+    quotas = {each.service: {key: value for key in ("hard", "soft") if (value := getattr(each, key))} for each in spec.quotas}
+    return data | changed | ({"seed": seed} if seed else {}) | ({"quotas": quotas} if quotas else {})
 
 
 def spec_of(name: str, data: dict[str, Any]) -> PoolSpec:
     """The pool that `spec_data` was made from; what a later version added to it is left to that one."""
     known = {key: data[key] for key in ("ports", "hold_s", "floor_s", "order")}
-    return PoolSpec(name, **known, **{key: data[key] for key in _LATER if key in data})
+    quotas = [Quota(service, **quota) for service, quota in data.get("quotas", {}).items()]
+    return PoolSpec(name, **known, **{key: data[key] for key in _LATER if key in data}, quotas=quotas)
 
 
 def dump(ledger: Ledger) -> Iterator[bytes]:

@@ -25,12 +25,21 @@ from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
 from portfsm._overlaps import check_change, check_opening
-from portfsm._pressure import next_relief, patience_s
+from portfsm._pressure import next_relief
 from portfsm._rejections import overtaken
 from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
-from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PoolExhausted, PortfsmError, PortUnavailable
+from portfsm.errors import (
+    CommandRejected,
+    JournalFull,
+    ManagerClosed,
+    OutcomeUnknown,
+    PoolExhausted,
+    PortfsmError,
+    PortUnavailable,
+    QuotaExceeded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -186,7 +195,7 @@ class Engine:
         """Allocate now or raise. The caller owes a `received` or a `dropped` for the lease's token."""
         try:
             events = self._record(command)
-        except (PoolExhausted, PortUnavailable):
+        except (PoolExhausted, PortUnavailable, QuotaExceeded):
             self._notice([(command.node, command.pool)])
             raise
         pool = self.ahead.pool(command.pool, command.node)
@@ -232,10 +241,6 @@ class Engine:
         """Whether others wait and come first. Not before one whose owner has its port already: it takes nothing from them."""
         place = command.node, command.pool
         return self.waiters.has(place) and not self._holds(place, command.owner)
-
-    def patience(self, command: commands.Allocate) -> float:
-        """How many seconds a call waits that asked not to: none, unless its pool's policy says so."""
-        return patience_s(self.ahead.pool(command.pool, command.node)) if command.port is None else 0.0
 
     def wait(self, waiter: Waiter) -> None:
         """Queue up, and be served at once if there is something to be had."""

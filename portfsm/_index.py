@@ -7,6 +7,7 @@ says what it said. An entry is one integer, `time << 16 | offset`, so that compa
 
 from __future__ import annotations
 
+from collections import Counter
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ _SLACK = 1024
 class Index:
     """The derived structures of one pool."""
 
-    __slots__ = ("band", "by_owner", "by_service", "due", "hint", "holders", "idle", "pushes")
+    __slots__ = ("band", "by_owner", "by_service", "due", "hint", "holders", "idle", "leases", "pushes")
 
     def __init__(self, pool: Pool) -> None:
         self.holders: dict[str, int] = {}
@@ -37,6 +38,8 @@ class Index:
         self.by_owner: dict[str, list[int]] = {}
         self.by_service: dict[str, list[int]] = {}
         """name -> heap of QUARANTINED offsets inside the ranges that it held last, latest release first (negated times)."""
+        self.leases: Counter[str] = Counter()
+        """service -> how many ports it holds, where the pool has quotas; else nothing."""
         self.hint = 0
         """No offset below this one is FREE."""
         self.pushes = 0
@@ -51,6 +54,8 @@ class Index:
         code = pool.state[offset]
         if code == ALLOCATED:
             self.holders[pool.owner[offset]] = offset
+            if pool.spec.quotas:
+                self.leases[pool.service[offset]] += 1
             return
         until = pool.until[offset]
         if until and (code == BLOCKED or not pool.kept):
@@ -63,13 +68,17 @@ class Index:
             if service := pool.service[offset]:
                 heappush(self.by_service.setdefault(service, []), entry)
 
-    def touched(self, pool: Pool, offset: int, before: int, owner: str, service: str) -> None:
+    def touched(self, pool: Pool, offset: int, before: int, owner: str, service: str) -> None:  # noqa: C901  (one step, on every call)
         """A row changed: `before`, `owner` and `service` are what it said until now."""
         code = pool.state[offset]
         if before == ALLOCATED and code != ALLOCATED:
             self.holders.pop(owner, None)
+            if pool.spec.quotas:
+                self.leases[service] -= 1
         if code == ALLOCATED:
             self.holders[pool.owner[offset]] = offset
+            if before != ALLOCATED and pool.spec.quotas:
+                self.leases[pool.service[offset]] += 1
         elif code == FREE:
             if offset < self.hint:  # noqa: PLR1730  (min() costs a call)
                 self.hint = offset

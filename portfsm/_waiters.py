@@ -2,7 +2,8 @@
 
 Rule: whoever waits is granted a port in the same step that frees one, so there is nothing to race for when it
 wakes. Nobody overtakes: once a waiter that would take any port finds none, those behind it are not asked, except
-those that wait for one particular number and those whose owner has got its port meanwhile.
+those that wait for one particular number and those whose owner has got its port meanwhile. One that waits for its service's
+quota alone keeps nobody back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
-from portfsm.errors import PoolExhausted, PortfsmError, PortUnavailable
+from portfsm.errors import PoolExhausted, PortfsmError, PortUnavailable, QuotaExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,10 +149,15 @@ class Waiters:
         queue = self._queues.get(place)
         if queue is None:
             return
+        passed_over = again = False
         for waiter in list(queue.everyone):
             if not self._offer(waiter, attempt):
                 self._serve_out_of_turn(queue, waiter.turn, attempt, holds)
                 return
+            again |= passed_over and not waiter.queued
+            passed_over |= waiter.queued and waiter.command.port is None
+        if again:  # what one took may have been its share, and all that was kept from another before it
+            self.serve(place, attempt, holds)
 
     def _serve_out_of_turn(self, queue: _Queue, turn: int, attempt: Attempt, holds: Callable[[str], bool]) -> None:
         for waiter in list(queue.special):
@@ -174,7 +180,7 @@ class Waiters:
             lease = attempt(waiter.command)
         except PoolExhausted:
             return False
-        except PortUnavailable:
+        except (PortUnavailable, QuotaExceeded):
             return True
         except PortfsmError as error:
             self.remove(waiter)

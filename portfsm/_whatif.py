@@ -20,7 +20,7 @@ from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._pool import ALLOCATED, BLOCKED, QUARANTINED
 from portfsm._pressure import next_relief
-from portfsm.errors import CommandRejected, PoolExhausted
+from portfsm.errors import CommandRejected, PoolExhausted, QuotaExceeded
 from portfsm.specs import normalise_ports
 from portfsm.states import EventKind
 
@@ -216,17 +216,12 @@ class _Life:
                 self._do(commands.Adopt(event.pool, event.port, owner=event.owner, node=event.node, service=event.service), event.ts)
                 self._began(event, event.ts)
                 return
-        if queue or not self._attempt(event, event.ts):
-            queue.append(event)
+        queue.append(event)
+        self._serve_queue(queue, event.ts, fresh=event)
 
-    def _attempt(self, event: Event, now_ns: int) -> bool:
-        """Whether the owner got a port."""
-        try:
-            self._do(commands.Allocate(event.pool, owner=event.owner, node=event.node, service=event.service), now_ns)
-        except PoolExhausted:
-            return False
+    def _attempt(self, event: Event, now_ns: int) -> None:
+        self._do(commands.Allocate(event.pool, owner=event.owner, node=event.node, service=event.service), now_ns)
         self._began(event, now_ns)
-        return True
 
     def _began(self, event: Event, now_ns: int) -> None:
         pool = self.ledger.pool(event.pool, event.node)
@@ -338,6 +333,17 @@ class _Life:
     def _serve(self, now_ns: int) -> None:
         now_ns = max(now_ns, self.ledger.ts)
         for queue in self.queues.values():
-            while queue and self._attempt(queue[0], now_ns):
-                event = queue.popleft()
+            self._serve_queue(queue, now_ns)
+
+    def _serve_queue(self, queue: deque[Event], now_ns: int, *, fresh: Event | None = None) -> None:
+        """First come, first served; one that waits for its service's quota keeps nobody back."""
+        for event in list(queue):
+            try:
+                self._attempt(event, now_ns)
+            except PoolExhausted:
+                return
+            except QuotaExceeded:
+                continue
+            queue.remove(event)
+            if event is not fresh:
                 self.waits.append(Wait(event, now_ns - event.ts))

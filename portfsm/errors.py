@@ -38,6 +38,7 @@ __all__ = [
     "PortOutOfRange",
     "PortUnavailable",
     "PortfsmError",
+    "QuotaExceeded",
     "ReloadFailed",
     "StaleGeneration",
     "StaleLease",
@@ -92,6 +93,22 @@ class PoolExhausted(CommandRejected):
     counts: Mapping[str, int]
     next_free_at: int | None
     short_by: int
+
+
+class QuotaExceeded(CommandRejected):
+    """The pool has ports, and this service has its share of them.
+
+    `service` holds `held` ports on the node and its `quota` is that many: the hard one; or the soft one (0 for a service without), and
+    `kept_for_others` of the ports that are free are kept for services below theirs.
+    """
+
+    fields = ("node", "pool", "service", "quota", "held", "kept_for_others")
+    node: str
+    pool: str
+    service: str
+    quota: int
+    held: int
+    kept_for_others: int
 
 
 class PortUnavailable(CommandRejected):

@@ -18,11 +18,12 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from portfsm import commands
 from portfsm._engine import Engine
 from portfsm._log import warn
+from portfsm._pressure import patience_s
 from portfsm._views import Views
 from portfsm._waiters import Waiter
 from portfsm._warden import Warden, check_witnesses
 from portfsm.clocks import SystemClock
-from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable
+from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable, QuotaExceeded
 from portfsm.journals import open_journal
 from portfsm.protocols import Clock
 from portfsm.specs import check_overlaps, check_seconds, check_specs, check_text
@@ -108,6 +109,11 @@ async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None)
             warn("close_failed", error=str(error))
 
 
+def _patience_s(engine: Engine, command: commands.Allocate) -> float:
+    """How long a call waits that asked not to: not at all, unless its pool's policy says so."""
+    return patience_s(engine.ahead.pool(command.pool, command.node)) if command.port is None else 0.0
+
+
 class PortManager(Views):
     """The ports of one log. Made by `open_manager`; all calls belong on the event loop it was made on."""
 
@@ -122,7 +128,7 @@ class PortManager(Views):
         number. `wait_s`: 0 fails at once (unless the pool says `on_pressure="wait"`), a number waits at most so many seconds, None for
         ever; those who wait are served first come first served, and nobody overtakes them.
 
-        Raises `PoolExhausted`, `PortUnavailable`, `PortOutOfRange`, `OwnerConflict` (the owner holds a port for another
+        Raises `PoolExhausted`, `QuotaExceeded`, `PortUnavailable`, `PortOutOfRange`, `OwnerConflict` (the owner holds a port for another
         service, or another number), `UnknownPool`, `InvalidValue`, `JournalFull`, `ManagerClosed`, or what stopped the journal.
         """
         command = commands.Allocate(pool, owner=owner, node=node, service=service, port=port)
@@ -135,8 +141,9 @@ class PortManager(Views):
         else:
             try:
                 lease = engine.grant(command)
-            except (PoolExhausted, PortUnavailable):
-                wait_s = wait_s if wait_s != 0 else engine.patience(command)
+            except (PoolExhausted, PortUnavailable, QuotaExceeded) as error:
+                if isinstance(error, PoolExhausted) and wait_s == 0:
+                    wait_s = _patience_s(engine, command)
                 if wait_s == 0:
                     raise
                 lease = await self._queue(command, wait_s)
@@ -150,7 +157,7 @@ class PortManager(Views):
 
     async def _queue(self, command: commands.Allocate, wait_s: float | None) -> Lease:
         engine = self._engine
-        wait_s = wait_s if wait_s != 0 else engine.patience(command)
+        wait_s = wait_s if wait_s != 0 else _patience_s(engine, command)
         waiter = Waiter(command, None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9))
         engine.wait(waiter)
         if wait_s == 0 and not waiter.woken.is_set():

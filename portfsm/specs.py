@@ -18,7 +18,7 @@ import attrs
 
 from portfsm.errors import InvalidValue
 
-__all__ = ["MAX_HOLD_S", "Order", "PoolSpec", "Ports"]
+__all__ = ["MAX_HOLD_S", "Order", "PoolSpec", "Ports", "Quota"]
 
 Order = Literal["lowest", "longest-idle", "random"]
 OnSilence = Literal["keep", "free"]
@@ -167,6 +167,51 @@ def _check_static(value: object, size: int) -> None:
 
 
 @attrs.frozen
+class Quota:
+    """How many ports of a pool one service may hold on each node, counted as leases.
+
+    `hard`: never more. `soft`: so many are kept for it. Below its soft quota a service takes any free port; from there on, like a service
+    without one, only those that no other service needs to reach its own. `service="*"` is each named service that has no quota of its own,
+    and has a hard one alone. Raises `InvalidValue`.
+    """
+
+    service: str
+    hard: int | None = attrs.field(kw_only=True, default=None)
+    soft: int | None = attrs.field(kw_only=True, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        check_text("service", self.service, required=True)
+        for name in ("hard", "soft"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or not 1 <= value <= _LAST_PORT):
+                raise InvalidValue(f"{name} must be a number of ports from 1 to 65535, or None, not {value!r}", name=name, value=value)
+        if self.hard is self.soft is None:
+            raise InvalidValue(f"the quota of {self.service!r} limits nothing: give hard=, soft= or both", name="hard", value=None)
+        if self.soft is not None and self.hard is not None and self.soft > self.hard:
+            raise InvalidValue(f"soft {self.soft} is more than hard {self.hard}: lower soft", name="soft", value=self.soft)
+        if self.service == "*" and self.soft is not None:
+            raise InvalidValue('soft of "*" would keep ports for services nobody knows: name the service', name="soft", value=self.soft)
+
+
+def _read_quotas(value: object) -> tuple[Quota, ...]:
+    found = tuple(value) if isinstance(value, Iterable) else (value,)
+    if not isinstance(value, Iterable) or not all(isinstance(each, Quota) for each in found):
+        raise InvalidValue(f"quotas must be a list of Quota(...), not {value!r}", name="quotas", value=value)
+    for before, after in pairwise(sorted(each.service for each in found)):
+        if before == after:
+            raise InvalidValue(f"service {after!r} has two quotas: give it one", name="quotas", value=after)
+    return tuple(sorted(found, key=lambda each: each.service))
+
+
+def _check_quotas(quotas: tuple[Quota, ...], size: int) -> None:
+    kept = sum(quota.soft or 0 for quota in quotas)
+    if kept > size:
+        raise InvalidValue(
+            f"the soft quotas keep {kept} ports of the pool's {size}: lower them, or widen the ports", name="quotas", value=kept
+        )
+
+
+@attrs.frozen
 class PoolSpec:
     """A named set of ports with one policy; the same pool exists on each node, from its first use there.
 
@@ -183,6 +228,7 @@ class PoolSpec:
 
     `static`: so many of the lowest ports are left to those who ask for a number (`port=`), until nothing else is free. Owners and services
     that take up their own port again, and adoptions, know no such band.
+    `quotas`: how many ports each service may hold and how many are kept for it, see `Quota`; `allocate` raises `QuotaExceeded`, or waits.
     Raises `InvalidValue`.
     """
 
@@ -195,12 +241,14 @@ class PoolSpec:
     held_max: float = attrs.field(kw_only=True, default=0.5, converter=_check_share)
     on_pressure: OnPressure = attrs.field(kw_only=True, default="refuse")
     static: int = attrs.field(kw_only=True, default=0)
+    quotas: tuple[Quota, ...] = attrs.field(kw_only=True, default=(), converter=_read_quotas)
 
     def __attrs_post_init__(self) -> None:
         _check_word("order", self.order, get_args(Order))
         _check_word("on_silence", self.on_silence, get_args(OnSilence))
         _check_word("on_pressure", self.on_pressure, get_args(OnPressure))
         _check_static(self.static, self.size)
+        _check_quotas(self.quotas, self.size)
         if self.on_pressure == "free-earliest" and not self.floor_s:
             raise InvalidValue(
                 'on_pressure="free-earliest" cuts holds down to floor_s, which is 0: say how long a port is held whatever happens',

@@ -90,6 +90,9 @@ def _about_log(event: Event) -> str:
             floor = f"floor {_seconds(data.get('floor_s'))}" if data.get("floor_s") else ""
             parts = [str(data.get("ports")), f"hold {_seconds(data.get('hold_s'))}", floor, f"order {data.get('order')}"]
             parts += [f"{key} {value}" for key, value in data.items() if key in _POLICY]
+            parts += [
+                f"{limit} quota of {service} {value}" for service, quota in data.get("quotas", {}).items() for limit, value in quota.items()
+            ]
         case EventKind.PROXY_JOINED | EventKind.PROXY_LEFT:
             parts = [str(data.get("proxy")), event.reason]
         case _:
