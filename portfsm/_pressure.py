@@ -77,4 +77,4 @@ def next_relief(pool: Pool, now_ns: int) -> int | None:
 
 def patience_s(pool: Pool) -> float:
     """How long a call waits that would have been refused at once: a hold, under pressure, where the policy says so."""
-    return pool.spec.hold_s if pool.spec.on_pressure == "wait" and is_pressed(pool) else 0.0
+    return pool.hold_ns / 1e9 if pool.spec.on_pressure == "wait" and is_pressed(pool) else 0.0
