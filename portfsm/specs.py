@@ -194,13 +194,14 @@ class Quota:
 
 
 def _read_quotas(value: object) -> tuple[Quota, ...]:
-    found = tuple(value) if isinstance(value, Iterable) else (value,)
-    if not isinstance(value, Iterable) or not all(isinstance(each, Quota) for each in found):
+    given = list(value) if isinstance(value, Iterable) else [value]
+    found = sorted((each for each in given if isinstance(each, Quota)), key=lambda each: each.service)
+    if not isinstance(value, Iterable) or len(found) < len(given):
         raise InvalidValue(f"quotas must be a list of Quota(...), not {value!r}", name="quotas", value=value)
-    for before, after in pairwise(sorted(each.service for each in found)):
-        if before == after:
-            raise InvalidValue(f"service {after!r} has two quotas: give it one", name="quotas", value=after)
-    return tuple(sorted(found, key=lambda each: each.service))
+    for before, after in pairwise(found):
+        if before.service == after.service:
+            raise InvalidValue(f"service {after.service!r} has two quotas: give it one", name="quotas", value=after.service)
+    return tuple(found)
 
 
 def _check_quotas(quotas: tuple[Quota, ...], size: int) -> None:
