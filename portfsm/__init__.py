@@ -11,6 +11,7 @@ The floors, each importing only from those below it:
 """
 
 from portfsm._decide import decide
+from portfsm._forecast import Forecast, Rate
 from portfsm._holding import hold_ports
 from portfsm._ledger import Ledger, apply
 from portfsm._replay import replay
@@ -57,6 +58,7 @@ from portfsm.errors import (
     PortfsmError,
     PortOutOfRange,
     PortUnavailable,
+    QuotaExceeded,
     ReloadFailed,
     StaleGeneration,
     StaleLease,
@@ -70,7 +72,7 @@ from portfsm.manager import PortManager, open_manager
 from portfsm.observation import Conflict, Move, Observation, ReconcileReport, Sighting
 from portfsm.protocols import CachingJournal, Clock, Journal
 from portfsm.sockets import BoundLease, Holder
-from portfsm.specs import PoolSpec
+from portfsm.specs import PoolSpec, Quota
 from portfsm.states import EventKind, PortState
 from portfsm.values import Head, Lease, PoolStatistics, PortView
 
@@ -95,6 +97,7 @@ __all__ = [
     "Evidence",
     "Fenced",
     "FileJournal",
+    "Forecast",
     "Free",
     "GroupUnavailable",
     "Head",
@@ -130,6 +133,9 @@ __all__ = [
     "PortUnavailable",
     "PortView",
     "PortfsmError",
+    "Quota",
+    "QuotaExceeded",
+    "Rate",
     "ReconcileReport",
     "Release",
     "ReleaseOwner",

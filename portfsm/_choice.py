@@ -49,6 +49,8 @@ def choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int],
             return last
     freed = _freed(pool, index, due, draft.ts) if due else due
     order = pool.spec.order
+    if pool.spec.static:
+        return _beside_band(pool, index, freed, draft.seq + len(due))
     if order == "lowest":
         found = pool.state.find(FREE, index.hint)
         if found < 0:
@@ -85,26 +87,47 @@ def _by_number(pool: Pool, command: commands.Allocate, due: list[int], draft: Dr
     raise unavailable(pool, port)
 
 
-def _longest_idle(pool: Pool, index: Index, freed: list[int]) -> int:
+def _beside_band(pool: Pool, index: Index, freed: list[int], salt: int) -> int:
+    """By the pool's order, above the static band; into it only when nothing above it is free."""
+    end, order = pool.nth(pool.spec.static), pool.spec.order
+    above, within = [offset for offset in freed if offset >= end], [offset for offset in freed if offset < end]
+    if order == "lowest":
+        found = min((offset for offset in (pool.free_after(end), *above) if offset >= 0), default=-1)
+        return found if found >= 0 else min((offset for offset in (pool.free_after(0), *within) if offset >= 0), default=-1)
+    if order == "longest-idle":
+        found = _longest_idle(pool, index, above, end)
+        return found if found >= 0 else _longest_idle_below(pool, within, end)
+    found = _random(pool, above, salt, first=pool.spec.static)
+    return found if found >= 0 else _random(pool, within, salt)
+
+
+def _longest_idle_below(pool: Pool, freed: list[int], end: int) -> int:
+    """The same within the band, which the index leaves out: it is small, and seldom looked at."""
+    rows = (offset for offset in range(end) if pool.state[offset] == FREE)  # each has a row: one above it is not free
+    idle = min(rows, key=lambda offset: (pool.since[offset], offset), default=-1)
+    return idle if idle >= 0 else next(iter(freed), -1)
+
+
+def _longest_idle(pool: Pool, index: Index, freed: list[int], first: int = 0) -> int:
     rows = index.longest_idle(pool)
-    unused = rows if rows >= 0 and not pool.since[rows] else pool.free_after(len(pool.state))
+    unused = rows if rows >= 0 and not pool.since[rows] else pool.free_after(max(len(pool.state), first))
     if unused >= 0 or rows >= 0:
         return unused if unused >= 0 else rows
     return freed[0] if freed else -1
 
 
-def drawn(pool: Pool, salt: int, draw: int) -> int:
-    """An offset inside the ranges, drawn from the recorded seed."""
+def drawn(pool: Pool, salt: int, draw: int, *, first: int = 0) -> int:
+    """An offset inside the ranges, the `first` ones left out, drawn from the recorded seed."""
     number = blake2b(f"{pool.seed}:{salt}:{draw}".encode(), digest_size=8).digest()
-    return pool.nth(int.from_bytes(number) % pool.spec.size)
+    return pool.nth(first + int.from_bytes(number) % (pool.spec.size - first))
 
 
-def _random(pool: Pool, freed: list[int], salt: int) -> int:
-    """A free port drawn from the recorded seed and the sequence number: replay would draw the same."""
-    offset = 0
+def _random(pool: Pool, freed: list[int], salt: int, *, first: int = 0) -> int:
+    """A free port drawn from the recorded seed and the sequence number: replay would draw the same. The `first` ones are left out."""
+    offset = lowest = pool.nth(first)
     for draw in range(DRAWS):
-        offset = drawn(pool, salt, draw)
+        offset = drawn(pool, salt, draw, first=first)
         if offset >= len(pool.state) or pool.state[offset] == FREE or offset in freed:
             return offset
-    candidates = [found for found in (pool.free_after(offset), pool.free_after(0), *freed) if found >= 0]
+    candidates = [found for found in (pool.free_after(offset), pool.free_after(lowest), *freed) if found >= 0]
     return min(candidates, key=lambda found: (found < offset, found), default=-1)

@@ -11,11 +11,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from portfsm import _decide_log, commands
-from portfsm._choice import DRAIN_LIMIT, choose, is_reuse
+from portfsm._choice import DRAIN_LIMIT, choose, is_reuse, opens
 from portfsm._draft import Draft
 from portfsm._group import allocate_group
 from portfsm._index import index_of
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED
+from portfsm._pressure import free_earliest
+from portfsm._quota import check_hard, check_soft
 from portfsm._rejections import exhausted, foreign_lease, illegal, owner_conflict, stale
 from portfsm.events import Event
 from portfsm.states import EventKind
@@ -23,6 +25,7 @@ from portfsm.states import EventKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from portfsm._index import Index
     from portfsm._ledger import Ledger
     from portfsm._pool import Pool
     from portfsm.values import Lease
@@ -58,14 +61,29 @@ def _allocate(command: commands.Allocate, ledger: Ledger, draft: Draft) -> None:
     if held is not None:
         _same_request(pool, held, command)
         return
+    if pool.spec.quotas:
+        check_hard(pool, index, command.service)
     due = index.due_by(pool, draft.ts, DRAIN_LIMIT) if index.due else []
     chosen = choose(pool, index, command, due, draft)
     if due:
         _notice_all(pool, due, chosen, command, draft)
     if chosen < 0:
-        raise exhausted(pool, draft.ts)
+        chosen = free_earliest(pool, index, draft)
+        if chosen < 0:
+            raise exhausted(pool, draft.ts)
+    if pool.spec.quotas:
+        _leave_others_theirs(pool, index, command, chosen, due, draft)
     token = draft.seq + 1  # a lease's token is the number of its own event
     draft.append(Event(token, draft.ts, _ALLOCATED, pool.node, pool.name, pool.base + chosen, command.owner, command.service, token))
+
+
+def _leave_others_theirs(
+    pool: Pool, index: Index, command: commands.Allocate, chosen: int, due: list[int], draft: Draft
+) -> None:  # fmt: skip
+    if chosen < len(pool.state) and is_reuse(pool, chosen, command, draft.ts):
+        return  # which takes nothing from what is free
+    early = sum(event.cause == "pressure" for event in draft)
+    check_soft(pool, index, command.service, pool.statistics().free + early + sum(opens(pool, offset, draft.ts) for offset in due))
 
 
 def _notice_all(pool: Pool, due: list[int], chosen: int, command: commands.Allocate, draft: Draft) -> None:

@@ -24,12 +24,22 @@ from portfsm._decide import decide
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
+from portfsm._overlaps import check_change, check_opening
+from portfsm._pressure import next_relief
 from portfsm._requests import attempt, has_all, refusal
 from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
-from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PoolExhausted, PortfsmError, PortUnavailable
-from portfsm.specs import check_overlaps
+from portfsm.errors import (
+    CommandRejected,
+    JournalFull,
+    ManagerClosed,
+    OutcomeUnknown,
+    PoolExhausted,
+    PortfsmError,
+    PortUnavailable,
+    QuotaExceeded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -72,6 +82,8 @@ class Engine:
         self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail, worker=worker)
         self.on_commit: Callable[[Sequence[Event]], object] = len  # nobody follows yet
         self._opened = self._probing = False
+        self._given: set[str] = set()
+        """Pools that this controller named, unlike those that the log remembers."""
         self._timer: anyio.CancelScope | None = None
         self._wake_at = _NEVER
         self._timeline: Timeline
@@ -83,7 +95,7 @@ class Engine:
         try:
             epoch = await self.writer.call(partial(self._open_journal, holder))
             self.ahead = await self.writer.call(self.cache.restore)
-            self._check_pools(pools)
+            self._given = check_opening(self.ahead, pools)
             self.published = self.ahead.copy()
             self.writer.durable_seq = self.ahead.seq
             recovered = self.cache.recovered
@@ -110,12 +122,6 @@ class Engine:
         )
         # Stamped with the very reading it carries: the next opening takes the difference of the two for the time of the log.
         self._commit(decide(self.ahead, opening, now_ns=line.opened_ts))
-
-    def _check_pools(self, pools: Sequence[PoolSpec]) -> None:
-        """Refuse ports that another pool, known to the log alone, still has in use."""
-        given = {spec.name for spec in pools}
-        in_use = {pool.name for pool in self.ahead.select() if next(pool.offsets(), None) is not None} - given
-        check_overlaps([*pools, *(spec for name, spec in self.ahead.specs.items() if name in in_use)])
 
     # ------------------------------------------------------------------ deciding
 
@@ -158,6 +164,14 @@ class Engine:
             self.writer.push(events)
             self.on_commit(events)
 
+    def define(self, command: commands.DefinePool) -> None:
+        """Put a pool in force, now; those who wait for it are served with what it has grown by."""
+        name = command.spec.name
+        check_change(self.ahead, command.spec, given=self._given)
+        self.submit(command)
+        self._given.add(name)
+        self.serve([place for place in self.waiters.places if place[1] == name])
+
     def check_open(self) -> None:
         """Raise unless calls are taken."""
         if self.writer.failure is not None:
@@ -192,7 +206,7 @@ class Engine:
         """Begin leases, or note at least what came to its end in the pools that have no port to give."""
         try:
             return self._record(command)
-        except (PoolExhausted, PortUnavailable):
+        except (PoolExhausted, PortUnavailable, QuotaExceeded):
             self._notice(command.places)
             raise
 
@@ -262,11 +276,11 @@ class Engine:
     # ------------------------------------------------------------------ time
 
     def _due(self, place: tuple[str, str]) -> int | None:
-        """Boot clock ns when the next hold or block of a pool ends."""
+        """Boot clock ns when the next hold or block of a pool ends, or its floor where that is enough."""
         node, name = place
         pool = self.ahead.pool(name, node)
-        due = index_of(pool).next_due(pool)
-        return None if due is None else self._timeline.boot_at(due)
+        ends = [end for end in (index_of(pool).next_due(pool), next_relief(pool, self.now())) if end is not None]
+        return self._timeline.boot_at(min(ends)) if ends else None
 
     def _wake_by(self, boot_ns: int | None) -> None:
         """Wake the timer by then, if it would sleep longer. A wake-up for nothing is harmless."""

@@ -9,16 +9,18 @@ is missing is made to fit it. Nothing that was found is taken back: what would f
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import attrs
 
 from portfsm._blocks import aligned, both, starts
-from portfsm._choice import DRAIN_LIMIT
+from portfsm._choice import DRAIN_LIMIT, opens
 from portfsm._field import Field
 from portfsm._group_rejections import impossible, lacking, other_block
 from portfsm._index import index_of
+from portfsm._quota import check_hard, check_soft
 from portfsm._rejections import out_of_range, owner_conflict, unavailable
 from portfsm.events import Event
 from portfsm.states import EventKind
@@ -40,9 +42,26 @@ def allocate_group(command: commands.AllocateGroup, ledger: Ledger, draft: Draft
     """Add the leases that are missing; none if the group is complete. Raises `GroupUnavailable` and what an allocation raises."""
     plan = _plan(command.requests, ledger, draft.ts, draft.seq)
     if isinstance(plan, _Plan):
+        _check_quotas(command.requests, ledger, draft.ts)
         plan.record(command.requests, draft)
     else:
         raise _refusal(*plan)
+
+
+def _check_quotas(requests: Iterable[Request], ledger: Ledger, now_ns: int) -> None:
+    """As for single ports. What a group takes up of its own quarantines counts as taken from what is free, which errs on the safe side."""
+    wanted: Counter[tuple[str, str, str]] = Counter()
+    for request in requests:
+        pool = ledger.pool(request.pool, request.node)
+        if pool.spec.quotas:
+            wanted[request.node, request.pool, request.service] += request.count - len(index_of(pool).held(request.owner))
+    for (node, name, service), count in wanted.items():
+        pool = ledger.pool(name, node)
+        index = index_of(pool)
+        if count > 0:
+            check_hard(pool, index, service, wanted=count)
+            due = index.due_by(pool, now_ns, len(index.due))
+            check_soft(pool, index, service, pool.statistics().free + sum(opens(pool, offset, now_ns) for offset in due), wanted=count)
 
 
 def fits(command: commands.AllocateGroup, ledger: Ledger, now_ns: int) -> bool:

@@ -7,6 +7,7 @@ says what it said. An entry is one integer, `time << 16 | offset`, so that compa
 
 from __future__ import annotations
 
+from collections import Counter
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ _SLACK = 1024
 class Index:
     """The derived structures of one pool."""
 
-    __slots__ = ("by_owner", "by_service", "due", "hint", "holders", "idle", "members", "pushes")
+    __slots__ = ("band", "by_owner", "by_service", "due", "hint", "holders", "idle", "leases", "members", "pushes")
 
     def __init__(self, pool: Pool) -> None:
         self.holders: dict[str, int] = {}
@@ -36,17 +37,20 @@ class Index:
         self.due: list[int] = []
         """Heap of the ends of holds and blocks."""
         self.idle: list[int] | None = [] if pool.spec.order == "longest-idle" else None
-        """Heap of FREE rows by the time they became so, for `order="longest-idle"` alone."""
+        """Heap of FREE rows by the time they became so, for `order="longest-idle"` alone; those of the static band are left out."""
+        self.band = pool.nth(pool.spec.static) if pool.spec.static else 0
         self.by_owner: dict[str, list[int]] = {}
         self.by_service: dict[str, list[int]] = {}
         """name -> heap of QUARANTINED offsets inside the ranges that it held last, latest release first (negated times)."""
+        self.leases: Counter[str] = Counter()
+        """service -> how many ports it holds, where the pool has quotas; else nothing."""
         self.hint = 0
         """No offset below this one is FREE."""
         self.pushes = 0
         for offset in pool.offsets():
             self._enter(pool, offset)
         if self.idle is not None:
-            self.idle.extend(pool.since[offset] << 16 | offset for offset in pool.offsets(states=bytes((FREE,))))
+            self.idle.extend(pool.since[offset] << 16 | offset for offset in pool.offsets(states=bytes((FREE,))) if offset >= self.band)
             heapify(self.idle)
         self.pushes = 0
 
@@ -54,6 +58,8 @@ class Index:
         code = pool.state[offset]
         if code == ALLOCATED:
             self._begin(pool, offset)
+            if pool.spec.quotas:
+                self.leases[pool.service[offset]] += 1
             return
         until = pool.until[offset]
         if until and (code == BLOCKED or not pool.kept):
@@ -86,20 +92,24 @@ class Index:
         first = {0: self.holders[owner]} if owner in self.holders else {}
         return first | dict(sorted(self.members.get(owner, {}).items()))
 
-    def touched(self, pool: Pool, offset: int, before: int, owner: str, service: str) -> None:  # noqa: C901  (a call costs)
+    def touched(self, pool: Pool, offset: int, before: int, owner: str, service: str) -> None:  # noqa: C901, PLR0912  (a call costs)
         """A row changed: `before`, `owner` and `service` are what it said until now."""
         code = pool.state[offset]
         if before == ALLOCATED and code != ALLOCATED:
             self._end(owner, offset) if self.members else self.holders.pop(owner, None)
+            if pool.spec.quotas:
+                self.leases[service] -= 1
         if code == ALLOCATED:
             if pool.notes:
                 self._begin(pool, offset)
             else:
                 self.holders[pool.owner[offset]] = offset
+            if before != ALLOCATED and pool.spec.quotas:
+                self.leases[pool.service[offset]] += 1
         elif code == FREE:
             if offset < self.hint:  # noqa: PLR1730  (min() costs a call)
                 self.hint = offset
-            if self.idle is not None:
+            if self.idle is not None and offset >= self.band:
                 heappush(self.idle, pool.since[offset] << 16 | offset)
                 self.pushes += 1
         else:
@@ -115,7 +125,7 @@ class Index:
     def extended(self, pool: Pool, first: int) -> None:
         """Rows from `first` on came to be, never used."""
         if self.idle is not None:
-            for offset in range(first, len(pool.state)):
+            for offset in range(max(first, self.band), len(pool.state)):
                 if pool.state[offset] == FREE:
                     heappush(self.idle, offset)
 

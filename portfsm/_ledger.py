@@ -11,12 +11,13 @@ from hashlib import sha256
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from portfsm._dump import dump
+from portfsm._dump import dump, spec_of
+from portfsm._forecast import next_free_at
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Pool
 from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, index_fault, lease_fault, rare_fault, write_note, write_rare
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
-from portfsm.specs import PoolSpec, check_port, check_text
+from portfsm.specs import check_port, check_text
 from portfsm.states import PORT_KINDS, EventKind, PortState
 from portfsm.values import Lease, PoolStatistics, PortView
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from portfsm.events import Event
+    from portfsm.specs import PoolSpec
 
 __all__ = ["Ledger", "apply", "apply_all"]
 
@@ -200,9 +202,7 @@ class Ledger:
         self.epoch, self.opened = data["epoch"], opened
 
     def _define(self, name: str, data: dict[str, Any]) -> None:
-        known = {key: data[key] for key in ("ports", "hold_s", "floor_s", "order")}
-        spec = PoolSpec(name, **known, on_silence=data.get("on_silence", "keep"))
-        self.specs[name] = spec
+        spec = self.specs[name] = spec_of(name, data)
         self.seeds[name] = data.get("seed", "")
         for (_, pool_name), pool in self.pools.items():
             if pool_name == name:
@@ -287,9 +287,16 @@ class Ledger:
         if pool is not None and not records:
             records = [self.pool(pool, node or "")]
         counts = [record.statistics() for record in records]
+        sums = [
+            sum(column)
+            for column in zip(*((c.size, c.free, c.allocated, c.quarantined, c.blocked, c.retired) for c in counts), strict=True)
+        ]
+        size, free, allocated, quarantined, blocked, retired = sums or [0] * 6
         return PoolStatistics(
-            *(sum(getattr(each, name) for each in counts) for name in ("size", "free", "allocated", "quarantined", "blocked", "retired"))
-        )
+            size, free, allocated, quarantined, blocked, retired,
+            kept=sum(found.quarantined for found, record in zip(counts, records, strict=True) if record.kept),
+            next_free_at=min((end for record in records if (end := next_free_at(record)) is not None), default=None),
+        )  # fmt: skip
 
     def digest(self) -> str:
         """SHA-256 over the whole state, in hex: equal states, equal digests, on every platform."""

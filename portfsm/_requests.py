@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from portfsm._decide import decide
 from portfsm._group import fits, holdings
 from portfsm._index import index_of
+from portfsm._rejections import overtaken
 from portfsm._waiters import Grant
 from portfsm.commands import Allocate, AllocateGroup
-from portfsm.errors import CommandRejected, PoolExhausted, PortUnavailable
-from portfsm.states import PortState
+from portfsm.errors import CommandRejected, PoolExhausted, PortUnavailable, QuotaExceeded
 
 if TYPE_CHECKING:
     from portfsm._engine import Engine
@@ -45,7 +45,7 @@ def grant_group(engine: Engine, command: AllocateGroup) -> tuple[Lease, ...]:
 def queue_up(engine: Engine, command: AllocateGroup) -> tuple[Lease, ...]:
     """Nothing yet, as others come first; a refusal where no wait would help, so that it keeps nobody behind it waiting."""
     error = refusal(engine, command)
-    if isinstance(error, PoolExhausted | PortUnavailable):
+    if isinstance(error, PoolExhausted | PortUnavailable | QuotaExceeded):
         return ()
     raise error
 
@@ -66,9 +66,4 @@ def refusal(engine: Engine, command: Wish) -> PortfsmError:
     except CommandRejected as error:
         return error
     node, pool = next(filter(engine.waiters.has, command.places), command.places[0])
-    found = engine.ahead.pool(pool, node).statistics()
-    return PoolExhausted(
-        f"others wait for pool {pool!r} and come first: pass wait_s= to queue up",
-        node=node, pool=pool, next_free_at=None, short_by=len(engine.waiters),
-        counts={state.value: getattr(found, state.value.lower()) for state in PortState},
-    )  # fmt: skip
+    return overtaken(engine.ahead.pool(pool, node), len(engine.waiters))

@@ -9,6 +9,7 @@ from sys import intern
 from typing import TYPE_CHECKING
 
 from portfsm._pool import BLOCKED, NO_NOTE, OUTSIDE, Note
+from portfsm._pressure import pressure_fault
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ def end_fault(pool: Pool, offset: int) -> str:
 
 
 def early_fault(pool: Pool, offset: int, event: Event) -> str:
-    """A hold is ended early by an operator, or by evidence once the floor has passed; not by evidence where an operator asked for it."""
+    """Who may end a hold early: an operator; evidence, or want of ports, once the floor has passed, if no operator asked for the hold."""
     if event.cause == "elapsed":
         return f"its hold runs until {pool.until[offset]}"
     if event.cause == "evidence" and event.ts < pool.evidence_frees_at(offset):
         return f"evidence does not end its hold before {pool.evidence_frees_at(offset)}"
-    return ""
+    return pressure_fault(pool, offset, event.ts) if event.cause == "pressure" else ""
 
 
 def index_fault(event: Event) -> str:

@@ -3,7 +3,8 @@
 Rule: whoever waits is granted a port in the same step that frees one, so there is nothing to race for when it
 wakes. Nobody overtakes: once a waiter that would take any port finds none, those behind it are not asked, except
 those that wait for one particular number and those whose owner has got its port meanwhile. A group stands in the
-queue of each pool it needs, is served when it is first in all of them, and until then lets nobody pass who would take a port.
+queue of each pool it needs, is served when it is first in all of them, and until then lets nobody pass who would take a port. One that
+waits for its service's quota alone keeps nobody back.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import anyio
 import attrs
 
 from portfsm.commands import Allocate, AllocateGroup
-from portfsm.errors import PoolExhausted, PortfsmError, PortUnavailable
+from portfsm.errors import PoolExhausted, PortfsmError, PortUnavailable, QuotaExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,6 +192,7 @@ class Waiters:
         queue = self._queues.get(place)
         if queue is None:
             return left
+        passed_over = again = False
         for waiter in list(queue.everyone):
             if not waiter.queued:
                 continue
@@ -199,6 +201,11 @@ class Waiters:
                 break
             if waiter not in queue.everyone:
                 left.update(dict.fromkeys(waiter.places))
+            again |= passed_over and not waiter.queued
+            passed_over |= waiter.queued and not waiter.wants_one_number
+        else:
+            if again:  # what one took may have been its share, and all that was kept from another before it
+                left.update(self.serve(place, attempt, has_all))
         left.pop(place, None)
         return left
 
@@ -237,6 +244,8 @@ class Waiters:
             return False
         except PortUnavailable:
             return not waiter.is_group
+        except QuotaExceeded:
+            return True
         except PortfsmError as error:
             self.remove(waiter)
             waiter.fail(error)

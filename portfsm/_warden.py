@@ -96,8 +96,8 @@ class Warden:
         self._tell()
 
     def _settled_by(self, events: Sequence[Event]) -> list[Place]:
-        """Ports whose evidence was complete before they were released, or is now that a proxy has left."""
-        if events[0].kind is EventKind.PROXY_LEFT:
+        """Ports whose evidence was complete before they were released, or is now that a proxy has left or a floor is shorter."""
+        if events[0].kind in (EventKind.PROXY_LEFT, EventKind.POOL_DEFINED):
             return list(self.cases.open)
         places = [Place(event.node, event.pool, event.port) for event in events if event.kind is EventKind.RELEASED]
         return [place for place in places if place in self.cases.open and self.is_complete(self.cases.open[place])]

@@ -42,6 +42,7 @@ __all__ = [
     "PortOutOfRange",
     "PortUnavailable",
     "PortfsmError",
+    "QuotaExceeded",
     "ReloadFailed",
     "StaleGeneration",
     "StaleLease",
@@ -85,9 +86,9 @@ class InvalidValue(CommandRejected, ValueError):
 class PoolExhausted(CommandRejected):
     """No port of the pool can be given now.
 
-    `counts` maps each state's name to its number of ports; `next_free_at` is the earliest end of a hold
-    (UTC ns, None when nothing is quarantined); `short_by` is how many more ports the pool would need to
-    serve this call with the present number of held ports.
+    `counts` maps each state's name to its number of ports; `next_free_at` is when time alone brings the next one back
+    (UTC ns; None when nothing is held back, or what is waits for proxies); `short_by` is how many more ports the pool needs
+    at the present rate of releases.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("node", "pool", "counts", "next_free_at", "short_by")
@@ -109,6 +110,22 @@ class GroupUnavailable(PoolExhausted):
     fields: ClassVar[tuple[str, ...]] = (*PoolExhausted.fields, "in_the_way", "free_at")
     in_the_way: tuple[PortView, ...]
     free_at: int | None
+
+
+class QuotaExceeded(CommandRejected):
+    """The pool has ports, and this service has its share of them.
+
+    `service` holds `held` ports on the node and its `quota` is that many: the hard one; or the soft one (0 for a service without), and
+    `kept_for_others` of the ports that are free are kept for services below theirs.
+    """
+
+    fields = ("node", "pool", "service", "quota", "held", "kept_for_others")
+    node: str
+    pool: str
+    service: str
+    quota: int
+    held: int
+    kept_for_others: int
 
 
 class PortUnavailable(CommandRejected):

@@ -19,13 +19,14 @@ from portfsm import commands
 from portfsm._engine import Engine
 from portfsm._listen import BLOCK_S, Listening, Wanted
 from portfsm._log import warn
+from portfsm._operator import Operator
+from portfsm._pressure import patience_s
 from portfsm._reconciler import Reconciler
 from portfsm._requests import grant_group, queue_up
-from portfsm._views import Views
 from portfsm._waiters import Waiter
 from portfsm._warden import Warden, check_witnesses
 from portfsm.clocks import SystemClock
-from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable
+from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable, QuotaExceeded
 from portfsm.journals import open_journal
 from portfsm.protocols import Clock
 from portfsm.specs import check_overlaps, check_seconds, check_specs, check_text
@@ -36,14 +37,13 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from portfsm._occupants import Kind
-    from portfsm.events import Event
     from portfsm.evidence import Witness
     from portfsm.groups import Request
     from portfsm.observation import Observation, ReconcileReport
     from portfsm.protocols import Journal
     from portfsm.sockets import BoundLease, Holder
     from portfsm.specs import PoolSpec
-    from portfsm.values import Lease, PortView
+    from portfsm.values import Lease
 
 __all__ = ["PortManager", "open_manager"]
 
@@ -115,7 +115,14 @@ async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None)
             warn("close_failed", error=str(error))
 
 
-class PortManager(Views):
+def _patience_s(engine: Engine, command: commands.Allocate | commands.AllocateGroup) -> float:
+    """How long a call waits that asked not to: not at all, unless it wants any one port and the pool's policy says so."""
+    if isinstance(command, commands.AllocateGroup) or command.port is not None:
+        return 0.0
+    return patience_s(engine.ahead.pool(command.pool, command.node))
+
+
+class PortManager(Operator):
     """The ports of one log. Made by `open_manager`; all calls belong on the event loop it was made on."""
 
     def __init__(self, engine: Engine, warden: Warden) -> None:
@@ -131,10 +138,10 @@ class PortManager(Views):
         """A lease on a port of `pool` for `owner`; the one it holds already, if it does.
 
         Preferred: the owner's own quarantined port, then its service's, then the pool's order. `port` asks for one
-        number. `wait_s`: 0 fails at once, a number waits at most so many seconds, None for ever; those who wait are
-        served first come first served, and nobody overtakes them.
+        number. `wait_s`: 0 fails at once (unless the pool says `on_pressure="wait"`), a number waits at most so many seconds, None for
+        ever; those who wait are served first come first served, and nobody overtakes them.
 
-        Raises `PoolExhausted`, `PortUnavailable`, `PortOutOfRange`, `OwnerConflict` (the owner holds a port for another
+        Raises `PoolExhausted`, `QuotaExceeded`, `PortUnavailable`, `PortOutOfRange`, `OwnerConflict` (the owner holds a port for another
         service, or another number), `UnknownPool`, `InvalidValue`, `JournalFull`, `ManagerClosed`, or what stopped the journal.
         """
         command = commands.Allocate(pool, owner=owner, node=node, service=service, port=port)
@@ -147,7 +154,9 @@ class PortManager(Views):
         else:
             try:
                 lease = engine.grant(command)
-            except (PoolExhausted, PortUnavailable):
+            except (PoolExhausted, PortUnavailable, QuotaExceeded) as error:
+                if isinstance(error, PoolExhausted) and wait_s == 0:
+                    wait_s = _patience_s(engine, command)
                 if wait_s == 0:
                     raise
                 lease = (await self._queue(command, wait_s))[0]
@@ -179,7 +188,7 @@ class PortManager(Views):
         engine = self._engine
         try:
             leases = queue_up(engine, command) if engine.must_queue(command) else grant_group(engine, command)
-        except (PoolExhausted, PortUnavailable):
+        except (PoolExhausted, PortUnavailable, QuotaExceeded):
             if wait_s == 0:
                 raise
             leases = ()
@@ -198,6 +207,7 @@ class PortManager(Views):
 
     async def _queue(self, command: commands.Allocate | commands.AllocateGroup, wait_s: float | None) -> tuple[Lease, ...]:
         engine = self._engine
+        wait_s = wait_s if wait_s != 0 else _patience_s(engine, command)
         waiter = Waiter(command, None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9))
         engine.wait(waiter)
         if wait_s == 0 and not waiter.woken.is_set():
@@ -325,59 +335,3 @@ class PortManager(Views):
         command = commands.Allocate(pool, owner=owner, node=node, service=service)
         wanted = Wanted.checked(command, host=host, kind=kind, attempts=attempts, block_s=block_s, wait_s=wait_s, holder=holder)
         return await self._listening.listen(wanted)
-
-    # ------------------------------------------------------------------ proxies
-
-    async def join(self, witness: Witness) -> None:
-        """Require this proxy's evidence from now on. Call it before the proxy gets its first configuration.
-
-        The requirement is recorded and outlives the controller: after a restart, join with a witness for the same proxy
-        again. A proxy that has no witness holds every port until `leave`. Raises `InvalidValue` when another witness
-        speaks for the proxy here.
-        """
-        check_witnesses([witness])
-        await self._warden.join(witness)
-
-    async def leave(self, proxy: str, *, reason: str) -> None:
-        """Require the proxy's evidence no more: it is gone for good, as `reason` says. Nothing happens if it never joined."""
-        await self._warden.leave(proxy, reason=reason)
-
-    # ------------------------------------------------------------------ the operator's hand
-
-    async def block(self, pool: str, port: int, *, node: str = "", reason: str, for_s: float | None = None) -> PortView:
-        """Take a port out of use, for `for_s` seconds or until unblocked. Ends the lease, if there is one.
-
-        A port blocked already keeps its first reason and end.
-        """
-        await self._submit(commands.Block(pool, port, node=node, reason=reason, for_s=for_s))
-        return self.port(pool, port, node=node)
-
-    async def unblock(self, pool: str, port: int, *, node: str = "", reason: str = "") -> PortView:
-        """End a block: a full hold begins. Nothing happens to a FREE or QUARANTINED port."""
-        await self._submit(commands.Unblock(pool, port, node=node, reason=reason))
-        return self.port(pool, port, node=node)
-
-    async def hold(self, pool: str, port: int, *, node: str = "", hold_s: float, reason: str = "") -> PortView:
-        """Quarantine a FREE port, or make a quarantine end `hold_s` seconds from now or later; never earlier."""
-        await self._submit(commands.Hold(pool, port, node=node, hold_s=hold_s, reason=reason))
-        return self.port(pool, port, node=node)
-
-    async def free(self, pool: str, port: int, *, node: str = "", reason: str) -> PortView:
-        """End a quarantine now, on an operator's word (recorded with `reason`)."""
-        await self._submit(commands.Free(pool, port, node=node, reason=reason))
-        return self.port(pool, port, node=node)
-
-    async def sweep(self) -> tuple[Event, ...]:
-        """Free every port whose hold is over, end every block whose time is up, and return the events."""
-        swept: list[Event] = []
-        while events := await self._submit(commands.Sweep()):
-            swept += events
-        return tuple(swept)
-
-    async def _submit(self, command: commands.Command) -> tuple[Event, ...]:
-        """Decide and record, then wait for the disk. A repeat waits for what it repeats."""
-        # No checkpoint before the decision: a release in a `finally:` of a cancelled task must still be recorded.
-        engine = self._engine
-        events = engine.submit(command)
-        await engine.settle()
-        return events

@@ -52,7 +52,10 @@ class PortView:
 
 @attrs.frozen
 class PoolStatistics:
-    """Counts over one pool or many. `size = free + allocated + quarantined + blocked`; `retired` is apart."""
+    """Counts over one pool or many. `size = free + allocated + quarantined + blocked`; `retired` is apart.
+
+    A quarantined port is never counted as free; see `PortManager.forecast` for when it will be.
+    """
 
     size: int
     free: int
@@ -61,6 +64,10 @@ class PoolStatistics:
     blocked: int
     retired: int
     """Ports outside the present ranges that are still held."""
+    kept: int = 0
+    """Those of the quarantined that wait for proxies to let go: no time brings them back."""
+    next_free_at: int | None = None
+    """When the next port comes back by time alone (UTC ns, in the past if that is still to be noticed); None when none does."""
 
 
 @attrs.frozen

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import attrs
 import hypothesis.strategies as st
+import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -25,6 +26,7 @@ from portfsm import (
     Observation,
     PoolExhausted,
     PoolSpec,
+    PortOutOfRange,
     PortUnavailable,
     Sighting,
     StaleLease,
@@ -35,7 +37,9 @@ from portfsm import (
 from portfsm.testing import ManualClock
 
 HOLD = 10
-PORTS = range(100, 104)
+PORTS = range(100, 106)
+RANGES = ("100-103", "100-105", "100-102", "100,102-104")
+"""The pool as it begins, and what it grows, shrinks or is torn to while everything goes on."""
 NODES = ("", "b")
 OWNERS = ("r1", "r2", "r3")
 SERVICES = ("", "s1", "s2")
@@ -71,10 +75,11 @@ class ManagerModel(RuleBasedStateMachine):
         self.now = 0.0
         self.model = {(node, port): Port() for node in NODES for port in PORTS}
         self.leases: list[Lease] = []
+        self.spec = PoolSpec("p", ports=RANGES[0], hold_s=HOLD)
         self.enter()
 
     def enter(self):
-        spec = PoolSpec("p", ports=PORTS, hold_s=HOLD)
+        spec = self.spec
         self.journal = FileJournal(self.home / str(self.turn), reserve_bytes=100)
         self.context = self.portal.wrap_async_context_manager(open_manager(self.journal, pools=[spec], clock=self.clock))
         self.manager = self.context.__enter__()
@@ -135,6 +140,21 @@ class ManagerModel(RuleBasedStateMachine):
         opened = [event for event in read_journal(self.home / str(self.turn)) if event.kind == "opened"][-1]
         return opened.ts + self.clock.boot_ns() - opened.data["boot_ns"]
 
+    @rule(ports=st.sampled_from(RANGES))
+    def define(self, ports):
+        """Leases and holds of ports that leave the ranges go on; a port that comes back finds its hold."""
+        self.spec = PoolSpec("p", ports=ports, hold_s=HOLD)
+        counts = self.call(self.manager.define, self.spec)
+        held = [number for (_, number), port in self.model.items() if port.state != "FREE"]
+        assert counts.retired == len([number for number in held if not self.inside(number)])
+
+    def inside(self, number):
+        return any(number in piece for piece in self.spec.ports)
+
+    def gone(self, node, number):
+        """Whether the port is none of the pool's any more: no call knows it."""
+        return self.model[node, number].state == "FREE" and not self.inside(number)
+
     # ---- calls -------------------------------------------------------------------------------------------------
 
     def due(self, node):
@@ -167,7 +187,7 @@ class ManagerModel(RuleBasedStateMachine):
             lease = self.call(call)
         except (PoolExhausted, PortUnavailable) as error:
             assert held is None
-            numbers = [wish] if isinstance(error, PortUnavailable) else PORTS
+            numbers = [wish] if isinstance(error, PortUnavailable) else filter(self.inside, PORTS)
             for number in numbers:
                 port = self.model[node, number]
                 assert port.state != "FREE"
@@ -176,6 +196,10 @@ class ManagerModel(RuleBasedStateMachine):
                     assert owner != port.owner
                     assert service == "" or service != port.service
             self.sweep()
+            return
+        except PortOutOfRange:
+            assert held is None
+            assert not self.inside(wish)
             return
         except CommandRejected:
             port = self.model[node, held]
@@ -186,8 +210,11 @@ class ManagerModel(RuleBasedStateMachine):
             assert (lease.port, lease) == (held, port.lease)
             return
         mine = {
-            number for (at, number), found in self.model.items() if at == node and found.state == "QUARANTINED" and found.owner == owner
+            number
+            for (at, number), found in self.model.items()
+            if at == node and found.state == "QUARANTINED" and found.owner == owner and self.inside(number)
         }
+        assert self.inside(lease.port)
         assert wish in {None, lease.port}
         assert wish is not None or not mine or lease.port in mine
         reuse = port.state == "QUARANTINED" and (port.owner == owner or service == port.service != "")
@@ -218,6 +245,8 @@ class ManagerModel(RuleBasedStateMachine):
                 return
         if not last:
             assert port.state in {"QUARANTINED", "BLOCKED"}
+        elif self.gone(lease.node, lease.port):
+            pass
         elif block is not None and port.state != "BLOCKED":
             floor = max(port.floor, port.until or 0)
             port.state, port.until, port.floor = "BLOCKED", None, floor
@@ -229,6 +258,8 @@ class ManagerModel(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS), for_s=st.sampled_from([None, 2, 30]))
     def block(self, node, number, for_s):
+        if self.refused(self.manager.block, node, number, reason="x", for_s=for_s):
+            return
         self.call(partial(self.manager.block, "p", number, node=node, reason="x", for_s=for_s))
         port = self.model[node, number]
         if port.state == "BLOCKED":
@@ -241,6 +272,8 @@ class ManagerModel(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS))
     def unblock(self, node, number):
+        if self.refused(self.manager.unblock, node, number):
+            return
         port = self.model[node, number]
         try:
             self.call(partial(self.manager.unblock, "p", number, node=node))
@@ -252,6 +285,8 @@ class ManagerModel(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS), hold_s=st.sampled_from([1, 40]))
     def hold(self, node, number, hold_s):
+        if self.refused(self.manager.hold, node, number, hold_s=hold_s):
+            return
         port = self.model[node, number]
         try:
             self.call(partial(self.manager.hold, "p", number, node=node, hold_s=hold_s))
@@ -264,6 +299,8 @@ class ManagerModel(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS))
     def free(self, node, number):
+        if self.refused(self.manager.free, node, number, reason="x"):
+            return
         port = self.model[node, number]
         try:
             self.call(partial(self.manager.free, "p", number, node=node, reason="x"))
@@ -271,6 +308,14 @@ class ManagerModel(RuleBasedStateMachine):
             assert port.state in {"ALLOCATED", "BLOCKED"}
             return
         self.set_free(port)
+
+    def refused(self, call, node, number, **options):
+        """Whether the port has left the pool, and the call says so."""
+        if not self.gone(node, number):
+            return False
+        with pytest.raises(PortOutOfRange):
+            self.call(partial(call, "p", number, node=node, **options))
+        return True
 
     @rule(owner=st.sampled_from(OWNERS), node=st.sampled_from([None, *NODES]))
     def release_owner(self, owner, node):
@@ -376,6 +421,8 @@ class ManagerModel(RuleBasedStateMachine):
         if not hasattr(self, "manager"):
             return
         for (node, number), port in self.model.items():
+            if self.gone(node, number):
+                continue
             view = self.manager.port("p", number, node=node)
             assert view.state.value == port.state, (node, number, view, port)
             if port.state == "ALLOCATED":

@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import random
 
+import attrs
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
@@ -36,7 +37,7 @@ from portfsm.commands import (
     Unblock,
     Withdraw,
 )
-from portfsm.specs import PoolSpec
+from portfsm.specs import PoolSpec, Quota
 from portfsm.values import Lease
 from tests.group_model import SHAPES, TAILS, Groups, requests_of, shapes, tails
 
@@ -96,6 +97,7 @@ class Model:
             if self.row(c.node, c.pool, held)["service"] != c.service or c.port not in (None, held):
                 raise errors.OwnerConflict("")
             return None, True
+        self.check_quota(c)
         if c.port is not None and not self.inside(c.pool, c.port):
             raise errors.PortOutOfRange("")
         numbers = [n for piece in self.specs[c.pool].ports for n in piece if c.port in (None, n)]
@@ -105,10 +107,22 @@ class Model:
         rows = {n: dict(self.row(c.node, c.pool, n)) for n in numbers}
         for row in rows.values():
             self.notice(row, hold, now)
-        found = mine or same or [n for n, row in rows.items() if row["state"] == "FREE"]
-        if not found:
+        free = [n for n, row in rows.items() if row["state"] == "FREE"]
+        if not (mine or same or free):
             raise (errors.PoolExhausted if c.port is None else errors.PortUnavailable)("")
-        return found, bool(mine or same)
+        return mine or same or (self.above_the_band(c, free) if c.port is None else free), bool(mine or same)
+
+    def above_the_band(self, c, free):
+        """Of the free ports those that a pick without a number takes: the lowest ones of the pool come last."""
+        numbers = [n for piece in self.specs[c.pool].ports for n in piece]
+        return [n for n in free if n in numbers[self.specs[c.pool].static :]] or free
+
+    def check_quota(self, c):
+        """A service above its hard quota takes nothing, whatever there is."""
+        held = sum(row["state"] == "ALLOCATED" and row["service"] == c.service for row in self.of(c.node, c.pool).values())
+        for quota in self.specs[c.pool].quotas:
+            if quota.service == c.service and held >= quota.hard:
+                raise errors.QuotaExceeded("")
 
 
 class Obedience:
@@ -389,10 +403,15 @@ class Core(RuleBasedStateMachine):
     def sweep_or_release_owner(self, owner, node, everybody):
         self.run(ReleaseOwner(owner, node=node) if everybody else Sweep())
 
-    @rule(pool=pools, ports=ranges, hold_s=st.sampled_from([0.0, 2.0, 10.0, 60.0]), order=st.sampled_from(sorted(orders.values())))
-    def define(self, pool, ports, hold_s, order):
+    @rule(
+        pool=pools, ports=ranges, hold_s=st.sampled_from([0.0, 2.0, 10.0, 60.0]), order=st.sampled_from(sorted(orders.values())),
+        static=st.sampled_from([0, 0, 1, 2]), hard=st.sampled_from([None, None, 1, 2]),
+    )  # fmt: skip
+    def define(self, pool, ports, hold_s, order, static, hard):
+        """While leases stand, holds run and ports drain: grown, shrunk, with holes, a band, a quota."""
         pool = pool if self.focus is None else self.focus[0]
-        self.run(DefinePool(PoolSpec(pool, ports=ports, hold_s=hold_s, order=order), seed="later"))
+        spec = PoolSpec(pool, ports=ports, hold_s=hold_s, order=order, quotas=[Quota("x", hard=hard)] if hard else [])
+        self.run(DefinePool(attrs.evolve(spec, static=min(static, spec.size - 1)), seed="later"))
 
     @rule(other_boot=st.booleans())
     def open(self, other_boot):
@@ -484,6 +503,7 @@ def test_a_long_walk_obeys_the_contract(seed, order):
         "cause": ["released", "released", "cancelled"], "ahead": [0, 0, 0, 1000], "call": [Hold, Hold, Free, Block, Unblock],
         "everybody": [True, False], "ports": ["100-102,104", "100-102,104", "101-105", "99,102", "100-101"],
         "shape": SHAPES, "tail": TAILS, "hold_s": [0.0, 2.0, 10.0, 60.0], "order": [orders[order]], "other_boot": [True, False],
+        "static": [0, 1, 2], "hard": [None, None, 1, 2],
         "step": [1, SECOND // 2, SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND, -SECOND],
     }  # fmt: skip
     core = Core()

@@ -39,6 +39,7 @@ GROUP = "tests/test_group.py"
 GROUP_MANAGER = "tests/test_group_manager.py"
 ANSWERS = "tests/witnesses/test_haproxy_answers.py"
 FILES = "tests/witnesses/test_haproxy_files.py"
+PRESSURE = "tests/test_pressure.py"
 DISK = "journals/_disk.py"
 MEND = "journals/_mend.py"
 WRITER = "journals/_writer.py"
@@ -665,5 +666,41 @@ MUTANTS = [
         "            self.dropped(*(lease.token for lease in waiter.leases))\n",
         "            self.dropped(waiter.leases[0].token)\n",
         (f"{GROUP_MANAGER}::test_a_granted_group_lost_with_its_cancelled_waiter",),
+    ),
+    # ---- pools under pressure, and pools that change
+    Mutant(
+        "a hold cut off below its floor",
+        "_pressure.py",
+        'if now_ns < ready else ""',
+        'if now_ns < 0 else ""',
+        (f"{PRESSURE}::test_a_port_freed_below_its_floor", f"{PRESSURE}::test_a_log_that_frees_early_where_no_policy_said_so"),
+    ),
+    Mutant(
+        "a hold cut off that a proxy still has",
+        "_pressure.py",
+        'return pool.spec.on_pressure == "free-earliest" and not pool.proxies\n',
+        'return pool.spec.on_pressure == "free-earliest"\n',
+        (f"{PRESSURE}::test_a_port_taken_from_a_proxy_that_holds_it",),
+    ),
+    Mutant(
+        "a port that drains given by another pool",
+        "_overlaps.py",
+        "    check_leftovers(ledger, (spec,))\n",
+        "",
+        ("tests/test_pool_changes.py::test_a_port_that_drains_in_one_pool_and_is_given_by_another",),
+    ),
+    Mutant(
+        "a quota of one more",
+        "_quota.py",
+        "held + wanted > quota.hard",
+        "held > quota.hard",
+        ("tests/test_quota.py::test_a_service_above_its_hard_quota",),
+    ),
+    Mutant(
+        "a time for ports that wait for proxies",
+        "_forecast.py",
+        "    if pool.kept:\n        return []\n",
+        "",
+        ("tests/test_forecast.py::test_a_time_given_for_a_port_that_waits_for_a_proxy",),
     ),
 ]
