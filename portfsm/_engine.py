@@ -26,20 +26,11 @@ from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
 from portfsm._overlaps import check_change, check_opening
 from portfsm._pressure import next_relief
-from portfsm._requests import attempt, has_all, refusal
+from portfsm._requests import MAY_WAIT, attempt, has_all, refusal
 from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
-from portfsm.errors import (
-    CommandRejected,
-    JournalFull,
-    ManagerClosed,
-    OutcomeUnknown,
-    PoolExhausted,
-    PortfsmError,
-    PortUnavailable,
-    QuotaExceeded,
-)
+from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PortfsmError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -206,7 +197,7 @@ class Engine:
         """Begin leases, or note at least what came to its end in the pools that have no port to give."""
         try:
             return self._record(command)
-        except (PoolExhausted, PortUnavailable, QuotaExceeded):
+        except MAY_WAIT:
             self._notice(command.places)
             raise
 

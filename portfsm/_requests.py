@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from portfsm.errors import PortfsmError
     from portfsm.values import Lease
 
-__all__ = ["attempt", "grant_group", "has_all", "queue_up", "refusal"]
+__all__ = ["MAY_WAIT", "attempt", "grant_group", "has_all", "queue_up", "refusal"]
+
+MAY_WAIT = (PoolExhausted, PortUnavailable, QuotaExceeded)
+"""Refusals that time or somebody's release may end."""
 
 
 def has_all(ledger: Ledger, command: Wish) -> bool:
@@ -45,7 +48,7 @@ def grant_group(engine: Engine, command: AllocateGroup) -> tuple[Lease, ...]:
 def queue_up(engine: Engine, command: AllocateGroup) -> tuple[Lease, ...]:
     """Nothing yet, as others come first; a refusal where no wait would help, so that it keeps nobody behind it waiting."""
     error = refusal(engine, command)
-    if isinstance(error, PoolExhausted | PortUnavailable | QuotaExceeded):
+    if isinstance(error, MAY_WAIT):
         return ()
     raise error
 

@@ -22,11 +22,11 @@ from portfsm._log import warn
 from portfsm._operator import Operator
 from portfsm._pressure import patience_s
 from portfsm._reconciler import Reconciler
-from portfsm._requests import grant_group, queue_up
+from portfsm._requests import MAY_WAIT, grant_group, queue_up
 from portfsm._waiters import Waiter
 from portfsm._warden import Warden, check_witnesses
 from portfsm.clocks import SystemClock
-from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable, QuotaExceeded
+from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError
 from portfsm.journals import open_journal
 from portfsm.protocols import Clock
 from portfsm.specs import check_overlaps, check_seconds, check_specs, check_text
@@ -154,7 +154,7 @@ class PortManager(Operator):
         else:
             try:
                 lease = engine.grant(command)
-            except (PoolExhausted, PortUnavailable, QuotaExceeded) as error:
+            except MAY_WAIT as error:
                 if isinstance(error, PoolExhausted) and wait_s == 0:
                     wait_s = _patience_s(engine, command)
                 if wait_s == 0:
@@ -188,7 +188,7 @@ class PortManager(Operator):
         engine = self._engine
         try:
             leases = queue_up(engine, command) if engine.must_queue(command) else grant_group(engine, command)
-        except (PoolExhausted, PortUnavailable, QuotaExceeded):
+        except MAY_WAIT:
             if wait_s == 0:
                 raise
             leases = ()
