@@ -4,13 +4,15 @@ The floors, each importing only from those below it:
 
     surfaces   cli, demo, testing, haproxy
     async      manager (open_manager, PortManager)
-    I/O        journals (memory, file), witnesses (HAProxy), clocks
+    I/O        journals (memory, file), sockets, witnesses (HAProxy), clocks
     bytes      line format, recovery rules
     machine    TRANSITIONS, decide, apply, Ledger, replay
-    words      states, events, commands, specs, values, evidence, errors, protocols
+    words      states, events, commands, specs, values, observation, evidence, errors, protocols
 """
 
 from portfsm._decide import decide
+from portfsm._forecast import Forecast, Rate
+from portfsm._holding import hold_ports
 from portfsm._ledger import Ledger, apply
 from portfsm._replay import replay
 from portfsm._table import TRANSITIONS
@@ -18,6 +20,7 @@ from portfsm.clocks import SystemClock
 from portfsm.commands import (
     Adopt,
     Allocate,
+    AllocateGroup,
     Block,
     Clear,
     Close,
@@ -36,8 +39,10 @@ from portfsm.commands import (
     Withdraw,
 )
 from portfsm.errors import (
+    BindFailed,
     CommandRejected,
     Fenced,
+    GroupUnavailable,
     IllegalTransition,
     InternalError,
     InvalidValue,
@@ -54,6 +59,7 @@ from portfsm.errors import (
     PortfsmError,
     PortOutOfRange,
     PortUnavailable,
+    QuotaExceeded,
     ReloadFailed,
     StaleGeneration,
     StaleLease,
@@ -61,10 +67,13 @@ from portfsm.errors import (
 )
 from portfsm.events import Event
 from portfsm.evidence import Evidence, Verdict, Witness
+from portfsm.groups import Request
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
+from portfsm.observation import Conflict, Move, Observation, ReconcileReport, Sighting
 from portfsm.protocols import CachingJournal, Clock, Journal
-from portfsm.specs import PoolSpec
+from portfsm.sockets import BoundLease, Holder
+from portfsm.specs import PoolSpec, Quota
 from portfsm.states import EventKind, PortState
 from portfsm.values import Head, Lease, PoolStatistics, PortView
 
@@ -72,22 +81,29 @@ __all__ = [
     "TRANSITIONS",
     "Adopt",
     "Allocate",
+    "AllocateGroup",
+    "BindFailed",
     "Block",
+    "BoundLease",
     "CachingJournal",
     "Clear",
     "Clock",
     "Close",
     "Command",
     "CommandRejected",
+    "Conflict",
     "DefinePool",
     "Event",
     "EventKind",
     "Evidence",
     "Fenced",
     "FileJournal",
+    "Forecast",
     "Free",
+    "GroupUnavailable",
     "Head",
     "Hold",
+    "Holder",
     "IllegalTransition",
     "InternalError",
     "InvalidValue",
@@ -104,6 +120,8 @@ __all__ = [
     "Ledger",
     "ManagerClosed",
     "MemoryJournal",
+    "Move",
+    "Observation",
     "Open",
     "OutcomeUnknown",
     "OwnerConflict",
@@ -116,10 +134,16 @@ __all__ = [
     "PortUnavailable",
     "PortView",
     "PortfsmError",
+    "Quota",
+    "QuotaExceeded",
+    "Rate",
+    "ReconcileReport",
     "Release",
     "ReleaseOwner",
     "ReloadFailed",
     "Renew",
+    "Request",
+    "Sighting",
     "StaleGeneration",
     "StaleLease",
     "Sweep",
@@ -131,6 +155,7 @@ __all__ = [
     "Witness",
     "apply",
     "decide",
+    "hold_ports",
     "open_manager",
     "read_journal",
     "replay",

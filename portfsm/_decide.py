@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from portfsm import _decide_log, _lost, commands
 from portfsm._blocking import block
-from portfsm._choice import DRAIN_LIMIT, choose, is_reuse
+from portfsm._choice import DRAIN_LIMIT, choose, is_reuse, opens
 from portfsm._draft import Draft
+from portfsm._group import allocate_group
 from portfsm._index import index_of
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, OUTSIDE, QUARANTINED, WHY_LOST
+from portfsm._pressure import free_earliest
+from portfsm._quota import check_hard, check_soft
 from portfsm._rejections import ended, exhausted, foreign_lease, illegal, owner_conflict, stale, ttl_conflict
 from portfsm.events import Event
 from portfsm.states import EventKind
@@ -23,6 +26,7 @@ from portfsm.states import EventKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from portfsm._index import Index
     from portfsm._ledger import Ledger
     from portfsm._pool import Pool
     from portfsm.values import Lease
@@ -58,6 +62,8 @@ def _allocate(command: commands.Allocate, ledger: Ledger, draft: Draft) -> None:
     if held is not None:
         _same_request(pool, held, command)
         return
+    if pool.spec.quotas:
+        check_hard(pool, index, command.service)
     if pool.lost is not None and _lost.is_over(pool, draft.ts):
         _lost.end(pool, draft)
     due = index.due_by(pool, draft.ts, DRAIN_LIMIT) if index.due else []
@@ -65,11 +71,24 @@ def _allocate(command: commands.Allocate, ledger: Ledger, draft: Draft) -> None:
     if due:
         _notice_all(pool, due, chosen, command, draft)
     if chosen < 0:
-        raise exhausted(pool, draft.ts)
+        chosen = free_earliest(pool, index, draft)
+        if chosen < 0:
+            raise exhausted(pool, draft.ts)
+    if pool.spec.quotas:
+        _leave_others_theirs(pool, index, command, chosen, due, draft)
     token = draft.seq + 1  # a lease's token is the number of its own event
     until = 0 if command.ttl_s is None else draft.ts + command.ttl_ns
     port = pool.base + chosen
     draft.append(Event(token, draft.ts, _ALLOCATED, pool.node, pool.name, port, command.owner, command.service, token, 0, until))
+
+
+def _leave_others_theirs(
+    pool: Pool, index: Index, command: commands.Allocate, chosen: int, due: list[int], draft: Draft
+) -> None:  # fmt: skip
+    if chosen < len(pool.state) and is_reuse(pool, chosen, command, draft.ts):
+        return  # which takes nothing from what is free
+    early = sum(event.cause == "pressure" for event in draft)
+    check_soft(pool, index, command.service, pool.statistics().free + early + sum(opens(pool, offset, draft.ts) for offset in due))
 
 
 def _notice_all(pool: Pool, due: list[int], chosen: int, command: commands.Allocate, draft: Draft) -> None:
@@ -87,8 +106,9 @@ def _same_request(pool: Pool, offset: int, command: commands.Allocate) -> None:
 
 def _adopt(command: commands.Adopt, ledger: Ledger, draft: Draft) -> None:
     pool = ledger.pool(command.pool, command.node)
-    held = index_of(pool).holders.get(command.owner, -1)
     offset, code = pool.row(command.port), pool.code(command.port)
+    mine = code == ALLOCATED and pool.owner[offset] == command.owner  # under whichever index
+    held = offset if mine else index_of(pool).holders.get(command.owner, -1)
     if held >= 0 and (held != offset or pool.service[held] != command.service):
         raise owner_conflict(pool, held, command.owner, command.port)
     if code == ALLOCATED:
@@ -161,8 +181,7 @@ def _renew(command: commands.Renew, ledger: Ledger, draft: Draft) -> None:  # no
 
 def _release_owner(command: commands.ReleaseOwner, ledger: Ledger, draft: Draft) -> None:
     for pool in ledger.select(node=command.node):
-        offset = index_of(pool).holders.get(command.owner, -1)
-        if offset >= 0:
+        for offset in index_of(pool).held(command.owner).values():
             draft.end(pool, offset, command.cause)
 
 
@@ -232,6 +251,7 @@ def _sweep(command: commands.Sweep, ledger: Ledger, draft: Draft) -> None:
 _PLANS: dict[type, Callable[[Any, Ledger, Draft], None]] = {
     commands.Adopt: _adopt,
     commands.Allocate: _allocate,
+    commands.AllocateGroup: allocate_group,
     commands.Block: _block_port,
     commands.Clear: _clear,
     commands.Close: _decide_log.close,

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from portfsm._pool import ALLOCATED, FREE, NO_NOTE, OUTSIDE, Lost, Note, Pool
-from portfsm.specs import PoolSpec
+from portfsm.specs import PoolSpec, Quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from portfsm._ledger import Ledger
 
-__all__ = ["SCHEMA", "dump", "load", "spec_data"]
+__all__ = ["SCHEMA", "dump", "load", "spec_data", "spec_of"]
 
 SCHEMA = 1
 """Grows when the form changes: a snapshot of another schema is ignored, never read on a guess."""
 
 _ROWS_A_LINE = 512
+_LATER = {"on_silence": "keep", "held_max": 0.5, "on_pressure": "refuse", "static": 0}
+"""What pools have learned since: left out at its default, as a log from before it would."""
 _FIRST_FIELDS = 5
 """How many fields a note had at first: they are written in any case, later ones where they say something."""
 
@@ -31,8 +33,16 @@ _FIRST_FIELDS = 5
 def spec_data(spec: PoolSpec, seed: str) -> dict[str, Any]:
     """What `pool_defined` carries."""
     data = {"ports": spec.ranges, "hold_s": spec.hold_s, "floor_s": spec.floor_s, "order": spec.order}
-    later = {"on_silence": spec.on_silence if spec.on_silence != "keep" else "", "seed": seed}  # left out where a log from before it would
-    return data | {key: value for key, value in later.items() if value}
+    changed = {key: value for key, default in _LATER.items() if (value := getattr(spec, key)) != default}
+    quotas = {each.service: {key: value for key in ("hard", "soft") if (value := getattr(each, key))} for each in spec.quotas}
+    return data | changed | ({"seed": seed} if seed else {}) | ({"quotas": quotas} if quotas else {})
+
+
+def spec_of(name: str, data: dict[str, Any]) -> PoolSpec:
+    """The pool that `spec_data` was made from; what a later version added to it is left to that one."""
+    known = {key: data[key] for key in ("ports", "hold_s", "floor_s", "order")}
+    quotas = [Quota(service, **quota) for service, quota in data.get("quotas", {}).items()]
+    return PoolSpec(name, **known, **{key: data[key] for key in _LATER if key in data}, quotas=quotas)
 
 
 def dump(ledger: Ledger) -> Iterator[bytes]:
@@ -72,7 +82,7 @@ def load(ledger: Ledger, lines: Iterable[bytes]) -> None:
         raise ValueError(f"dump schema {schema}, known is {SCHEMA}")
     for name, data in specs.items():
         ledger.seeds[name] = data.pop("seed", "")
-        ledger.specs[name] = PoolSpec(name, **data)
+        ledger.specs[name] = spec_of(name, data)
     ledger.lost = {name: Lost(*times) for name, times in (lost[0] if lost else {}).items()}
     for node, name, rows in rest:
         pool = ledger.pools.setdefault((node, name), ledger.pool(name, node))

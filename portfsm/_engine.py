@@ -25,13 +25,14 @@ from portfsm._decide import decide
 from portfsm._index import index_of
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
-from portfsm._rejections import others_first
+from portfsm._overlaps import check_change, check_opening
+from portfsm._pressure import next_relief
+from portfsm._requests import MAY_WAIT, attempt, has_all, refusal
 from portfsm._terms import Terms
 from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
 from portfsm.clocks import Timeline
-from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PoolExhausted, PortfsmError, PortUnavailable
-from portfsm.specs import check_overlaps
+from portfsm.errors import CommandRejected, JournalFull, ManagerClosed, OutcomeUnknown, PortfsmError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -52,7 +53,7 @@ SLOW_SYNC_S = 1.0
 
 _NEVER = 1 << 63
 
-_GROWING = (commands.Allocate, commands.Adopt, commands.Hold, commands.DefinePool)
+_GROWING = (commands.Allocate, commands.AllocateGroup, commands.Adopt, commands.Hold, commands.DefinePool)
 
 
 class Engine:
@@ -76,6 +77,8 @@ class Engine:
         self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail, worker=worker)
         self.on_commit: Callable[[Sequence[Event]], object] = len  # nobody follows yet
         self._opened = False
+        self._given: set[str] = set()
+        """Pools that this controller named, unlike those that the log remembers."""
         self._timer: anyio.CancelScope | None = None
         self._wake_at = _NEVER
         self._timeline: Timeline
@@ -89,7 +92,7 @@ class Engine:
         try:
             epoch = await self.writer.call(partial(self._open_journal, holder))
             self.ahead = await self.writer.call(self.cache.restore)
-            self._check_pools(pools)
+            self._given = check_opening(self.ahead, pools)
             self.published = self.ahead.copy()
             self.writer.durable_seq = self.ahead.seq
             recovered = self.cache.recovered
@@ -115,12 +118,6 @@ class Engine:
         opening = commands.Open(epoch, holder, line.boot, line.opened_boot_ns, self.clock.wall_ns(), recovered=recovered, **policy)
         # Stamped with the very reading it carries: the next opening takes the difference of the two for the time of the log.
         self._commit(decide(self.ahead, opening, now_ns=line.opened_ts))
-
-    def _check_pools(self, pools: Sequence[PoolSpec]) -> None:
-        """Refuse ports that another pool, known to the log alone, still has in use."""
-        given = {spec.name for spec in pools}
-        in_use = {pool.name for pool in self.ahead.select() if next(pool.offsets(), None) is not None} - given
-        check_overlaps([*pools, *(spec for name, spec in self.ahead.specs.items() if name in in_use)])
 
     # ------------------------------------------------------------------ deciding
 
@@ -161,6 +158,14 @@ class Engine:
             if self.claims:
                 self.claims.settle(events)
 
+    def define(self, command: commands.DefinePool) -> None:
+        """Put a pool in force, now; those who wait for it are served with what it has grown by."""
+        name = command.spec.name
+        check_change(self.ahead, command.spec, given=self._given)
+        self.submit(command)
+        self._given.add(name)
+        self.serve([place for place in self.waiters.places if place[1] == name])
+
     def check_open(self) -> None:
         """Raise unless calls are taken."""
         if self.writer.failure is not None:
@@ -173,20 +178,11 @@ class Engine:
         target = self.ahead.seq if seq is None else seq
         return self.writer.durable(target) if target > self.writer.durable_seq else cancel_shielded_checkpoint()
 
-    def leases_of(self, owner: str, node: str | None) -> tuple[Lease, ...]:
-        """What `owner` holds, counting what is on its way to disk."""
-        pools = self.ahead.select(node=node)
-        return tuple(pool.lease(offset) for pool in pools if (offset := index_of(pool).holders.get(owner)) is not None)
-
     # ------------------------------------------------------------------ granting
 
     def grant(self, command: commands.Allocate) -> Lease:
         """Allocate now or raise. The caller owes a `received` or a `dropped` for the lease's token."""
-        try:
-            events = self.record(command)
-        except (PoolExhausted, PortUnavailable):
-            self._notice([(command.node, command.pool)])
-            raise
+        events = self.begin(command)
         pool = self.ahead.pool(command.pool, command.node)
         lease = pool.lease(index_of(pool).holders[command.owner])
         if lease.expires_ns is not None:
@@ -197,6 +193,14 @@ class Engine:
             grant.waiting += 1
         return lease
 
+    def begin(self, command: commands.Allocate | commands.AllocateGroup) -> tuple[Event, ...]:
+        """Begin leases, or note at least what came to its end in the pools that have no port to give."""
+        try:
+            return self.record(command)
+        except MAY_WAIT:
+            self._notice(command.places)
+            raise
+
     def adopt(self, command: commands.Adopt) -> Lease:
         """Record that a live owner has the port. The lease stands from then on, whoever is cancelled: it is a fact."""
         with self.claims.noting(command):
@@ -204,72 +208,73 @@ class Engine:
         pool = self.ahead.pool(command.pool, command.node)
         lease = pool.lease(pool.row(command.port))
         self.received(lease.token)
-        self.waiters.serve_owner((command.node, command.pool), command.owner, self.grant)
+        self.waiters.serve_owner((command.node, command.pool), command.owner, partial(attempt, self), partial(has_all, self.ahead))
         return lease
 
     def received(self, token: int) -> None:
         """A caller has the lease: from now on only a release ends it."""
         self.grants.pop(token, None)
 
-    def dropped(self, token: int) -> None:
-        """A call that awaited the lease was cancelled. If it was the last, nobody knows of the lease: undo it."""
-        grant = self.grants.get(token)
-        if grant is None:
-            return
-        grant.waiting -= 1
-        if grant.waiting > 0:
-            return
-        del self.grants[token]
+    def dropped(self, *tokens: int) -> None:
+        """A call that awaited these leases was cancelled. Those it was the last to await nobody knows of: undo them."""
+        places: dict[tuple[str, str], None] = {}
+        for token in tokens:
+            if (grant := self.grants.get(token)) is not None:
+                grant.waiting -= 1
+                if grant.waiting <= 0:
+                    del self.grants[token]
+                    self._undo(grant.lease)
+                    places[grant.lease.node, grant.lease.pool] = None
+        self.serve(places)
+
+    def _undo(self, lease: Lease) -> None:
         if self.closed or self.writer.failure is not None:
-            warn("lease_unreleased", token=token, port=grant.lease.port, owner=grant.lease.owner)
+            warn("lease_unreleased", token=lease.token, port=lease.port, owner=lease.owner)
             return
         with suppress(CommandRejected):  # another hand may have ended it
-            self._commit(decide(self.ahead, commands.Release(grant.lease, cause="cancelled"), now_ns=self.now()))
-            self.serve({(grant.lease.node, grant.lease.pool)})
+            self._commit(decide(self.ahead, commands.Release(lease, cause="cancelled"), now_ns=self.now()))
 
     # ------------------------------------------------------------------ waiting
 
-    def must_queue(self, command: commands.Allocate) -> bool:
+    def must_queue(self, command: commands.Allocate | commands.AllocateGroup) -> bool:
         """Whether others wait and come first. Not before one whose owner has its port already: it takes nothing from them."""
         if self.terms:
             self.terms.expire()
-        place = command.node, command.pool
-        return self.waiters.has(place) and not self._holds(place, command.owner)
+        return bool(self.waiters) and any(map(self.waiters.has, command.places)) and not has_all(self.ahead, command)
 
     def wait(self, waiter: Waiter) -> None:
         """Queue up, and be served at once if there is something to be had."""
         self.check_open()
         self.waiters.add(waiter)
         self.wake_by(waiter.deadline)
-        self.serve([waiter.place])
+        self.serve(waiter.places)
 
     def leave(self, waiter: Waiter) -> None:
         """A call waits no more: what it was given is given back, and what it kept from those behind it is theirs."""
-        if waiter.lease is not None:
-            self.dropped(waiter.lease.token)
+        if waiter.leases:
+            self.dropped(*(lease.token for lease in waiter.leases))
         elif waiter.queued:
             self.waiters.remove(waiter)
-            self.serve([waiter.place])
+            self.serve(waiter.places)
 
     def serve(self, places: Iterable[tuple[str, str]]) -> None:
         """Give what has become free to those who wait, and see to it that the timer wakes for the next."""
-        for place in places:
-            self.waiters.serve(place, self.grant, partial(self._holds, place))
+        left = dict.fromkeys(places)
+        while left:
+            place = next(iter(left))
+            del left[place]
+            left |= self.waiters.serve(place, partial(attempt, self), partial(has_all, self.ahead))
             if self.waiters.has(place):
                 self.wake_by(self._due(place))
-
-    def _holds(self, place: tuple[str, str], owner: str) -> bool:
-        node, pool = place
-        return owner in index_of(self.ahead.pool(pool, node)).holders
 
     # ------------------------------------------------------------------ time
 
     def _due(self, place: tuple[str, str]) -> int | None:
-        """Boot clock ns when the next hold or block of a pool ends."""
+        """Boot clock ns when the next hold or block of a pool ends, or its floor where that is enough."""
         node, name = place
         pool = self.ahead.pool(name, node)
-        due = index_of(pool).next_due(pool)
-        return None if due is None else self.boot_at(due)
+        ends = [end for end in (index_of(pool).next_due(pool), next_relief(pool, self.now())) if end is not None]
+        return self.boot_at(min(ends)) if ends else None
 
     def wake_by(self, boot_ns: int | None) -> None:
         """Wake the timer by then, if it would sleep longer. A wake-up for nothing is harmless."""
@@ -311,13 +316,9 @@ class Engine:
                 node, pool = place
                 self._commit(decide(self.ahead, commands.Sweep(pool=pool, node=node), now_ns=self.now()))
 
-    def refusal(self, command: commands.Allocate) -> PortfsmError:
+    def refusal(self, command: commands.Allocate | commands.AllocateGroup) -> PortfsmError:
         """Why `command` gets no port now."""
-        try:
-            decide(self.ahead, command, now_ns=self.now())
-        except CommandRejected as error:
-            return error
-        return others_first(self.ahead.pool(command.pool, command.node), len(self.waiters))
+        return refusal(self, command)
 
     # ------------------------------------------------------------------ what became of it
 

@@ -7,6 +7,7 @@ says what it said. An entry is one integer, `time << 16 | offset`, so that compa
 
 from __future__ import annotations
 
+from collections import Counter
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from portfsm._lost import asked_next
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, QUARANTINED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from portfsm._pool import Lost, Pool
 
-__all__ = ["Index", "index_of"]
+__all__ = ["Index", "index_of", "ordered"]
 
 _OFFSET = 0xFFFF
 _SLACK = 1024
@@ -25,32 +28,39 @@ _SLACK = 1024
 class Index:
     """The derived structures of one pool."""
 
-    __slots__ = ("by_owner", "by_service", "due", "hint", "holders", "idle", "pushes")
+    __slots__ = ("band", "by_owner", "by_service", "due", "hint", "holders", "idle", "leases", "members", "pushes")
 
     def __init__(self, pool: Pool) -> None:
         self.holders: dict[str, int] = {}
-        """owner -> offset of the port it holds."""
+        """owner -> offset of the port it holds; the first of them where it holds several."""
+        self.members: dict[str, dict[int, int]] = {}
+        """owner -> index -> offset of its further ports, from index 1 on; there are none but of groups."""
         self.due: list[int] = []
         """Heap of the ends of holds and blocks."""
         self.idle: list[int] | None = [] if pool.spec.order == "longest-idle" else None
-        """Heap of FREE rows by the time they became so, for `order="longest-idle"` alone."""
+        """Heap of FREE rows by the time they became so, for `order="longest-idle"` alone; those of the static band are left out."""
+        self.band = pool.nth(pool.spec.static) if pool.spec.static else 0
         self.by_owner: dict[str, list[int]] = {}
         self.by_service: dict[str, list[int]] = {}
         """name -> heap of QUARANTINED offsets inside the ranges that it held last, latest release first (negated times)."""
+        self.leases: Counter[str] = Counter()
+        """service -> how many ports it holds, where the pool has quotas; else nothing."""
         self.hint = 0
         """No offset below this one is FREE."""
         self.pushes = 0
         for offset in pool.offsets():
             self._enter(pool, offset)
         if self.idle is not None:
-            self.idle.extend(pool.since[offset] << 16 | offset for offset in pool.offsets(states=bytes((FREE,))))
+            self.idle.extend(pool.since[offset] << 16 | offset for offset in pool.offsets(states=bytes((FREE,))) if offset >= self.band)
             heapify(self.idle)
         self.pushes = 0
 
     def _enter(self, pool: Pool, offset: int) -> None:
         code = pool.state[offset]
         if code == ALLOCATED:
-            self.holders[pool.owner[offset]] = offset
+            self._begin(pool, offset)
+            if pool.spec.quotas:
+                self.leases[pool.service[offset]] += 1
             return
         until = pool.until[offset]
         if until and (code == BLOCKED or not pool.kept):
@@ -63,17 +73,44 @@ class Index:
             if service := pool.service[offset]:
                 heappush(self.by_service.setdefault(service, []), entry)
 
-    def touched(self, pool: Pool, offset: int, before: int, owner: str, service: str) -> None:
+    def _begin(self, pool: Pool, offset: int) -> None:
+        if index := pool.note(offset).nth:
+            self.members.setdefault(pool.owner[offset], {})[index] = offset
+        else:
+            self.holders[pool.owner[offset]] = offset
+
+    def _end(self, owner: str, offset: int) -> None:
+        if self.holders.get(owner) == offset:
+            del self.holders[owner]
+            return
+        held = self.members.get(owner, {})
+        held.pop(next((index for index, other in held.items() if other == offset), 0), None)
+        if not held:
+            self.members.pop(owner, None)
+
+    def held(self, owner: str) -> dict[int, int]:
+        """The offsets that `owner` holds here, by index."""
+        first = {0: self.holders[owner]} if owner in self.holders else {}
+        return first | dict(sorted(self.members.get(owner, {}).items()))
+
+    def touched(self, pool: Pool, offset: int, before: int, owner: str, service: str) -> None:  # noqa: C901, PLR0912  (a call costs)
         """A row changed: `before`, `owner` and `service` are what it said until now."""
         code = pool.state[offset]
         if before == ALLOCATED and code != ALLOCATED:
-            self.holders.pop(owner, None)
+            self._end(owner, offset) if self.members else self.holders.pop(owner, None)
+            if pool.spec.quotas:
+                self.leases[service] -= 1
         if code == ALLOCATED:
-            self.holders[pool.owner[offset]] = offset
+            if pool.notes:
+                self._begin(pool, offset)
+            else:
+                self.holders[pool.owner[offset]] = offset
+            if before != ALLOCATED and pool.spec.quotas:
+                self.leases[pool.service[offset]] += 1
         elif code == FREE:
             if offset < self.hint:  # noqa: PLR1730  (min() costs a call)
                 self.hint = offset
-            if self.idle is not None:
+            if self.idle is not None and offset >= self.band:
                 heappush(self.idle, pool.since[offset] << 16 | offset)
                 self.pushes += 1
         else:
@@ -89,7 +126,7 @@ class Index:
     def extended(self, pool: Pool, first: int) -> None:
         """Rows from `first` on came to be, never used."""
         if self.idle is not None:
-            for offset in range(first, len(pool.state)):
+            for offset in range(max(first, self.band), len(pool.state)):
                 if pool.state[offset] == FREE:
                     heappush(self.idle, offset)
 
@@ -133,16 +170,12 @@ class Index:
             return []
         found: list[int] = []
         last = -1
-        front = [(heap[0], 0)]  # best first, so that the answer depends on the rows and not on the heap's shape
-        while front and len(found) < limit:
-            entry, place = heappop(front)
-            if entry >> 16 > now_ns:
+        for entry in ordered(heap):  # so that the answer depends on the rows and not on the heap's shape
+            if entry >> 16 > now_ns or len(found) == limit:
                 break
             if entry != last and _is_due(pool, entry):
                 found.append(entry & _OFFSET)
                 last = entry
-            for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
-                heappush(front, (heap[child], child))
         return found
 
     def next_due(self, pool: Pool) -> int | None:
@@ -161,6 +194,16 @@ class Index:
         elif any(True for _ in asked_next(pool)):
             ends.append(lost.since)
         return min(ends, default=None)
+
+
+def ordered(heap: Sequence[int]) -> Iterator[int]:
+    """The entries of a heap from the least on, looking no further than is asked for."""
+    front = [(heap[0], 0)] if heap else []
+    while front:
+        entry, place = heappop(front)
+        yield entry
+        for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+            heappush(front, (heap[child], child))
 
 
 def _is_due(pool: Pool, entry: int) -> bool:

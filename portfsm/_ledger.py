@@ -11,12 +11,13 @@ from hashlib import sha256
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from portfsm._dump import dump
+from portfsm._dump import dump, spec_of
+from portfsm._forecast import next_free_at
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, NO_COLUMNS, OUTSIDE, QUARANTINED, STATES, Lost, Pool
-from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, forget, lease_fault, rare_fault, write_note, write_rare
+from portfsm._rows import BEGIN, LAST_NS, early_fault, end_fault, forget, index_fault, lease_fault, rare_fault, write_note, write_rare
 from portfsm._table import TRANSITIONS
 from portfsm.errors import IllegalTransition, InvalidValue, PortOutOfRange, UnknownPool
-from portfsm.specs import PoolSpec, check_port, check_text
+from portfsm.specs import check_port, check_text
 from portfsm.states import PORT_KINDS, EventKind, PortState
 from portfsm.values import Lease, PoolStatistics, PortView
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from portfsm.events import Event
+    from portfsm.specs import PoolSpec
 
 __all__ = ["Ledger", "apply", "apply_all"]
 
@@ -98,11 +100,12 @@ class Ledger:
                 if after < 0:
                     raise self._illegal(event, code, "the table has no such cell")
                 if kind is _ALLOCATE:
-                    owner, service, until = event.owner, event.service, event.until
+                    owner, service, data, until = event.owner, event.service, event.data, event.until
                     astray = code and pool.is_stranger(offset, owner, service, now)
-                    if astray or event.token != number or not owner or (until and not now < until < LAST_NS):
+                    odd = (data and index_fault(event)) or (until and not now < until < LAST_NS)
+                    if astray or odd or event.token != number or not owner:
                         raise self._illegal(event, code, lease_fault(pool, offset, event))
-                    if notes or code or until:
+                    if notes or code or data or until:
                         write_note(pool, offset, event)
                     tokens[offset] = number
                     owners[offset] = owner
@@ -149,6 +152,8 @@ class Ledger:
             raise self._illegal(event, code, "the table has no such cell")
         if event.kind in BEGIN and (event.token != event.seq or not event.owner):
             raise self._illegal(event, code, f"it begins a lease, so it needs an owner and the token {event.seq}")
+        if event.kind is _ALLOCATE and (fault := index_fault(event)):
+            raise self._illegal(event, code, fault)
         if not 1 <= event.port <= 65_535:  # noqa: PLR2004
             raise self._illegal(event, code, "a port is a number from 1 to 65535")
         return pool.reach(event.port)
@@ -213,8 +218,7 @@ class Ledger:
             pool.lost = self.lost.get(name)
 
     def _define(self, name: str, data: dict[str, Any]) -> None:
-        known = {key: data[key] for key in ("ports", "hold_s", "floor_s", "order")}
-        spec = PoolSpec(name, **known, on_silence=data.get("on_silence", "keep"))
+        spec = spec_of(name, data)
         if data.get("history") == "kept":
             self.lost.pop(name, None)
         elif self.opened.get("history") == "lost" and (name in self.lost or name not in self.specs):
@@ -311,9 +315,16 @@ class Ledger:
         if pool is not None and not records:
             records = [self.pool(pool, node or "")]
         counts = [record.statistics() for record in records]
+        sums = [
+            sum(column)
+            for column in zip(*((c.size, c.free, c.allocated, c.quarantined, c.blocked, c.retired) for c in counts), strict=True)
+        ]
+        size, free, allocated, quarantined, blocked, retired = sums or [0] * 6
         return PoolStatistics(
-            *(sum(getattr(each, name) for each in counts) for name in ("size", "free", "allocated", "quarantined", "blocked", "retired"))
-        )
+            size, free, allocated, quarantined, blocked, retired,
+            kept=sum(found.quarantined for found, record in zip(counts, records, strict=True) if record.kept),
+            next_free_at=min((end for record in records if (end := next_free_at(record)) is not None), default=None),
+        )  # fmt: skip
 
     def digest(self) -> str:
         """SHA-256 over the whole state, in hex: equal states, equal digests, on every platform."""

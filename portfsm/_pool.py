@@ -48,6 +48,8 @@ class Note(NamedTuple):
     mixed_until: int = 0
     """Until then traffic for another service may arrive than for the last one: its owner or an adopter took the port within a hold.
     In a pool that keeps its ports that goes on until proxies have let go of it."""
+    nth: int = 0
+    """Which of the leases that its owner asked for together an ALLOCATED port is under, where that is not the first."""
     ttl_ns: int = 0
     """How long the lease lasts after each renewal; 0 for ever. When it ends is not recorded: renewals are no events."""
     errno: int = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from portfsm._pool import ALLOCATED, BLOCKED, QUARANTINED, STATES
+from portfsm._forecast import next_free_at, rate_of
+from portfsm._pool import ALLOCATED, BLOCKED, STATES
+from portfsm._pressure import next_relief
 from portfsm.errors import (
     IllegalTransition,
     InvalidValue,
@@ -28,8 +29,8 @@ __all__ = [
     "exhausted",
     "foreign_lease",
     "illegal",
-    "others_first",
     "out_of_range",
+    "overtaken",
     "owner_conflict",
     "place",
     "stale",
@@ -38,9 +39,6 @@ __all__ = [
     "unavailable",
     "utc",
 ]
-
-_WINDOW_NS = 1_000_000_000
-"""A release rate is taken over at least this long, so that one release in a microsecond is no rate."""
 
 
 def utc(ns: int) -> str:
@@ -57,21 +55,20 @@ def exhausted(pool: Pool, now_ns: int) -> PoolExhausted:
     """No port left: how many are where, when the next comes back, how many more the pool would need."""
     counts = pool.statistics()
     by_state = {state.value: getattr(counts, state.value.lower()) for state in PortState}
-    held = [offset for offset in pool.offsets(states=bytes((QUARANTINED,))) if offset not in pool.outside]
-    ends = [pool.until[offset] for offset in held] + ([pool.lost.until] if pool.lost is not None and counts.quarantined > len(held) else [])
-    next_free_at = min(ends, default=None)
-    short_by = _short_by(pool, now_ns, [pool.since[offset] for offset in held], counts.allocated + counts.blocked)
-    advice = f"the next hold ends at {utc(next_free_at)}, pass wait_s= to wait for it" if next_free_at else "release some, or unblock some"
+    ready = next_free_at(pool, now_ns)
+    short_by = max(1, rate_of(pool, now_ns).short_by(counts.size, pool.spec.hold_s))
+    kept = counts.quarantined if pool.kept else 0
+    waits = f", {kept} of them for {', '.join(pool.proxies)} and for no time" if kept else ""
     return PoolExhausted(
         f"pool {pool.name!r} has no free port" + (f" on node {pool.node!r}" if pool.node else "")
-        + f": {counts.allocated} allocated, {counts.quarantined} quarantined, {counts.blocked} blocked of {counts.size}"
-        + f"; at this rate of releases it needs {short_by} more: {advice}",
-        node=pool.node, pool=pool.name, counts=by_state, next_free_at=next_free_at, short_by=short_by,
+        + f": {counts.allocated} allocated, {counts.quarantined} quarantined{waits}, {counts.blocked} blocked of {counts.size}"
+        + f"; at this rate of releases it needs {short_by} more: {_advice(ready, next_relief(pool, now_ns), kept=kept)}",
+        node=pool.node, pool=pool.name, counts=by_state, next_free_at=ready, short_by=short_by,
     )  # fmt: skip
 
 
-def others_first(pool: Pool, waiting: int) -> PoolExhausted:
-    """There is a port, and somebody who has waited for it."""
+def overtaken(pool: Pool, waiting: int) -> PoolExhausted:
+    """There may be a port, but `waiting` others came first."""
     counts = pool.statistics()
     return PoolExhausted(
         f"others wait for pool {pool.name!r} and come first: pass wait_s= to queue up",
@@ -80,14 +77,13 @@ def others_first(pool: Pool, waiting: int) -> PoolExhausted:
     )  # fmt: skip
 
 
-def _short_by(pool: Pool, now_ns: int, starts: list[int], taken: int) -> int:
-    """Little's law: releases per second times the hold is how many ports are quarantined in the long run."""
-    size = pool.spec.size
-    if not starts:
-        return max(1, taken + 1 - size)
-    window_ns = max(now_ns - min(starts), _WINDOW_NS)
-    quarantined = math.ceil(len(starts) * pool.spec.hold_s * 1e9 / window_ns)
-    return max(1, taken + quarantined + 1 - size)
+def _advice(next_free_at: int | None, relief: int | None, *, kept: int) -> str:
+    """What a caller does who got no port."""
+    if relief:
+        return f"under this pressure the next may be freed early at {utc(relief)}, when its floor is over: pass wait_s= to wait for it"
+    if next_free_at:
+        return f"the next hold ends at {utc(next_free_at)}, pass wait_s= to wait for it"
+    return "pass wait_s= to wait for the proxies, or release some" if kept else "release some, or unblock some"
 
 
 def unavailable(pool: Pool, port: int) -> PortUnavailable:

@@ -9,14 +9,16 @@ from sys import intern
 from typing import TYPE_CHECKING
 
 from portfsm._pool import BLOCKED, NO_NOTE, OUTSIDE, Note
+from portfsm._pressure import pressure_fault
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
     from portfsm._pool import Pool
     from portfsm.events import Event
 
-__all__ = ["BEGIN", "LAST_NS", "early_fault", "end_fault", "forget", "lease_fault", "rare_fault", "write_note", "write_rare"]
+__all__ = ["BEGIN", "LAST_NS", "early_fault", "end_fault", "forget", "index_fault", "lease_fault", "rare_fault", "write_note", "write_rare"]
 
+LAST_INDEX = 65_535
 BEGIN = (EventKind.ALLOCATED, EventKind.ADOPTED)
 LAST_NS = 1 << 62
 """The year 2116: beyond it a time is damage, and below it time and hold fit a column of 64 bits."""
@@ -27,12 +29,18 @@ def end_fault(pool: Pool, offset: int) -> str:
 
 
 def early_fault(pool: Pool, offset: int, event: Event) -> str:
-    """A hold is ended early by an operator, or by evidence once the floor has passed; not by evidence where an operator asked for it."""
+    """Who may end a hold early: an operator; evidence, or want of ports, once the floor has passed, if no operator asked for the hold."""
     if event.cause == "elapsed":
         return f"its hold runs until {pool.until[offset]}"
     if event.cause == "evidence" and event.ts < pool.evidence_frees_at(offset):
         return f"evidence does not end its hold before {pool.evidence_frees_at(offset)}"
-    return ""
+    return pressure_fault(pool, offset, event.ts) if event.cause == "pressure" else ""
+
+
+def index_fault(event: Event) -> str:
+    """What is wrong with the place that an `allocated` says it has among its owner's leases, if anything is."""
+    index = (event.data or {}).get("index", 0)
+    return "" if type(index) is int and 0 <= index <= LAST_INDEX else f"its index is {index!r} and no number from 0 to {LAST_INDEX}"
 
 
 def lease_fault(pool: Pool, offset: int, event: Event) -> str:
@@ -40,7 +48,7 @@ def lease_fault(pool: Pool, offset: int, event: Event) -> str:
         return f"it begins a lease, so it needs an owner and the token {event.seq}"
     if event.until and not event.ts < event.until < LAST_NS:
         return "its lease ends before it begins, or beyond all time"
-    return f"the hold for {pool.service[offset] or pool.owner[offset]!r} is not over"
+    return index_fault(event) or f"the hold for {pool.service[offset] or pool.owner[offset]!r} is not over"
 
 
 def rare_fault(pool: Pool, offset: int, event: Event) -> str | None:  # noqa: PLR0911  (a case a rule)
@@ -99,9 +107,10 @@ def write_note(pool: Pool, offset: int, event: Event, *, cause: str = "", hold_m
         times, blocked_as = (event.data["times"], event.cause) if "times" in event.data else (times, blocked_as)
     if event.kind in BEGIN and event.service != pool.service[offset]:
         mixed_until = max(mixed_until, pool.until[offset])
+    nth = event.data.get("index", 0) if event.data and event.kind is EventKind.ALLOCATED else 0
     note = Note(
         "" if cause == "released" else cause, event.reason, hold_ms,
-        held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts or pool.kept else 0,
+        held_until=held_until, mixed_until=mixed_until if mixed_until > event.ts or pool.kept else 0, nth=nth,
         ttl_ns=event.until - event.ts if event.until and event.kind is EventKind.ALLOCATED else 0,
         errno=errno, times=times, blocked_as=blocked_as,
     )  # fmt: skip

@@ -128,6 +128,7 @@ class Scanner:
         if self._after >= self._at.next_seq and self._skip(lines):
             return []
         try:
+            lines.isascii() or lines.decode()  # of a field that it does not know, msgspec checks nothing
             events = decode_events(lines)
         except ValueError:  # also UnicodeDecodeError, which msgspec lets through; a mark has no seq and ends here too
             return self._take_each(lines)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from portfsm._evidence import Place
 from portfsm._explain import explain
+from portfsm._forecast import Forecast, forecast
 from portfsm._watch import Watch
+from portfsm.specs import check_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,6 +46,14 @@ class Views:
         """Counts per state, summed over the pools and nodes that match and were ever used."""
         return self._engine.published.statistics(pool, node=node)
 
+    def forecast(self, pool: str, *, node: str = "") -> Forecast:
+        """What a pool on a node will have to give: how many ports are free when, what rate it sustains, whether a rollout fits.
+
+        Held-back ports count from the end of their hold on, and never where they wait for proxies. Raises `UnknownPool`, `InvalidValue`.
+        """
+        record = self._engine.published.pool(check_text("pool", pool), check_text("node", node))
+        return forecast(record, max(self._engine.now(), self._engine.published.ts))
+
     def digest(self) -> str:
         """SHA-256 of the whole state, in hex."""
         return self._engine.published.digest()
@@ -69,6 +79,11 @@ class Views:
     def durable_seq(self) -> int:
         """The last event that would survive a crash now."""
         return self._engine.writer.durable_seq
+
+    @property
+    def now_ns(self) -> int:
+        """The log's present time, UTC ns: what an `Observation` is stamped with before anybody looks."""
+        return self._engine.now()
 
     @property
     def epoch(self) -> int:

@@ -1,8 +1,10 @@
-"""Callers who wait for a port, first come first served.
+"""Callers who wait for a port, or for a group of ports, first come first served.
 
 Rule: whoever waits is granted a port in the same step that frees one, so there is nothing to race for when it
 wakes. Nobody overtakes: once a waiter that would take any port finds none, those behind it are not asked, except
-those that wait for one particular number and those whose owner has got its port meanwhile.
+those that wait for one particular number and those whose owner has got its port meanwhile. A group stands in the
+queue of each pool it needs, is served when it is first in all of them, and until then lets nobody pass who would take a port. One that
+waits for its service's quota alone keeps nobody back.
 """
 
 from __future__ import annotations
@@ -14,41 +16,61 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
-from portfsm.errors import PoolExhausted, PortfsmError, PortUnavailable
+from portfsm.commands import Allocate, AllocateGroup
+from portfsm.errors import PoolExhausted, PortfsmError, PortUnavailable, QuotaExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from portfsm.commands import Allocate
     from portfsm.values import Lease
 
-    Attempt = Callable[[Allocate], Lease]
+    Wish = Allocate | AllocateGroup
+    Attempt = Callable[[Wish], tuple[Lease, ...]]
+    HasAll = Callable[[Wish], bool]
+    Place = tuple[str, str]
 
 __all__ = ["Grant", "Waiter", "Waiters"]
 
 _SLACK = 1024
+_NO_TURN = 1 << 63
 
 
 @attrs.define(eq=False)
 class Waiter:
     """One call that waits: its request, its deadline (boot clock ns; None for none), and what came of it."""
 
-    command: Allocate
+    command: Wish
     deadline: int | None
     turn: int = 0
     woken: anyio.Event = attrs.field(factory=anyio.Event)
-    lease: Lease | None = None
+    leases: tuple[Lease, ...] = ()
     error: PortfsmError | None = None
     queued: bool = False
 
     @property
-    def place(self) -> tuple[str, str]:
-        """The (node, pool) it waits for."""
-        return self.command.node, self.command.pool
+    def places(self) -> tuple[Place, ...]:
+        """Each (node, pool) it waits for."""
+        return self.command.places
 
-    def grant(self, lease: Lease) -> None:
-        """The port is this caller's, from now on."""
-        self.lease = lease
+    @property
+    def is_group(self) -> bool:
+        """Whether it waits for several ports at once."""
+        return isinstance(self.command, AllocateGroup)
+
+    @property
+    def wants_one_number(self) -> bool:
+        """Whether no other port than one will do, so that it stands in nobody's way."""
+        return isinstance(self.command, Allocate) and self.command.port is not None
+
+    def owners(self, place: Place) -> list[str]:
+        """For whom it waits there."""
+        if isinstance(self.command, Allocate):
+            return [self.command.owner]
+        return [request.owner for request in self.command.requests if request.place == place]
+
+    def grant(self, leases: tuple[Lease, ...]) -> None:
+        """The ports are this caller's, from now on."""
+        self.leases = leases
         self.woken.set()
 
     def fail(self, error: PortfsmError) -> None:
@@ -69,51 +91,65 @@ class Grant:
 class _Queue:
     """Those who wait for one pool on one node, in order."""
 
+    place: Place
     everyone: dict[Waiter, None] = attrs.field(factory=dict)
     special: dict[Waiter, None] = attrs.field(factory=dict)
     """Those among them that may be served out of turn: they want one number, or their owner waits twice."""
+    groups: dict[Waiter, None] = attrs.field(factory=dict)
     owners: Counter[str] = attrs.field(factory=Counter)
 
     def add(self, waiter: Waiter) -> None:
-        command = waiter.command
         self.everyone[waiter] = None
-        self.owners[command.owner] += 1
-        if command.port is not None or self.owners[command.owner] > 1:
+        owners = waiter.owners(self.place)
+        self.owners.update(owners)
+        if waiter.wants_one_number or any(self.owners[owner] > 1 for owner in owners):
             self.special[waiter] = None
+        if waiter.is_group:
+            self.groups[waiter] = None
 
     def remove(self, waiter: Waiter) -> None:
         del self.everyone[waiter]
         self.special.pop(waiter, None)
-        self.owners[waiter.command.owner] -= 1
-        if not self.owners[waiter.command.owner]:
-            del self.owners[waiter.command.owner]
+        self.groups.pop(waiter, None)
+        owners = waiter.owners(self.place)
+        self.owners.subtract(owners)
+        for owner in owners:
+            if not self.owners[owner]:
+                del self.owners[owner]
+
+    def first_group(self) -> int:
+        """The turn of the first group, beyond all turns when there is none."""
+        return next((waiter.turn for waiter in self.groups), _NO_TURN)
 
 
 class Waiters:
     """The queues, one for each pool on each node."""
 
     def __init__(self) -> None:
-        self._queues: dict[tuple[str, str], _Queue] = {}
+        self._queues: dict[Place, _Queue] = {}
         self._deadlines: list[tuple[int, int, Waiter]] = []
         self._tidy_at = _SLACK
         self._turn = 0
+        self.on_first: Callable[[tuple[str, str]], object] = len
+        """Told of each (node, pool) that nobody waited for until now."""
 
     def __bool__(self) -> bool:
         return bool(self._queues)
 
     def __len__(self) -> int:
-        return sum(len(queue.everyone) for queue in self._queues.values())
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Waiter]:
-        for queue in self._queues.values():
-            yield from queue.everyone
+        """Each once, wherever it waits."""
+        for place, queue in self._queues.items():
+            yield from (waiter for waiter in queue.everyone if waiter.places[0] == place)
 
     @property
-    def places(self) -> list[tuple[str, str]]:
+    def places(self) -> list[Place]:
         """The (node, pool) that somebody waits for."""
         return list(self._queues)
 
-    def has(self, place: tuple[str, str]) -> bool:
+    def has(self, place: Place) -> bool:
         """Whether anybody waits there."""
         return place in self._queues
 
@@ -121,7 +157,10 @@ class Waiters:
         """Queue up behind those who came first."""
         self._turn += 1
         waiter.turn, waiter.queued = self._turn, True
-        self._queues.setdefault(waiter.place, _Queue()).add(waiter)
+        for place in waiter.places:
+            if place not in self._queues:
+                self.on_first(place)
+            self._queues.setdefault(place, _Queue(place)).add(waiter)
         if waiter.deadline is not None:
             if len(self._deadlines) > self._tidy_at:
                 self._tidy()
@@ -138,50 +177,81 @@ class Waiters:
         if not waiter.queued:
             return
         waiter.queued = False
-        queue = self._queues[waiter.place]
-        queue.remove(waiter)
-        if not queue.everyone:
-            del self._queues[waiter.place]
+        for place in waiter.places:
+            queue = self._queues[place]
+            queue.remove(waiter)
+            if not queue.everyone:
+                del self._queues[place]
 
-    def serve(self, place: tuple[str, str], attempt: Attempt, holds: Callable[[str], bool]) -> None:
-        """Offer what there is, in order. `attempt` grants or raises; `holds` tells whether an owner has its port."""
+    def serve(self, place: Place, attempt: Attempt, has_all: HasAll) -> dict[Place, None]:
+        """Offer what there is, in order. `attempt` grants or raises; `has_all` tells whether a call would take nothing.
+
+        Returns the other places that somebody left whom this served: those behind are next there.
+        """
+        left: dict[Place, None] = {}
         queue = self._queues.get(place)
         if queue is None:
-            return
+            return left
+        passed_over = again = False
         for waiter in list(queue.everyone):
-            if not self._offer(waiter, attempt):
-                self._serve_out_of_turn(queue, waiter.turn, attempt, holds)
-                return
+            if not waiter.queued:
+                continue
+            if (waiter.is_group and self._is_behind(waiter)) or not self._offer(waiter, attempt):
+                self._serve_out_of_turn(queue, waiter.turn, attempt, has_all, left)
+                break
+            if waiter not in queue.everyone:
+                left.update(dict.fromkeys(waiter.places))
+            again |= passed_over and not waiter.queued
+            passed_over |= waiter.queued and not waiter.wants_one_number
+        else:
+            if again:  # what one took may have been its share, and all that was kept from another before it
+                left.update(self.serve(place, attempt, has_all))
+        left.pop(place, None)
+        return left
 
-    def _serve_out_of_turn(self, queue: _Queue, turn: int, attempt: Attempt, holds: Callable[[str], bool]) -> None:
+    def _is_behind(self, waiter: Waiter) -> bool:
+        """Whether somebody who would take any port comes before this group in one of its queues."""
+        for place in waiter.places:
+            first = next(each for each in self._queues[place].everyone if not each.wants_one_number)
+            if first.turn < waiter.turn:
+                return True
+        return False
+
+    def _serve_out_of_turn(self, queue: _Queue, turn: int, attempt: Attempt, has_all: HasAll, left: dict[Place, None]) -> None:
         for waiter in list(queue.special):
-            if waiter.queued and waiter.turn > turn and (waiter.command.port is not None or holds(waiter.command.owner)):
+            if not waiter.queued or waiter.turn < turn:
+                continue
+            if has_all(waiter.command) or (waiter.wants_one_number and waiter.turn < queue.first_group()):
                 self._offer(waiter, attempt)
-                if waiter.lease is not None:  # which is the answer to its owner's earlier calls, too
-                    self.serve_owner(waiter.place, waiter.command.owner, attempt)
+                if waiter.leases:  # which is the answer to its owner's earlier calls, too
+                    left.update(dict.fromkeys(waiter.places))
+                    for owner in waiter.owners(queue.place):
+                        self.serve_owner(queue.place, owner, attempt, has_all)
 
-    def serve_owner(self, place: tuple[str, str], owner: str, attempt: Attempt) -> None:
+    def serve_owner(self, place: Place, owner: str, attempt: Attempt, has_all: HasAll) -> None:
         """An owner got its port another way: its calls that wait here can have it too."""
         queue = self._queues.get(place)
         if queue is not None and owner in queue.owners:
             for waiter in list(queue.everyone):
-                if waiter.command.owner == owner:
+                if owner in waiter.owners(place) and (not waiter.is_group or has_all(waiter.command)):
                     self._offer(waiter, attempt)
 
     def _offer(self, waiter: Waiter, attempt: Attempt) -> bool:
         """Whether those behind may be asked: not if this one would take any port and there was none."""
         try:
-            lease = attempt(waiter.command)
+            leases = attempt(waiter.command)
         except PoolExhausted:
             return False
         except PortUnavailable:
+            return not waiter.is_group
+        except QuotaExceeded:
             return True
         except PortfsmError as error:
             self.remove(waiter)
             waiter.fail(error)
         else:
             self.remove(waiter)
-            waiter.grant(lease)
+            waiter.grant(leases)
         return True
 
     def next_deadline(self) -> int | None:
@@ -191,14 +261,14 @@ class Waiters:
             heappop(heap)
         return heap[0][0] if heap else None
 
-    def expire(self, boot_ns: int, refuse: Callable[[Allocate], PortfsmError]) -> dict[tuple[str, str], None]:
+    def expire(self, boot_ns: int, refuse: Callable[[Wish], PortfsmError]) -> dict[Place, None]:
         """Tell those whose time is up, and return the places they leave, in order."""
-        left: dict[tuple[str, str], None] = {}
+        left: dict[Place, None] = {}
         while (deadline := self.next_deadline()) is not None and deadline <= boot_ns:
             waiter = self._deadlines[0][2]
             self.remove(waiter)
             waiter.fail(refuse(waiter.command))
-            left[waiter.place] = None
+            left.update(dict.fromkeys(waiter.places))
         return left
 
     def fail_all(self, error: PortfsmError) -> None:

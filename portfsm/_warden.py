@@ -2,8 +2,10 @@
 
 Rule: one task a proxy, whatever the number of ports; all its open cases go into one round of questions. A round is
 followed by a pause of 5 ms that doubles up to 500 ms while nothing changes (0.2 ms a port where that is longer, so that many
-ports do not keep a core busy). A new case, somebody who waits for one, a witness's own wake-up or a changed set of proxies cut it
-short. Nothing is asked while nothing waits. What answers mean is `_evidence`'s business, and whether they free a port the machine's.
+ports do not keep a core busy). A new case, `wait_clear`, a witness's own wake-up or a changed set of proxies ends it. When an
+`allocate` begins to wait in a pool that has cases the pauses start over, and while anybody waits they grow to 50 ms and no further.
+Nothing is asked while nothing waits. What a proxy holds it is told to take out of service, each second anew.
+What answers mean is `_evidence`'s business, and whether they free a port the machine's.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ __all__ = ["Warden", "check_witnesses"]
 
 _FIRST_PAUSE_NS = 5_000_000
 _LAST_PAUSE_NS = 500_000_000
+_AWAITED_PAUSE_NS = 50_000_000
+_TELL_AGAIN_NS = 1_000_000_000
 _NEVER = 1 << 63
 _PAUSE_A_PORT_NS = 200_000
 _LOOPBACK = "127.0.0.1"
@@ -71,9 +75,12 @@ class Warden:
         self._look = anyio.Event()
         self._news: anyio.Event | None = None
         """Set for those in `wait_clear`, if there are any."""
+        self._awaiting = 0
+        """Calls in `wait_clear`."""
         if engine.ahead.proxies:
             self.cases.restore(engine.ahead)
         engine.on_commit = self._take_events
+        engine.waiters.on_first = self._hurry_posts
         tasks.start_soon(self._ripen)
 
     # ------------------------------------------------------------------ what happens to ports
@@ -89,15 +96,25 @@ class Warden:
         self._tell()
 
     def _settled_by(self, events: Sequence[Event]) -> list[Place]:
-        """Ports whose evidence was complete before they were released, or is now that a proxy has left."""
-        if events[0].kind is EventKind.PROXY_LEFT:
+        """Ports whose evidence was complete before they were released, or is now that a proxy has left or a floor is shorter."""
+        if events[0].kind in (EventKind.PROXY_LEFT, EventKind.POOL_DEFINED):
             return list(self.cases.open)
         places = [Place(event.node, event.pool, event.port) for event in events if event.kind is EventKind.RELEASED]
         return [place for place in places if place in self.cases.open and self.is_complete(self.cases.open[place])]
 
     def _wake_posts(self) -> None:
         for post in self._posts.values():
-            post.wake.set()
+            post.ask_now()
+
+    def _hurry_posts(self, place: tuple[str, str]) -> None:
+        if any(case[:2] == place for case in self.cases.open):
+            for post in self._posts.values():
+                post.hurry()
+
+    def longest_pause_ns(self, cases: Sequence[Case]) -> int:
+        """How long these may go unasked: less while somebody waits for one of them."""
+        awaited = self._awaiting or any(self._engine.waiters.has(case.place[:2]) for case in cases)
+        return _AWAITED_PAUSE_NS if awaited else _LAST_PAUSE_NS
 
     def _tell(self) -> None:
         if self._news is not None:
@@ -192,18 +209,27 @@ class Warden:
 
     async def wait_clear(self, lease: Lease, *, timeout_s: float | None) -> bool:
         """Whether every required proxy let go of a withdrawn or released port in time, or time alone ended its hold."""
+        self._awaiting += 1
+        try:
+            self._wake_posts()  # the proxies have most likely just been told
+            return await self._until_clear(lease, timeout_s)
+        finally:
+            self._awaiting -= 1
+
+    async def _until_clear(self, lease: Lease, timeout_s: float | None) -> bool:
         engine = self._engine
         end = _NEVER if timeout_s is None else engine.now() + round(timeout_s * 1e9)
-        self._wake_posts()  # the proxies have most likely just been told
-        while not self._is_clear(lease):
-            engine.check_open()
-            now, wake = engine.now(), min(end, self._over_at(lease))
-            if end <= now:
-                return False
-            self._news = self._news or anyio.Event()
-            await self.pause(self._news, wake - now if wake < _NEVER else None)
-        await engine.settle()  # of what is not durable no proxy was told
-        return True
+        while True:
+            while not self._is_clear(lease):
+                engine.check_open()
+                now, wake = engine.now(), min(end, self._over_at(lease))
+                if end <= now:
+                    return False
+                self._news = self._news or anyio.Event()
+                await self.pause(self._news, wake - now if wake < _NEVER else None)
+            await engine.settle()  # of what is not durable no proxy was told
+            if self._is_clear(lease):
+                return True
 
     def _is_clear(self, lease: Lease) -> bool:
         pool = self._engine.ahead.pool(lease.pool, lease.node)
@@ -220,6 +246,10 @@ class Warden:
         pool = self._engine.ahead.pool(lease.pool, lease.node)
         offset = pool.row(lease.port)
         return _NEVER if pool.kept or pool.state[offset] != QUARANTINED else pool.until[offset]
+
+    def boot_ns(self) -> int:
+        """The clock of pauses."""
+        return self._engine.clock.boot_ns()
 
     async def pause(self, event: anyio.Event, ns: int | None) -> None:
         """Until the event is set, and no longer than `ns` nanoseconds of the clock."""
@@ -249,10 +279,14 @@ class _Post:
 
     warden: Warden
     witness: Witness
-    wake: anyio.Event = attrs.field(factory=anyio.Event)
+    woken: bool = False
+    """A round is wanted at once."""
+    stir: anyio.Event = attrs.field(factory=anyio.Event)
+    """Set to have a pause ended, or made shorter."""
+    pause_ns: int = _FIRST_PAUSE_NS
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
-    told: dict[Place, int] = attrs.field(factory=dict)
-    """Ports that the proxy was asked to take out of service, each with the `since` it was asked for."""
+    told: dict[Place, tuple[int, int]] = attrs.field(factory=dict)
+    """Ports that the proxy was asked to take out of service, each with the `since` it was asked for, and until when that will do."""
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -264,20 +298,36 @@ class _Post:
     async def _listen(self) -> None:
         try:
             async for _ in self.witness.changed():
-                self.wake.set()
+                self.ask_now()
         except Exception as error:  # noqa: BLE001  (a witness must not raise; one that does is polled)
             warn("witness_failed", proxy=self.witness.proxy, error=repr(error))
 
+    def ask_now(self) -> None:
+        """Something has changed."""
+        self.woken = True
+        self.stir.set()
+
+    def hurry(self) -> None:
+        """Somebody waits: the pauses start over. None is left out, or a caller that tries again and again would keep the proxy busy."""
+        self.pause_ns = _FIRST_PAUSE_NS
+        self.stir.set()
+
     async def _ask_for_ever(self) -> None:
-        pause = _FIRST_PAUSE_NS
         while True:
-            self.wake = anyio.Event()
+            self.woken = False
             cases = self.warden.cases.unclear(self.witness.proxy)
             if cases:
                 await self._round(cases)
-            if not self.wake.is_set():
-                await self.warden.pause(self.wake, max(pause, len(cases) * _PAUSE_A_PORT_NS) if cases else None)
-            pause = _FIRST_PAUSE_NS if self.wake.is_set() else min(2 * pause, _LAST_PAUSE_NS)
+            await self._rest(cases)
+            self.pause_ns = _FIRST_PAUSE_NS if self.woken else min(2 * self.pause_ns, self.warden.longest_pause_ns(cases))
+
+    async def _rest(self, cases: list[Case]) -> None:
+        began = self.warden.boot_ns()
+        while not self.woken:
+            self.stir, left = anyio.Event(), None
+            if cases and (left := began + max(self.pause_ns, len(cases) * _PAUSE_A_PORT_NS) - self.warden.boot_ns()) <= 0:
+                return
+            await self.warden.pause(self.stir, left)
 
     async def _round(self, cases: list[Case]) -> None:
         questions = [(self.warden.host(case.place.node), case.place.port, case.since) for case in cases]
@@ -309,9 +359,11 @@ class _Post:
         withdraw: Any = getattr(self.witness, "withdraw", None)
         if withdraw is None:
             return
-        self.told = {place: since for place, since in self.told.items() if place in self.warden.cases.open}
-        untold = [pair for pair in zip(cases, questions, strict=True) if self.told.get(pair[0].place) != pair[0].since]
-        self.told.update((case.place, case.since) for case, _ in untold)
+        now = self.warden.boot_ns()
+        # Not once for all: a reload of an older file puts a port back.
+        self.told = {place: said for place, said in self.told.items() if place in self.warden.cases.open and said[1] > now}
+        untold = [pair for pair in zip(cases, questions, strict=True) if self.told.get(pair[0].place, (0, 0))[0] != pair[0].since]
+        self.told.update((case.place, (case.since, now + _TELL_AGAIN_NS)) for case, _ in untold)
         many: Any = getattr(self.witness, "withdraw_many", None)
         if many is not None:
             await many([question for _, question in untold])

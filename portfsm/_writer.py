@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
@@ -88,6 +89,15 @@ def _native() -> _Native:
 class _Batch:
     done: _Gate
     events: list[Event] = attrs.field(factory=list)
+    cuts: list[int] = attrs.field(factory=lambda: [0])
+    """Where each append of `MAX_BATCH` begins: between two decisions, as one of them must not reach the disk by half."""
+    room: int = MAX_BATCH
+    """How many events there may be before the next cut."""
+
+    def cut(self) -> None:
+        """What comes now goes into an append of its own."""
+        self.cuts.append(len(self.events))
+        self.room = len(self.events) + MAX_BATCH
 
 
 class Worker(Protocol):
@@ -161,7 +171,10 @@ class Writer:
 
     def push(self, events: Sequence[Event]) -> None:
         """Hand over events that have been applied. They go to disk at the end of this tick, or with the next batch."""
-        self._pending.events.extend(events)
+        batch = self._pending
+        if len(batch.events) + len(events) > batch.room:
+            batch.cut()
+        batch.events.extend(events)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -275,7 +288,8 @@ class Writer:
         started = time.monotonic()
         try:
             with self.lock:
-                self._append_all(batch.events)
+                for start, stop in pairwise((*batch.cuts, len(batch.events))):
+                    self._append_all(batch.events[start:stop])
         except PortfsmError as raised:
             error = raised
         except BaseException as raised:  # noqa: BLE001  (whatever a driver raises must reach those who wait)
@@ -287,6 +301,6 @@ class Writer:
         self._tell(self._finished, batch, error, time.monotonic() - started)
 
     def _append_all(self, events: list[Event]) -> None:
-        """In pieces of `MAX_BATCH`, the last one whole: an opening puts `opened` there, behind holds it starts over."""
+        """In pieces of `MAX_BATCH` where one decision is longer, the last one whole: an opening puts `opened` there, behind holds."""
         for stop in range(len(events) % MAX_BATCH or MAX_BATCH, len(events) + 1, MAX_BATCH):
             self._journal.append(events[max(0, stop - MAX_BATCH) : stop])

@@ -12,12 +12,14 @@ from typing import Any
 import attrs
 
 from portfsm.errors import InvalidValue
+from portfsm.groups import Request, check_group
 from portfsm.specs import PoolSpec, check_port, check_seconds, check_text, check_ttl
 from portfsm.values import Lease
 
 __all__ = [
     "Adopt",
     "Allocate",
+    "AllocateGroup",
     "Block",
     "Clear",
     "Close",
@@ -79,6 +81,23 @@ class Allocate:
     def ttl_ns(self) -> int:
         """`ttl_s` in nanoseconds, rounded up; 0 for no end."""
         return 0 if self.ttl_s is None else math.ceil(self.ttl_s * 1e9)
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """The one (node, pool) that it is about."""
+        return ((self.node, self.pool),)
+
+
+@attrs.frozen
+class AllocateGroup:
+    """Give all of these requests their ports, or none of them any; those they hold already stay."""
+
+    requests: tuple[Request, ...] = attrs.field(converter=check_group)
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """Each (node, pool) that it is about, once."""
+        return tuple(dict.fromkeys(request.place for request in self.requests))
 
 
 @attrs.frozen(slots=False)  # as Allocate
@@ -300,5 +319,5 @@ class Close:
     """The writer closes the log cleanly."""
 
 
-_OnPorts = Adopt | Allocate | Block | Clear | Free | Hold | Release | ReleaseOwner | Renew | Sweep | Unblock | Withdraw
+_OnPorts = Adopt | Allocate | AllocateGroup | Block | Clear | Free | Hold | Release | ReleaseOwner | Renew | Sweep | Unblock | Withdraw
 Command = _OnPorts | Close | DefinePool | Join | Leave | Open

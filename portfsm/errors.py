@@ -3,10 +3,11 @@
 `CommandRejected`: the caller asked for something the state does not allow; nothing was recorded.
 `JournalError`: the log, the disk or another writer; the text says what is still known.
 `InternalError`: a fault in portfsm itself.
+`BindFailed`: the operating system would not give the port, and none of the others.
 `ReloadFailed`: a proxy did not take its configuration over; the former one runs on.
 
 Each error carries its facts as attributes (keyword-only) and a sentence that ends in what to do next.
-This file imports nothing of the package but the states.
+This file imports nothing of the package.
 """
 
 # ruff: noqa: N818  (the names say what happened: `raise PoolExhausted` needs no suffix)
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from portfsm.states import EventKind, PortState
+    from portfsm.values import PortView
 
 __all__ = [
+    "BindFailed",
     "CommandRejected",
     "Fenced",
+    "GroupUnavailable",
     "IllegalTransition",
     "InternalError",
     "InvalidValue",
@@ -38,6 +42,7 @@ __all__ = [
     "PortOutOfRange",
     "PortUnavailable",
     "PortfsmError",
+    "QuotaExceeded",
     "ReloadFailed",
     "StaleGeneration",
     "StaleLease",
@@ -81,17 +86,46 @@ class InvalidValue(CommandRejected, ValueError):
 class PoolExhausted(CommandRejected):
     """No port of the pool can be given now.
 
-    `counts` maps each state's name to its number of ports; `next_free_at` is the earliest end of a hold
-    (UTC ns, None when nothing is quarantined); `short_by` is how many more ports the pool would need to
-    serve this call with the present number of held ports.
+    `counts` maps each state's name to its number of ports; `next_free_at` is when time alone brings the next one back
+    (UTC ns; None when nothing is held back, or what is waits for proxies); `short_by` is how many more ports the pool needs
+    at the present rate of releases.
     """
 
-    fields = ("node", "pool", "counts", "next_free_at", "short_by")
+    fields: ClassVar[tuple[str, ...]] = ("node", "pool", "counts", "next_free_at", "short_by")
     node: str
     pool: str
     counts: Mapping[str, int]
     next_free_at: int | None
     short_by: int
+
+
+class GroupUnavailable(PoolExhausted):
+    """A group, or a block of it, cannot be given now.
+
+    `in_the_way` are the ports that are not to be had of the block (or the number on several nodes) that lacks the fewest, as views; for
+    single ports those that end soonest, as many as lack. `free_at` is when time has freed them all (UTC ns, None when
+    it does not). `short_by` is how many ports lack; `counts` and `next_free_at` are those of the pool.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = (*PoolExhausted.fields, "in_the_way", "free_at")
+    in_the_way: tuple[PortView, ...]
+    free_at: int | None
+
+
+class QuotaExceeded(CommandRejected):
+    """The pool has ports, and this service has its share of them.
+
+    `service` holds `held` ports on the node and its `quota` is that many: the hard one; or the soft one (0 for a service without), and
+    `kept_for_others` of the ports that are free are kept for services below theirs.
+    """
+
+    fields = ("node", "pool", "service", "quota", "held", "kept_for_others")
+    node: str
+    pool: str
+    service: str
+    quota: int
+    held: int
+    kept_for_others: int
 
 
 class PortUnavailable(CommandRejected):
@@ -171,6 +205,21 @@ class IllegalTransition(CommandRejected):
     state: PortState | None
     kind: EventKind
     seq: int | None
+
+
+class BindFailed(PortfsmError):
+    """No socket could be bound: `errno` as the system gave it, `host` and `port` where (None after several ports).
+
+    `tried` maps each port that others sit on to what is known of them; these are BLOCKED for a while.
+    """
+
+    fields = ("pool", "node", "host", "port", "errno", "tried")
+    pool: str
+    node: str
+    host: str
+    port: int | None
+    errno: int | None
+    tried: Mapping[int, str]
 
 
 class ManagerClosed(PortfsmError):

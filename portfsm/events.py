@@ -42,4 +42,5 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str = ""
     """Why, in free text for people."""
     data: dict[str, Any] | None = None
-    """What `opened`, `pool_defined` and `proxy_joined` carry; of `blocked` the `errno`, and how many `times` in a row."""
+    """What `opened`, `pool_defined` and `proxy_joined` carry; for an `allocated` of a group its `index` where that is not 0; for
+    `blocked` the `errno`, and how many `times` in a row."""

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import attrs
 
 from portfsm.errors import InvalidValue, ReloadFailed, StaleGeneration
+from portfsm.witnesses._haproxy_answers import Unreadable, read_listing
 from portfsm.witnesses._haproxy_file import stamp
 from portfsm.witnesses._socket import Unanswered, put
 from portfsm.witnesses.haproxy import HAProxyWitness
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from portfsm.values import Lease
+    from portfsm.witnesses._haproxy_answers import Listing
 
 __all__ = ["RELAY_RULE", "reload", "render", "write"]
 
@@ -33,6 +36,7 @@ RELAY_RULE = "use_backend relay if { stopping }"
 """What must be the first `use_backend` of every frontend before `render` is given `relay`."""
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 _MAX_ANSWER = 1 << 20
+_PAUSE_S = 0.01
 
 
 def render(
@@ -81,19 +85,15 @@ def write(path: str | os.PathLike[str], text: str) -> None:
 
 
 async def reload(master_socket: str | os.PathLike[str], *, generation: int, wait_s: float = 10.0) -> None:
-    """Reload, and wait until every current worker runs `generation` or a later one. Raises `ReloadFailed`."""
-    witness, running = HAProxyWitness(master_socket, proxy="reload"), None
+    """Reload, and wait until every current worker runs `generation` or a later one. Raises `ReloadFailed`.
+
+    A master that is just starting, or in another reload, is waited for: `wait_s` seconds are for all of it.
+    """
+    reloading = _Reloading(str(master_socket), generation, wait_s)
     with anyio.move_on_after(wait_s):
-        await _ask_to_reload(str(master_socket), generation, wait_s)
-        while running is None or running < generation:
-            running = (await witness.check("0.0.0.0", 1, generation)).generation  # noqa: S104  (any port: what counts is who answers)
-            await anyio.sleep(0.01)
+        await reloading.run()
         return
-    raise ReloadFailed(
-        f"{master_socket} runs {'no generation it says' if running is None else f'generation {running}'} and not {generation} "
-        f"after {wait_s:g} s: try the file with `haproxy -c -f`, and see whether it is the one that the master was started with",
-        generation=generation, running=running,
-    )  # fmt: skip
+    raise reloading.failure()
 
 
 # ---------------------------------------------------------------------- the parts
@@ -139,15 +139,60 @@ def _sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-async def _ask_to_reload(path: str, generation: int, wait_s: float) -> None:
-    """HAProxy 2.7 and later answer with the outcome; earlier ones break off, as the master becomes another program."""
-    answer = ""
-    try:
-        await put(path, "show proc", deadline_s=wait_s, max_bytes=_MAX_ANSWER)
+@attrs.define
+class _Reloading:
+    """One call of `reload`."""
+
+    path: str
+    generation: int
+    wait_s: float
+    running: int | None = None
+    silence: str = "it did not answer"
+    """Why nobody could be asked; empty once somebody was."""
+
+    async def run(self) -> None:
+        """Until `generation` runs. A request that was lost, as the master became another program, is made again."""
+        done = False
+        while not done:
+            before = await self._listing()
+            answer = await self._ask()
+            await anyio.sleep(_PAUSE_S)
+            done = bool(answer) or (await self._listing()).reloads != before.reloads
+        witness = HAProxyWitness(self.path, proxy="reload")
+        while self.running is None or self.running < self.generation:
+            self.running = (await witness.check("0.0.0.0", 1, self.generation)).generation  # noqa: S104  (any port: who answers counts)
+            await anyio.sleep(_PAUSE_S)
+
+    async def _listing(self) -> Listing:
+        """What the master shows as soon as it has a worker: before, it could take a reload for a failed start."""
+        while True:
+            try:
+                listing = read_listing(await put(self.path, "show proc", deadline_s=self.wait_s, max_bytes=_MAX_ANSWER))
+                if listing.workers:
+                    self.silence = ""
+                    return listing
+            except (Unanswered, Unreadable) as error:
+                self.silence = self.silence and str(error)
+            await anyio.sleep(_PAUSE_S)
+
+    async def _ask(self) -> str:
+        """HAProxy 2.7 and later answer with the outcome; earlier ones break off."""
+        answer = ""
         with suppress(Unanswered):
-            answer = await put(path, "reload", deadline_s=wait_s, max_bytes=_MAX_ANSWER)
-    except Unanswered as error:
-        raise ReloadFailed(f"nobody is there to reload: {error}; is HAProxy running with -W -S?", generation=generation) from error
-    if answer.startswith("Success=0"):
-        log = answer.partition("--")[2].strip()[:2000]
-        raise ReloadFailed(f"HAProxy refused the configuration and runs the former one, correct it: {log}", generation=generation)
+            answer = await put(self.path, "reload", deadline_s=self.wait_s, max_bytes=_MAX_ANSWER)
+        if answer.startswith("Success=0"):
+            log = answer.partition("--")[2].strip()[:2000]
+            raise ReloadFailed(f"HAProxy refused the configuration and runs the former one, correct it: {log}", generation=self.generation)
+        return answer
+
+    def failure(self) -> ReloadFailed:
+        """Time is up."""
+        if self.silence:
+            why = f"nobody is there to reload after {self.wait_s:g} s: {self.silence}; is HAProxy running with -W -S?"
+            return ReloadFailed(why, generation=self.generation)
+        runs = "no generation it says" if self.running is None else f"generation {self.running}"
+        why = (
+            f"{self.path} runs {runs} and not {self.generation} after {self.wait_s:g} s: try the file with `haproxy -c -f`, "
+            "and see whether it is the one that the master was started with"
+        )
+        return ReloadFailed(why, generation=self.generation, running=self.running)

@@ -18,26 +18,33 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from portfsm import commands
 from portfsm._engine import Engine
 from portfsm._faults import finding
+from portfsm._listen import BLOCK_S, Listening, Wanted
 from portfsm._log import warn
-from portfsm._views import Views
+from portfsm._operator import Operator
+from portfsm._pressure import patience_s
+from portfsm._reconciler import Reconciler
+from portfsm._requests import MAY_WAIT, grant_group, leases_of, queue_up
 from portfsm._waiters import Waiter
 from portfsm._warden import Warden, check_witnesses
 from portfsm.clocks import SystemClock
-from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError, PortUnavailable
+from portfsm.errors import InvalidValue, PoolExhausted, PortfsmError
 from portfsm.journals import open_journal
 from portfsm.protocols import Clock
 from portfsm.specs import check_overlaps, check_seconds, check_specs, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
-    from portfsm.events import Event
+    from portfsm._occupants import Kind
     from portfsm.evidence import Witness
+    from portfsm.groups import Request
+    from portfsm.observation import Observation, ReconcileReport
     from portfsm.protocols import Journal
+    from portfsm.sockets import BoundLease, Holder
     from portfsm.specs import PoolSpec
-    from portfsm.values import Lease, PortView
+    from portfsm.values import Lease
 
 __all__ = ["PortManager", "open_manager"]
 
@@ -116,8 +123,20 @@ async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None)
             warn("close_failed", error=str(error))
 
 
-class PortManager(Views):
+def _patience_s(engine: Engine, command: commands.Allocate | commands.AllocateGroup) -> float:
+    """How long a call waits that asked not to: not at all, unless it wants any one port and the pool's policy says so."""
+    if isinstance(command, commands.AllocateGroup) or command.port is not None:
+        return 0.0
+    return patience_s(engine.ahead.pool(command.pool, command.node))
+
+
+class PortManager(Operator):
     """The ports of one log. Made by `open_manager`; all calls belong on the event loop it was made on."""
+
+    def __init__(self, engine: Engine, warden: Warden) -> None:
+        super().__init__(engine, warden)
+        self._reconciler = Reconciler(engine)
+        self._listening = Listening(engine, self.allocate)
 
     # ------------------------------------------------------------------ leases
 
@@ -135,14 +154,14 @@ class PortManager(Views):
         """A lease on a port of `pool` for `owner`; the one it holds already, if it does.
 
         Preferred: the owner's own quarantined port, then its service's, then the pool's order. `port` asks for one
-        number. `wait_s`: 0 fails at once, a number waits at most so many seconds, None for ever; those who wait are
-        served first come first served, and nobody overtakes them.
+        number. `wait_s`: 0 fails at once (unless the pool says `on_pressure="wait"`), a number waits at most so many seconds, None for
+        ever; those who wait are served first come first served, and nobody overtakes them.
 
         `ttl_s`: the lease ends by itself after that time (`released`, cause `expired`, then the hold) unless `renew` is called. Asking
         again renews it, too: who asks for `ttl_s` seconds gets them. The time counts from the return of the call, and after a restart
         of the controller from there.
 
-        Raises `PoolExhausted`, `PortUnavailable`, `PortOutOfRange`, `OwnerConflict` (the owner holds a port for another
+        Raises `PoolExhausted`, `QuotaExceeded`, `PortUnavailable`, `PortOutOfRange`, `OwnerConflict` (the owner holds a port for another
         service, with another ttl, or another number), `UnknownPool`, `InvalidValue`, `JournalFull`, `ManagerClosed`, or what
         stopped the journal.
         """
@@ -152,14 +171,17 @@ class PortManager(Views):
         await checkpoint_if_cancelled()
         engine = self._engine
         if engine.must_queue(command):
-            lease = await self._queue(command, wait_s)
+            lease = (await self._queue(command, wait_s))[0]
         else:
             try:
                 lease = engine.grant(command)
-            except (PoolExhausted, PortUnavailable):
+            except MAY_WAIT as error:
+                if isinstance(error, PoolExhausted) and wait_s == 0:
+                    wait_s = _patience_s(engine, command)
                 if wait_s == 0:
                     raise
-                lease = await self._queue(command, wait_s)
+                lease = (await self._queue(command, wait_s))[0]
+        self._reconciler.saw(lease)
         try:
             await engine.settle(lease.token)
         except BaseException:
@@ -168,8 +190,45 @@ class PortManager(Views):
         engine.received(lease.token)
         return lease if lease.expires_ns is None else engine.terms.begin(lease)
 
-    async def _queue(self, command: commands.Allocate, wait_s: float | None) -> Lease:
+    async def allocate_group(self, requests: Iterable[Request], *, wait_s: float | None = 0.0) -> tuple[Lease, ...]:
+        """The leases that `requests` ask for, all of them or none, in one batch of the log: by request, then by index.
+
+        Several pools for one owner, one number on several nodes (`same_port`), several ports (`count`), or a block of them
+        (`contiguous`, `align`, `stride`); see `Request`. Quarantined ports are taken over as in `allocate`: by their own owner and
+        service alone. A repeat returns the same leases and records nothing. One that finds only some of them allocates the rest
+        so that they fit those, or raises `OwnerConflict` where those cannot be part of what it asks for. `wait_s` is as in
+        `allocate`: a group that waits is one caller in the queues of all its pools, and whoever comes later passes it in none of them.
+
+        Raises `GroupUnavailable` (a `PoolExhausted`), naming the ports in the way and when they are free, `InvalidValue` for what
+        these pools could never give, and what `allocate` raises.
+        """
+        command = commands.AllocateGroup(requests)
+        if wait_s is not None:
+            check_seconds("wait_s", wait_s)
+        await checkpoint_if_cancelled()
         engine = self._engine
+        try:
+            leases = queue_up(engine, command) if engine.must_queue(command) else grant_group(engine, command)
+        except MAY_WAIT:
+            if wait_s == 0:
+                raise
+            leases = ()
+        leases = leases or await self._queue(command, wait_s)
+        tokens = [lease.token for lease in leases]
+        for lease in leases:
+            self._reconciler.saw(lease)
+        try:
+            await engine.settle(max(tokens))
+        except BaseException:
+            engine.dropped(*tokens)  # which ends those that no other call awaits
+            raise
+        for token in tokens:
+            engine.received(token)
+        return leases
+
+    async def _queue(self, command: commands.Allocate | commands.AllocateGroup, wait_s: float | None) -> tuple[Lease, ...]:
+        engine = self._engine
+        wait_s = wait_s if wait_s != 0 else _patience_s(engine, command)
         waiter = Waiter(command, None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9))
         engine.wait(waiter)
         if wait_s == 0 and not waiter.woken.is_set():
@@ -180,9 +239,9 @@ class PortManager(Views):
         except BaseException:
             engine.leave(waiter)
             raise
-        if waiter.lease is None:
+        if not waiter.leases:
             raise waiter.error or engine.refusal(command)
-        return waiter.lease
+        return waiter.leases
 
     @asynccontextmanager
     async def lease(
@@ -233,6 +292,7 @@ class PortManager(Views):
         commands.check_lease(lease)
         await checkpoint_if_cancelled()
         renewed = self._engine.terms.renew(lease)
+        self._reconciler.saw(renewed)
         await self._engine.settle(lease.token)
         return renewed
 
@@ -259,7 +319,7 @@ class PortManager(Views):
     async def release_owner(self, owner: str, *, node: str | None = None) -> tuple[Lease, ...]:
         """Release everything `owner` holds, on every node or one, and return the leases that ended."""
         command = commands.ReleaseOwner(owner, node=node)
-        held = self._engine.leases_of(owner, node)
+        held = leases_of(self._engine, owner, node)
         self._engine.claims.drop(owner, node)
         self._engine.submit(command)
         await self._engine.settle()
@@ -278,63 +338,43 @@ class PortManager(Views):
         command = commands.Adopt(pool, port, owner=owner, node=node, service=service)
         await checkpoint_if_cancelled()
         lease = self._engine.adopt(command)
+        self._reconciler.saw(lease)
         await self._engine.settle()
         return lease
 
-    # ------------------------------------------------------------------ proxies
+    async def reconcile(self, observation: Observation, *, leak_grace_s: float = 60.0, dry_run: bool = False) -> ReconcileReport:
+        """Compare the record with what was seen, report every difference, and release what has leaked for certain.
 
-    async def join(self, witness: Witness) -> None:
-        """Require this proxy's evidence from now on. Call it before the proxy gets its first configuration.
+        A lease has leaked when three complete observations, each begun after it and `leak_grace_s` or more apart, saw
+        neither its port nor, elsewhere in the pool, its owner; an `allocate` or `adopt` that is answered with it counts as a sighting. It
+        goes to QUARANTINED, `cause="reconciled"`; at most a tenth of a pool's leases in a call (at least one), oldest first, and
+        none while over half of the pool's leases look leaked (`report.breaker`). So 2 * `leak_grace_s` must be longer than a
+        replica takes to start. Nothing is adopted: `report.unknown` is for the caller.
 
-        The requirement is recorded and outlives the controller: after a restart, join with a witness for the same proxy
-        again. A proxy that has no witness holds every port until `leave`. Raises `InvalidValue` when another witness
-        speaks for the proxy here.
+        With `dry_run` nothing changes, not even the counts. Counts are kept in memory: opening again begins them anew.
+        Raises `InvalidValue` for an observation from the future or from before this opening, `UnknownPool` for a
+        sighting in a pool that is not defined, `ManagerClosed`, or what stopped the journal. One call's releases are each
+        recorded by itself: a call that is cancelled leaves the rest to the next.
         """
-        check_witnesses([witness])
-        await self._warden.join(witness)
+        return await self._reconciler.reconcile(observation, leak_grace_s=check_seconds("leak_grace_s", leak_grace_s), dry_run=dry_run)
 
-    async def leave(self, proxy: str, *, reason: str) -> None:
-        """Require the proxy's evidence no more: it is gone for good, as `reason` says. Nothing happens if it never joined."""
-        await self._warden.leave(proxy, reason=reason)
+    async def listen(
+        self, pool: str, *, owner: str, node: str = "", host: str | Sequence[str] = "127.0.0.1", service: str = "",
+        kind: Kind | Sequence[Kind] = "tcp", attempts: int = 16, block_s: float = BLOCK_S,
+        wait_s: float | None = 0.0, holder: Holder | None = None,
+    ) -> BoundLease:  # fmt: skip
+        """Allocate a port and bind it on this machine: a lease with its sockets, which listen.
 
-    # ------------------------------------------------------------------ the operator's hand
+        `host`: one address or several; `kind`: `"tcp"`, `"udp"`, or both (HTTP/3): all on the same number. A port that others
+        sit on goes to BLOCKED for `block_s` seconds at most, with the errno and, where the system tells, the pid and command of
+        who it is; then the next one is tried, up to `attempts` of them. TIME_WAIT of a former replica is no obstacle. `wait_s`: as
+        for `allocate`, over all attempts. `holder`: one of this process, opened for the port just before it is bound.
 
-    async def block(self, pool: str, port: int, *, node: str = "", reason: str | OSError, for_s: float | None = None) -> PortView:
-        """Take a port out of use, for `for_s` seconds or until unblocked. Ends the lease, if there is one.
-
-        A port blocked already keeps its first reason and end. `reason` may be an `OSError`, as in `release`.
+        Raises `BindFailed` when all of them are in use; or, with the lease given back and nothing blocked, for an error that is
+        no port's fault: a missing right, an address of another machine. An owner that held the port before this call keeps it,
+        whatever happens. Also what `allocate` raises, and `OwnerConflict` while another call listens for the same owner.
+        Cancelled, it leaks neither lease nor socket.
         """
-        text, errno = finding("reason", reason)
-        cause = "address-in-use" if errno else "operator"
-        await self._submit(commands.Block(pool, port, node=node, reason=text, for_s=for_s, cause=cause, errno=errno))
-        return self.port(pool, port, node=node)
-
-    async def unblock(self, pool: str, port: int, *, node: str = "", reason: str = "") -> PortView:
-        """End a block: a full hold begins. Nothing happens to a FREE or QUARANTINED port."""
-        await self._submit(commands.Unblock(pool, port, node=node, reason=reason))
-        return self.port(pool, port, node=node)
-
-    async def hold(self, pool: str, port: int, *, node: str = "", hold_s: float, reason: str = "") -> PortView:
-        """Quarantine a FREE port, or make a quarantine end `hold_s` seconds from now or later; never earlier."""
-        await self._submit(commands.Hold(pool, port, node=node, hold_s=hold_s, reason=reason))
-        return self.port(pool, port, node=node)
-
-    async def free(self, pool: str, port: int, *, node: str = "", reason: str) -> PortView:
-        """End a quarantine now, on an operator's word (recorded with `reason`)."""
-        await self._submit(commands.Free(pool, port, node=node, reason=reason))
-        return self.port(pool, port, node=node)
-
-    async def sweep(self) -> tuple[Event, ...]:
-        """Free every port whose hold is over, end every block whose time is up, and return the events."""
-        swept: list[Event] = []
-        while events := await self._submit(commands.Sweep()):
-            swept += events
-        return tuple(swept)
-
-    async def _submit(self, command: commands.Command) -> tuple[Event, ...]:
-        """Decide and record, then wait for the disk. A repeat waits for what it repeats."""
-        # No checkpoint before the decision: a release in a `finally:` of a cancelled task must still be recorded.
-        engine = self._engine
-        events = engine.submit(command)
-        await engine.settle()
-        return events
+        command = commands.Allocate(pool, owner=owner, node=node, service=service)
+        wanted = Wanted.checked(command, host=host, kind=kind, attempts=attempts, block_s=block_s, wait_s=wait_s, holder=holder)
+        return await self._listening.listen(wanted)

@@ -18,10 +18,11 @@ import attrs
 
 from portfsm.errors import InvalidValue
 
-__all__ = ["MAX_HOLD_S", "Order", "PoolSpec", "Ports"]
+__all__ = ["MAX_HOLD_S", "Order", "PoolSpec", "Ports", "Quota"]
 
 Order = Literal["lowest", "longest-idle", "random"]
 OnSilence = Literal["keep", "free"]
+OnPressure = Literal["refuse", "wait", "free-earliest"]
 Ports = str | range | Iterable[int]
 
 MAX_HOLD_S = 10 * 365.25 * 86_400
@@ -157,6 +158,67 @@ def _floor_s(value: float) -> float:
     return check_seconds("floor_s", value)
 
 
+def _check_share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InvalidValue(f"held_max must be a share of the pool from 0 to 1, not {value!r}", name="held_max", value=value)
+    return abs(float(value))
+
+
+def _check_static(value: object, size: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < size:
+        raise InvalidValue(
+            f"static must be a number of ports from 0 to {size - 1}, not {value!r}: "
+            f"leave at least one of the pool's {size} to those who take any",
+            name="static", value=value,
+        )  # fmt: skip
+
+
+@attrs.frozen
+class Quota:
+    """How many ports of a pool one service may hold on each node, counted as leases.
+
+    `hard`: never more. `soft`: so many are kept for it. Below its soft quota a service takes any free port; from there on, like a service
+    without one, only those that no other service needs to reach its own. `service="*"` is each named service that has no quota of its own,
+    and has a hard one alone. Raises `InvalidValue`.
+    """
+
+    service: str
+    hard: int | None = attrs.field(kw_only=True, default=None)
+    soft: int | None = attrs.field(kw_only=True, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        check_text("service", self.service, required=True)
+        for name in ("hard", "soft"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or not 1 <= value <= _LAST_PORT):
+                raise InvalidValue(f"{name} must be a number of ports from 1 to 65535, or None, not {value!r}", name=name, value=value)
+        if self.hard is self.soft is None:
+            raise InvalidValue(f"the quota of {self.service!r} limits nothing: give hard=, soft= or both", name="hard", value=None)
+        if self.soft is not None and self.hard is not None and self.soft > self.hard:
+            raise InvalidValue(f"soft {self.soft} is more than hard {self.hard}: lower soft", name="soft", value=self.soft)
+        if self.service == "*" and self.soft is not None:
+            raise InvalidValue('soft of "*" would keep ports for services nobody knows: name the service', name="soft", value=self.soft)
+
+
+def _read_quotas(value: object) -> tuple[Quota, ...]:
+    given = list(value) if isinstance(value, Iterable) else [value]
+    found = sorted((each for each in given if isinstance(each, Quota)), key=lambda each: each.service)
+    if not isinstance(value, Iterable) or len(found) < len(given):
+        raise InvalidValue(f"quotas must be a list of Quota(...), not {value!r}", name="quotas", value=value)
+    for before, after in pairwise(found):
+        if before.service == after.service:
+            raise InvalidValue(f"service {after.service!r} has two quotas: give it one", name="quotas", value=after.service)
+    return tuple(found)
+
+
+def _check_quotas(quotas: tuple[Quota, ...], size: int) -> None:
+    kept = sum(quota.soft or 0 for quota in quotas)
+    if kept > size:
+        raise InvalidValue(
+            f"the soft quotas keep {kept} ports of the pool's {size}: lower them, or widen the ports", name="quotas", value=kept
+        )
+
+
 @attrs.frozen
 class PoolSpec:
     """A named set of ports with one policy; the same pool exists on each node, from its first use there.
@@ -166,6 +228,15 @@ class PoolSpec:
     all nodes, `"longest-idle"` spreads reuse as far apart as it can, `"random"` makes numbers hard to guess.
     `on_silence`: what becomes of a port at the end of its hold while a proxy that has joined has not let go: `"keep"`
     it QUARANTINED until every proxy has, or `"free"` it. Without proxies the hold alone decides.
+
+    `on_pressure`: what becomes of a call that finds nothing FREE while more than the share `held_max` of the pool is QUARANTINED.
+    `"refuse"`: `PoolExhausted`, at once. `"wait"`: it waits for the next port, for `hold_s` at most, even with `wait_s=0`.
+    `"free-earliest"`: the port whose hold ends first and whose floor is over is freed early, recorded with cause `pressure` and the
+    figures; it needs a `floor_s`, and does nothing while proxies have joined: what they hold is theirs to let go.
+
+    `static`: so many of the lowest ports are left to those who ask for a number (`port=`), until nothing else is free. Owners and services
+    that take up their own port again, and adoptions, know no such band.
+    `quotas`: how many ports each service may hold and how many are kept for it, see `Quota`; `allocate` raises `QuotaExceeded`, or waits.
     Raises `InvalidValue`.
     """
 
@@ -175,10 +246,22 @@ class PoolSpec:
     floor_s: float = attrs.field(kw_only=True, default=0.0, converter=_floor_s)
     order: Order = attrs.field(kw_only=True, default="lowest")
     on_silence: OnSilence = attrs.field(kw_only=True, default="keep")
+    held_max: float = attrs.field(kw_only=True, default=0.5, converter=_check_share)
+    on_pressure: OnPressure = attrs.field(kw_only=True, default="refuse")
+    static: int = attrs.field(kw_only=True, default=0)
+    quotas: tuple[Quota, ...] = attrs.field(kw_only=True, default=(), converter=_read_quotas)
 
     def __attrs_post_init__(self) -> None:
         _check_word("order", self.order, get_args(Order))
         _check_word("on_silence", self.on_silence, get_args(OnSilence))
+        _check_word("on_pressure", self.on_pressure, get_args(OnPressure))
+        _check_static(self.static, self.size)
+        _check_quotas(self.quotas, self.size)
+        if self.on_pressure == "free-earliest" and not self.floor_s:
+            raise InvalidValue(
+                'on_pressure="free-earliest" cuts holds down to floor_s, which is 0: say how long a port is held whatever happens',
+                name="floor_s", value=self.floor_s,
+            )  # fmt: skip
         if self.floor_s > self.hold_s:
             raise InvalidValue(
                 f"floor_s {self.floor_s:g} is longer than hold_s {self.hold_s:g}: lengthen hold_s", name="floor_s", value=self.floor_s
@@ -201,19 +284,16 @@ class PoolSpec:
 
     @classmethod
     def from_env(cls, prefix: str, *, name: str | None = None) -> PoolSpec:
-        """Read `PREFIX_PORTS` (required), `PREFIX_NAME`, `PREFIX_HOLD_S`, `PREFIX_FLOOR_S`, `PREFIX_ORDER`, `PREFIX_ON_SILENCE`.
+        """Read `PREFIX_PORTS` (required), `PREFIX_NAME`, and each option of a pool, `PREFIX_HOLD_S` say, that is set.
 
-        The name defaults to the prefix in lower case. Raises `InvalidValue` naming the variable.
+        Those are `hold_s`, `floor_s`, `order`, `on_silence`, `held_max`, `on_pressure` and `static`. The name defaults to the prefix in
+        lower case. Raises `InvalidValue` naming the variable.
         """
-        found = {
-            key: os.environ.get(f"{prefix}_{key.upper()}", "") for key in ("name", "ports", "hold_s", "floor_s", "order", "on_silence")
-        }
+        found = {key: os.environ.get(f"{prefix}_{key.upper()}", "") for key in ("name", "ports", *_ENV_NUMBERS, *_ENV_WORDS)}
         if not found["ports"]:
             raise InvalidValue(f"{prefix}_PORTS is not set: set it to ranges such as 30000-30999", name=f"{prefix}_PORTS", value=None)
-        options: dict[str, object] = {
-            key: _env_seconds(f"{prefix}_{key.upper()}", found[key]) for key in ("hold_s", "floor_s") if found[key]
-        }
-        options |= {key: found[key] for key in ("order", "on_silence") if found[key]}
+        options: dict[str, object] = {key: read(f"{prefix}_{key.upper()}", found[key]) for key, read in _ENV_NUMBERS.items() if found[key]}
+        options |= {key: found[key] for key in _ENV_WORDS if found[key]}
         try:
             return cls(name or found["name"] or prefix.lower(), ports=found["ports"], **options)  # type: ignore[arg-type]
         except InvalidValue as error:
@@ -228,6 +308,23 @@ def _env_seconds(variable: str, text: str) -> float:
         raise InvalidValue(
             f"{variable}={text!r} is not a number of seconds from 0 to {MAX_HOLD_S:.0f}", name=variable, value=text
         ) from None
+
+
+def _env_share(variable: str, text: str) -> float:
+    try:
+        return _check_share(float(text))
+    except ValueError:
+        raise InvalidValue(f"{variable}={text!r} is not a share of the pool from 0 to 1", name=variable, value=text) from None
+
+
+def _env_count(variable: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidValue(f"{variable}={text!r} is not a number of ports", name=variable, value=text)
+    return int(text)
+
+
+_ENV_NUMBERS = {"hold_s": _env_seconds, "floor_s": _env_seconds, "held_max": _env_share, "static": _env_count}
+_ENV_WORDS = ("order", "on_silence", "on_pressure")
 
 
 def check_specs(value: object) -> tuple[PoolSpec, ...]:

@@ -54,7 +54,10 @@ class PortView:
 
 @attrs.frozen
 class PoolStatistics:
-    """Counts over one pool or many. `size = free + allocated + quarantined + blocked`; `retired` is apart."""
+    """Counts over one pool or many. `size = free + allocated + quarantined + blocked`; `retired` is apart.
+
+    A quarantined port is never counted as free; see `PortManager.forecast` for when it will be.
+    """
 
     size: int
     free: int
@@ -63,6 +66,10 @@ class PoolStatistics:
     blocked: int
     retired: int
     """Ports outside the present ranges that are still held."""
+    kept: int = 0
+    """Those of the quarantined that wait for proxies to let go: no time brings them back."""
+    next_free_at: int | None = None
+    """When the next port comes back by time alone (UTC ns, in the past if that is still to be noticed); None when none does."""
 
 
 @attrs.frozen
@@ -81,6 +88,6 @@ class Head:
         """The head that `text` names. Raises `InvalidValue`."""
         log_id, _, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
         seq, _, digest = rest.partition(":")
-        if not (log_id and seq.isascii() and seq.isdigit() and digest):
+        if not (log_id and seq.isascii() and seq.isdigit() and len(seq) < 20 and digest):  # noqa: PLR2004  (longer than any number of 64 bits)
             raise InvalidValue(f"a head is LOGID:SEQ:HEX as `portfsm head` prints it, not {text!r}", name="head", value=text)
         return cls(log_id, int(seq), digest)

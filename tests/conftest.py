@@ -31,6 +31,18 @@ settings.load_profile("portfsm")
 SECOND = 1_000_000_000
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long", action="store_true", help="ten times as many seeds, power cuts and kills: give it an hour, and --timeout 7200"
+    )
+
+
+@pytest.fixture(scope="session")
+def times(request):
+    """By how much more than usual is to be tried."""
+    return 10 if request.config.getoption("--long") else 1
+
+
 class World:
     """A ledger and all that happened to it: a manager without loop and journal."""
 

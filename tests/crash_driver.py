@@ -137,11 +137,11 @@ def _wanted(event: Event, asked: set[tuple[str, object]]) -> bool:
         case EventKind.BLOCKED:
             return ("block", event.port) in asked
         case EventKind.HELD:
-            return ("hold", event.port) in asked
+            return event.cause == "reboot" or ("hold", event.port) in asked
         case EventKind.UNBLOCKED | EventKind.FREED:
             return event.cause == "elapsed" or ({"unblocked": "unblock", "freed": "free"}[event.kind], event.port) in asked
         case _:
-            return event.kind in {EventKind.OPENED, EventKind.POOL_DEFINED}
+            return event.kind in {EventKind.OPENED, EventKind.POOL_DEFINED, EventKind.CLOSED}
 
 
 def check_whole(events: list[Event]) -> None:
@@ -157,8 +157,9 @@ def check_whole(events: list[Event]) -> None:
         if event.kind in {EventKind.RELEASED, EventKind.HELD, EventKind.UNBLOCKED}:
             assert event.kind is not EventKind.HELD or event.until >= until.get(event.port, 0), f"a hold was shortened: {event}"
             until[event.port] = event.until
-        elif event.kind is EventKind.FREED and event.cause == "elapsed":
-            assert event.ts >= until[event.port], f"freed early: {event}"
+        elif event.kind is EventKind.FREED:
+            ended = until.pop(event.port, 0)
+            assert event.ts >= ended or event.cause == "operator", f"freed early: {event}"
 
 
 def main(backend: str, seed: int, cycles: int, directory: str) -> None:

@@ -13,19 +13,19 @@ import pytest
 
 import portfsm
 
-CYCLES = 55
+CYCLES = 67
 SEED = 20_261_123
 DRIVER = Path(__file__).with_name("crash_driver.py")
 LOOPS = ("asyncio", "uvloop", "trio")
 
 
 @pytest.fixture(scope="module")
-def drivers(tmp_path_factory):
+def drivers(tmp_path_factory, times):
     """One driver a loop, all begun at once."""
     environment = {**os.environ, "PYTHONPATH": str(Path(portfsm.__file__).parents[1])}
     running = {}
     for loop in LOOPS:
-        command = [sys.executable, str(DRIVER), loop, str(SEED), str(CYCLES), str(tmp_path_factory.mktemp(loop) / "log")]
+        command = [sys.executable, str(DRIVER), loop, str(SEED), str(CYCLES * times), str(tmp_path_factory.mktemp(loop) / "log")]
         running[loop] = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield running
     for process in running.values():
@@ -34,9 +34,9 @@ def drivers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_killed_controller_loses_or_invents_something(drivers, loop):
-    out, err = drivers[loop].communicate(timeout=200)
+def test_a_killed_controller_loses_or_invents_something(drivers, loop, times):
+    out, err = drivers[loop].communicate(timeout=200 * times)
     assert drivers[loop].returncode == 0, err[-4000:]
     told = json.loads(out.splitlines()[-1])
-    assert told["cycles"] == CYCLES
-    assert told["acknowledged"] > 5 * CYCLES
+    assert told["cycles"] == CYCLES * times
+    assert told["acknowledged"] > 5 * CYCLES * times

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import attrs
 import hypothesis.strategies as st
+import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -22,10 +23,13 @@ from portfsm import (
     CommandRejected,
     FileJournal,
     Lease,
+    Observation,
     OwnerConflict,
     PoolExhausted,
     PoolSpec,
+    PortOutOfRange,
     PortUnavailable,
+    Sighting,
     StaleLease,
     open_manager,
     read_journal,
@@ -34,7 +38,9 @@ from portfsm import (
 from portfsm.testing import ManualClock
 
 HOLD = 10
-PORTS = range(100, 104)
+PORTS = range(100, 106)
+RANGES = ("100-103", "100-105", "100-102", "100,102-104")
+"""The pool as it begins, and what it grows, shrinks or is torn to while everything goes on."""
 NODES = ("", "b")
 OWNERS = ("r1", "r2", "r3")
 SERVICES = ("", "s1", "s2")
@@ -75,16 +81,19 @@ class ManagerModel(RuleBasedStateMachine):
         self.model = {(node, port): Port() for node in NODES for port in PORTS}
         self.leases: list[Lease] = []
         self.claims: dict[tuple[str, int], str] = {}
+        self.spec = PoolSpec("p", ports=RANGES[0], hold_s=HOLD)
         self.enter()
 
     def enter(self):
-        spec = PoolSpec("p", ports=PORTS, hold_s=HOLD)
+        spec = self.spec
         self.journal = FileJournal(self.home / str(self.turn), reserve_bytes=100)
         self.context = self.portal.wrap_async_context_manager(open_manager(self.journal, pools=[spec], clock=self.clock))
         self.manager = self.context.__enter__()
         self.claims.clear()  # live replicas would be heard anew
         for port in self.model.values():
             port.expires = self.now + (port.ttl_s or 0)
+        self.missed: dict[int, tuple[int, int]] = {}  # token -> times, last at: in memory alone
+        self.looked: dict[str, int] = {}
 
     def teardown(self):
         if hasattr(self, "context"):
@@ -146,6 +155,21 @@ class ManagerModel(RuleBasedStateMachine):
         opened = [event for event in read_journal(self.home / str(self.turn)) if event.kind == "opened"][-1]
         return opened.ts + self.clock.boot_ns() - opened.data["boot_ns"]
 
+    @rule(ports=st.sampled_from(RANGES))
+    def define(self, ports):
+        """Leases and holds of ports that leave the ranges go on; a port that comes back finds its hold."""
+        self.spec = PoolSpec("p", ports=ports, hold_s=HOLD)
+        counts = self.call(self.manager.define, self.spec)
+        held = [number for (_, number), port in self.model.items() if port.state != "FREE"]
+        assert counts.retired == len([number for number in held if not self.inside(number)])
+
+    def inside(self, number):
+        return any(number in piece for piece in self.spec.ports)
+
+    def gone(self, node, number):
+        """Whether the port is none of the pool's any more: no call knows it."""
+        return self.model[node, number].state == "FREE" and not self.inside(number)
+
     # ---- calls -------------------------------------------------------------------------------------------------
 
     def due(self, node):
@@ -192,7 +216,7 @@ class ManagerModel(RuleBasedStateMachine):
             lease = self.call(call)
         except (PoolExhausted, PortUnavailable) as error:
             assert held is None
-            numbers = [wish] if isinstance(error, PortUnavailable) else PORTS
+            numbers = [wish] if isinstance(error, PortUnavailable) else filter(self.inside, PORTS)
             for number in numbers:
                 port = self.model[node, number]
                 assert port.state != "FREE"
@@ -201,6 +225,10 @@ class ManagerModel(RuleBasedStateMachine):
                     assert owner != port.owner
                     assert service == "" or service != port.service or port.mixed > self.now - 1e-9
             self.sweep()
+            return
+        except PortOutOfRange:
+            assert held is None
+            assert not self.inside(wish)
             return
         except CommandRejected:
             port = self.model[node, held]
@@ -212,8 +240,11 @@ class ManagerModel(RuleBasedStateMachine):
             port.expires = self.now + (ttl_s or 0)
             return
         mine = {
-            number for (at, number), found in self.model.items() if at == node and found.state == "QUARANTINED" and found.owner == owner
+            number
+            for (at, number), found in self.model.items()
+            if at == node and found.state == "QUARANTINED" and found.owner == owner and self.inside(number)
         }
+        assert self.inside(lease.port)
         assert wish in {None, lease.port}
         assert wish is not None or not mine or lease.port in mine
         alike = service == port.service != "" and port.mixed <= self.now + 1e-9
@@ -289,6 +320,8 @@ class ManagerModel(RuleBasedStateMachine):
                 return
         if not last:
             assert port.state in {"QUARANTINED", "BLOCKED"}
+        elif self.gone(lease.node, lease.port):
+            pass
         elif block is not None and port.state != "BLOCKED":
             floor = max(port.floor, port.until or 0)
             port.state, port.until, port.floor = "BLOCKED", None, floor
@@ -300,6 +333,8 @@ class ManagerModel(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS), for_s=st.sampled_from([None, 2, 30]))
     def block(self, node, number, for_s):
+        if self.refused(self.manager.block, node, number, reason="x", for_s=for_s):
+            return
         self.call(partial(self.manager.block, "p", number, node=node, reason="x", for_s=for_s))
         port = self.model[node, number]
         if port.state == "BLOCKED":
@@ -312,6 +347,8 @@ class ManagerModel(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS))
     def unblock(self, node, number):
+        if self.refused(self.manager.unblock, node, number):
+            return
         port = self.model[node, number]
         try:
             self.call(partial(self.manager.unblock, "p", number, node=node))
@@ -323,6 +360,8 @@ class ManagerModel(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS), hold_s=st.sampled_from([1, 40]))
     def hold(self, node, number, hold_s):
+        if self.refused(self.manager.hold, node, number, hold_s=hold_s):
+            return
         port = self.model[node, number]
         try:
             self.call(partial(self.manager.hold, "p", number, node=node, hold_s=hold_s))
@@ -335,6 +374,8 @@ class ManagerModel(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES), number=st.sampled_from(PORTS))
     def free(self, node, number):
+        if self.refused(self.manager.free, node, number, reason="x"):
+            return
         port = self.model[node, number]
         try:
             self.call(partial(self.manager.free, "p", number, node=node, reason="x"))
@@ -342,6 +383,14 @@ class ManagerModel(RuleBasedStateMachine):
             assert port.state in {"ALLOCATED", "BLOCKED"}
             return
         self.set_free(port)
+
+    def refused(self, call, node, number, **options):
+        """Whether the port has left the pool, and the call says so."""
+        if not self.gone(node, number):
+            return False
+        with pytest.raises(PortOutOfRange):
+            self.call(partial(call, "p", number, node=node, **options))
+        return True
 
     @rule(owner=st.sampled_from(OWNERS), node=st.sampled_from([None, *NODES]))
     def release_owner(self, owner, node):
@@ -360,6 +409,87 @@ class ManagerModel(RuleBasedStateMachine):
         for node in NODES:
             self.due(node)
 
+    # ---- what a controller sees ----------------------------------------------------------------------------------
+
+    @rule(
+        nodes=st.sampled_from([("",), ("b",), NODES]),
+        gone=st.sets(st.sampled_from(PORTS), max_size=3),
+        stranger=st.none() | st.tuples(st.sampled_from(OWNERS), st.sampled_from(NODES), st.sampled_from(PORTS)),
+        complete=st.sampled_from([True, True, False]),
+        after=st.sampled_from([1, HOLD]),
+        dry=st.sampled_from([False, False, True]),
+        times=st.sampled_from([1, 4]),
+    )
+    def reconcile(self, nodes, gone, stranger, complete, after, dry, times):
+        for _ in range(times):
+            self.pass_time(after)
+            self.look(nodes, gone, stranger, complete, dry)
+
+    def look(self, nodes, gone, stranger, complete, dry):
+        started = self.manager.now_ns
+        held = {place: port for place, port in self.model.items() if port.state == "ALLOCATED"}
+        claims = {(port.owner, *place) for place, port in held.items() if place[1] not in gone} | ({stranger} if stranger else set())
+        live = [Sighting(owner, node, "p", number) for owner, node, number in claims]
+        newer = {node for node in {*nodes, *(claim[1] for claim in claims)} if self.looked.get(node, 0) < started}
+        astray = {claim[:2] for claim in claims if getattr(held.get(claim[1:]), "owner", None) != claim[0]}
+        alive = {place for place, port in held.items() if (port.owner, place[0]) in astray or place in {claim[1:] for claim in claims}}
+        leaked = {
+            port.lease.token: place
+            for place, port in held.items()
+            if complete and place[0] in newer & {*nodes} and place not in alive and port.lease.since_ns < started
+        }
+        missed, released, breaker = self.count(held, alive, leaked, started)
+        call = partial(self.manager.reconcile, Observation(nodes, live, started, complete=complete), leak_grace_s=HOLD)
+        report = self.call(partial(call, dry_run=dry))
+        assert {lease.token for lease in report.leaked} == leaked.keys()
+        assert [lease.token for lease in report.released] == released
+        assert report.breaker == breaker
+        if dry:
+            return
+        self.missed, self.looked = missed, {**self.looked, **dict.fromkeys(newer, started)}
+        for token in released:
+            port = self.model[leaked[token]]
+            port.state, port.until = "QUARANTINED", max(self.now + HOLD, port.floor)
+        self.judge(report, stranger, claims, newer, started)
+
+    def count(self, held, alive, leaked, started):
+        """The counts after this look, the one lease that is due (there are eight at most), and whether most are missing."""
+        standing = {port.lease.token for place, port in held.items() if place not in alive}
+        missed = {token: count for token, count in self.missed.items() if token in standing}
+        for token in leaked:
+            times, last = missed.get(token, (0, 0))
+            if times == 0 or started - last >= HOLD * SECOND:
+                missed[token] = times + 1, started
+        if 2 * len(missed) > len(held):
+            return dict.fromkeys(missed, (0, 0)), [], ("p",)
+        return missed, sorted(token for token in leaked if missed[token][0] >= 3)[:1], ()
+
+    def judge(self, report, stranger, claims, newer, started):
+        """Where the stranger stands, if anywhere; who is unknown is adopted."""
+        found = {each for name in ("unknown", "conflicts", "moved") for each in getattr(report, name)}
+        if stranger is None:
+            assert not found
+            return
+        owner, node, number = stranger
+        port, elsewhere = self.model[node, number], self.holder(owner, node)
+        if found:
+            assert node in newer
+            assert not (port.state == "ALLOCATED" and port.owner == owner)
+        if report.unknown:
+            assert port.state in {"FREE", "QUARANTINED"}
+            assert elsewhere is None
+            lease = self.call(partial(self.manager.adopt, "p", number, owner=owner, node=node))
+            self.model[node, number] = Port("ALLOCATED", owner, "", None, lease, max(port.until or 0, port.floor))
+            self.leases.append(lease)
+        elif report.moved:
+            assert port.state in {"FREE", "QUARANTINED"}
+            assert (owner, node, elsewhere) not in claims
+        elif report.conflicts:
+            assert port.state in {"ALLOCATED", "BLOCKED"} or (owner, node, elsewhere) in claims
+        elif node in newer and not (port.state == "ALLOCATED" and port.owner == owner):
+            places = [place for place in (number, elsewhere) if place is not None]
+            assert any((self.manager.port("p", place, node=node).since or 0) >= started for place in places)
+
     # ---- after every step ----------------------------------------------------------------------------------------
 
     @invariant()
@@ -367,6 +497,8 @@ class ManagerModel(RuleBasedStateMachine):
         if not hasattr(self, "manager"):
             return
         for (node, number), port in self.model.items():
+            if self.gone(node, number):
+                continue
             view = self.manager.port("p", number, node=node)
             assert view.state.value == port.state, (node, number, view, port)
             if port.state == "ALLOCATED":

@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import random
 
+import attrs
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
@@ -17,11 +18,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from portfsm import errors
 from portfsm._decide import decide
 from portfsm._dump import dump, load
+from portfsm._index import Index
 from portfsm._ledger import Ledger, apply_all
 from portfsm._replay import replay
 from portfsm.commands import (
     Adopt,
     Allocate,
+    AllocateGroup,
     Block,
     Close,
     DefinePool,
@@ -35,14 +38,19 @@ from portfsm.commands import (
     Unblock,
     Withdraw,
 )
-from portfsm.specs import PoolSpec
+from portfsm.specs import PoolSpec, Quota
 from portfsm.values import Lease
+from tests.group_model import SHAPES, TAILS, Groups, requests_of, shapes, tails
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
 
-FRESH = {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None, "mixed": 0, "ttl": None, "times": 0, "as": ""}
+FRESH = {"state": "FREE", "owner": "", "service": "", "token": 0, "hold": 0, "end": None, "mixed": 0, "nth": 0} | {
+    "ttl": None,
+    "times": 0,
+    "as": "",
+}
 
 
 class Model:
@@ -85,7 +93,8 @@ class Model:
             self.begin_hold(row, now + hold, now)
 
     def held(self, node, pool, owner):
-        return next((port for port, row in self.of(node, pool).items() if row["state"] == "ALLOCATED" and row["owner"] == owner), None)
+        rows = self.of(node, pool).items()
+        return next((port for port, row in rows if row["state"] == "ALLOCATED" and row["owner"] == owner and not row["nth"]), None)
 
     def choices(self, c, hold, now):
         """The ports this allocate may give (None: it holds one already), and whether they are a reuse."""
@@ -94,6 +103,7 @@ class Model:
             if row["service"] != c.service or c.port not in (None, held) or row["ttl"] != c.ttl_s:
                 raise errors.OwnerConflict("")
             return None, True
+        self.check_quota(c)
         if c.port is not None and not self.inside(c.pool, c.port):
             raise errors.PortOutOfRange("")
         numbers = [n for piece in self.specs[c.pool].ports for n in piece if c.port in (None, n)]
@@ -103,10 +113,22 @@ class Model:
         rows = {n: dict(self.row(c.node, c.pool, n)) for n in numbers}
         for row in rows.values():
             self.notice(row, hold, now)
-        found = mine or same or [n for n, row in rows.items() if row["state"] == "FREE"]
-        if not found:
+        free = [n for n, row in rows.items() if row["state"] == "FREE"]
+        if not (mine or same or free):
             raise (errors.PoolExhausted if c.port is None else errors.PortUnavailable)("")
-        return found, bool(mine or same)
+        return mine or same or (self.above_the_band(c, free) if c.port is None else free), bool(mine or same)
+
+    def above_the_band(self, c, free):
+        """Of the free ports those that a pick without a number takes: the lowest ones of the pool come last."""
+        numbers = [n for piece in self.specs[c.pool].ports for n in piece]
+        return [n for n in free if n in numbers[self.specs[c.pool].static :]] or free
+
+    def check_quota(self, c):
+        """A service above its hard quota takes nothing, whatever there is."""
+        held = sum(row["state"] == "ALLOCATED" and row["service"] == c.service for row in self.of(c.node, c.pool).values())
+        for quota in self.specs[c.pool].quotas:
+            if quota.service == c.service and held >= quota.hard:
+                raise errors.QuotaExceeded("")
 
 
 class Obedience:
@@ -132,7 +154,7 @@ class Obedience:
             hold = event.until
         if event.kind == "freed":
             assert event.cause == "operator" or event.ts >= hold
-            hold = mixed = 0  # an operator who ends a hold knows who was there
+            hold = mixed = 0  # an operator's word ends both
         self.last[place] = (owner, service, hold, token, mixed)
 
 
@@ -175,7 +197,7 @@ class Core(RuleBasedStateMachine):
     def run(self, command):
         """Decide on the live ledger and on a replayed one, apply, compare with the model; the events, or the refusal."""
         self.commands.append(command)
-        outcome = self.decide(self.ledger, command)
+        outcome = self.outcome = self.decide(self.ledger, command)
         replayed = self.decide(replay(self.events), command)
         assert repr(outcome) == repr(replayed), "an index made afresh leads elsewhere"
         events = outcome if isinstance(outcome, tuple) else ()
@@ -220,6 +242,7 @@ class Core(RuleBasedStateMachine):
                     return
                 assert events, f"refused, though {found} were to be had"
                 begun = events[-1]
+                assert begun.data is None
                 assert begun.kind == "allocated"
                 assert begun.port in found
                 if not reuse and model.specs[command.pool].order == "lowest":
@@ -229,20 +252,21 @@ class Core(RuleBasedStateMachine):
                         model.notice(row, hold, now)
                 row = model.row(command.node, command.pool, begun.port)
                 model.mix(row, command.service)
-                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=begun.seq, ttl=command.ttl_s)
+                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=begun.seq, ttl=command.ttl_s, nth=0)
                 assert begun.until == (0 if command.ttl_s is None else begun.ts + command.ttl_s * SECOND)
+            case AllocateGroup():
+                Groups(model).expect(command, events, self.outcome, now)
             case Adopt():
                 row = model.row(command.node, command.pool, command.port)
                 held = model.held(command.node, command.pool, command.owner)
-                if held == command.port and row["service"] == command.service:
+                if (row["state"], row["owner"], row["service"]) == ("ALLOCATED", command.owner, command.service):
                     return
                 if held is not None or row["state"] == "ALLOCATED":
                     raise errors.OwnerConflict("")
                 row["hold"] = max(row["hold"], now + hold if row["state"] == "BLOCKED" else 0)
                 model.mix(row, command.service)
-                row.update(
-                    state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None, ttl=None, times=0
-                )
+                row.update(state="ALLOCATED", owner=command.owner, service=command.service, token=events[-1].seq, end=None)
+                row.update(ttl=None, times=0, nth=0)
             case Release():
                 lease = command.lease
                 row = model.row(lease.node, lease.pool, lease.port)
@@ -353,6 +377,12 @@ class Core(RuleBasedStateMachine):
 
     allocate_more = allocate
 
+    @rule(pool=pools, owner=owners, node=nodes, service=services, shape=shapes, tail=tails)
+    def allocate_group(self, pool, owner, node, service, shape, tail):
+        if self.focus is not None:
+            pool, node = self.focus
+        self.run(AllocateGroup(requests_of(pool, owner, node, service, shape, tail)))
+
     @rule(pool=pools, owner=owners, node=nodes, service=services, port=numbers)
     def allocate_by_number(self, pool, owner, node, service, port):
         self.ask(Allocate, pool, owner=owner, node=node, service=service, port=port)
@@ -404,10 +434,15 @@ class Core(RuleBasedStateMachine):
     def sweep_or_release_owner(self, owner, node, everybody):
         self.run(ReleaseOwner(owner, node=node) if everybody else Sweep())
 
-    @rule(pool=pools, ports=ranges, hold_s=st.sampled_from([0.0, 2.0, 10.0, 60.0]), order=st.sampled_from(sorted(orders.values())))
-    def define(self, pool, ports, hold_s, order):
+    @rule(
+        pool=pools, ports=ranges, hold_s=st.sampled_from([0.0, 2.0, 10.0, 60.0]), order=st.sampled_from(sorted(orders.values())),
+        static=st.sampled_from([0, 0, 1, 2]), hard=st.sampled_from([None, None, 1, 2]),
+    )  # fmt: skip
+    def define(self, pool, ports, hold_s, order, static, hard):
+        """While leases stand, holds run and ports drain: grown, shrunk, with holes, a band, a quota."""
         pool = pool if self.focus is None else self.focus[0]
-        self.run(DefinePool(PoolSpec(pool, ports=ports, hold_s=hold_s, order=order), seed="later"))
+        spec = PoolSpec(pool, ports=ports, hold_s=hold_s, order=order, quotas=[Quota("x", hard=hard)] if hard else [])
+        self.run(DefinePool(attrs.evolve(spec, static=min(static, spec.size - 1)), seed="later"))
 
     @rule(other_boot=st.booleans())
     def open(self, other_boot):
@@ -447,6 +482,10 @@ class Core(RuleBasedStateMachine):
                 held[place] = (row["state"], row["owner"], row["service"], row["token"], until)
         views = {(v.node, v.pool, v.port): (v.state.value, v.owner, v.service, v.token, v.until) for v in self.ledger.ports()}
         assert views == held
+        for (node, name), pool in self.ledger.pools.items():
+            for offset in pool.offsets():
+                row = self.model.row(node, name, pool.base + offset)
+                assert pool.note(offset).nth == (row["nth"] if row["state"] == "ALLOCATED" else 0)
 
     @invariant()
     def counts_add_up(self):
@@ -462,9 +501,14 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def one_port_an_owner(self):
+        """One for each index, and the index that finds them agrees with one made afresh."""
         for owner in OWNERS:
-            places = [(lease.node, lease.pool) for lease in self.ledger.find(owner)]
+            places = [
+                (lease.node, lease.pool, self.model.row(lease.node, lease.pool, lease.port)["nth"]) for lease in self.ledger.find(owner)
+            ]
             assert len(places) == len(set(places))
+            for pool in self.ledger.pools.values():
+                assert pool.index is None or pool.index.held(owner) == Index(pool).held(owner)
             for lease in self.ledger.find(owner):
                 ttl_s = self.model.row(lease.node, lease.pool, lease.port)["ttl"]
                 assert lease.expires_ns == (None if ttl_s is None else lease.since_ns + ttl_s * SECOND)
@@ -476,7 +520,7 @@ TestCore = Core.TestCase
 TestCore.settings = settings(stateful_step_count=40)
 
 WEIGHTS = {
-    "allocate": 40, "allocate_by_number": 6, "release": 30, "release_late": 8, "withdraw": 4, "adopt": 6, "operate": 14,
+    "allocate": 40, "allocate_group": 12, "allocate_by_number": 6, "release": 30, "release_late": 8, "withdraw": 4, "adopt": 6, "operate": 14,
     "renew": 4, "sweep_or_release_owner": 3, "define": 2, "open": 2, "time_passes": 30, "repeat": 6,
 }  # fmt: skip
 
@@ -491,7 +535,8 @@ def test_a_long_walk_obeys_the_contract(seed, order):
         "which": range(30), "block": [None, None, None, "in use"], "for_s": [None, 0.0, 3.0, 40.0], "length": [None, 0.0, 3.0, 40.0],
         "cause": ["released", "released", "cancelled"], "errno": [0, 98], "ahead": [0, 0, 0, 1000], "call": [Hold, Hold, Free, Block, Unblock],
         "everybody": [True, False], "ports": ["100-102,104", "100-102,104", "101-105", "99,102", "100-101"],
-        "hold_s": [0.0, 2.0, 10.0, 60.0], "ttl_s": [None, None, None, 30], "order": [orders[order]], "other_boot": [True, False],
+        "shape": SHAPES, "tail": TAILS, "hold_s": [0.0, 2.0, 10.0, 60.0], "order": [orders[order]], "other_boot": [True, False],
+        "static": [0, 1, 2], "hard": [None, None, 1, 2], "ttl_s": [None, None, None, 30],
         "step": [1, SECOND // 2, SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND, -SECOND],
     }  # fmt: skip
     core = Core()

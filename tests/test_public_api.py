@@ -36,7 +36,20 @@ from portfsm.testing import ManualClock
 
 PUBLIC = {name: getattr(portfsm, name) for name in portfsm.__all__}
 CLASSES = {name: value for name, value in PUBLIC.items() if inspect.isclass(value)}
-COMMANDS = ("Adopt", "Allocate", "Block", "Free", "Hold", "Release", "ReleaseOwner", "Renew", "Sweep", "Unblock", "Withdraw")
+COMMANDS = (
+    "Adopt",
+    "Allocate",
+    "AllocateGroup",
+    "Block",
+    "Free",
+    "Hold",
+    "Release",
+    "ReleaseOwner",
+    "Renew",
+    "Sweep",
+    "Unblock",
+    "Withdraw",
+)
 
 
 # ---------------------------------------------------------------------- names
@@ -62,10 +75,10 @@ def test_a_name_of_the_test_kit_that_is_not_there(name):
 @pytest.mark.parametrize(
     "name",
     [
-        *COMMANDS, "CommandRejected", "EventKind", "Event", "Fenced", "FileJournal", "IllegalTransition", "InternalError", "Journal",
+        *COMMANDS, "BoundLease", "CommandRejected", "EventKind", "Event", "Fenced", "FileJournal", "IllegalTransition", "InternalError", "Journal",
         "JournalCorrupt", "JournalError", "JournalFull", "JournalLocked", "Lease", "Ledger", "ManagerClosed", "MemoryJournal",
         "OutcomeUnknown", "OwnerConflict", "PoolExhausted", "PoolSpec", "PortManager", "PortOutOfRange", "PortState", "PortUnavailable",
-        "PortfsmError", "StaleLease", "SystemClock", "TRANSITIONS", "UnknownPool", "apply", "decide", "open_manager", "read_journal", "replay",
+        "PortfsmError", "Request", "StaleLease", "SystemClock", "TRANSITIONS", "UnknownPool", "apply", "decide", "open_manager", "read_journal", "replay",
     ],
 )  # fmt: skip
 def test_a_name_of_the_contract_that_is_missing(name):
@@ -77,10 +90,11 @@ def test_a_name_of_the_contract_that_is_missing(name):
     [
         (
             "CommandRejected",
-            "PoolExhausted PortUnavailable OwnerConflict StaleLease UnknownPool PortOutOfRange IllegalTransition InvalidValue",
+            "PoolExhausted GroupUnavailable PortUnavailable OwnerConflict StaleLease UnknownPool PortOutOfRange IllegalTransition InvalidValue",
         ),
         ("JournalError", "JournalLocked JournalCorrupt JournalFull Fenced OutcomeUnknown JournalTooNew JournalUnreadable"),
         ("PortfsmError", "CommandRejected JournalError InternalError ManagerClosed"),
+        ("PoolExhausted", "GroupUnavailable"),
         ("ValueError", "InvalidValue"),
     ],
 )
@@ -143,6 +157,7 @@ def parameters(call) -> tuple[list[str], dict[str, object]]:
 
 SIGNATURES = {
     "allocate": (["pool"], {"owner": "required", "node": "", "service": "", "port": None, "ttl_s": None, "wait_s": 0.0}),
+    "allocate_group": (["requests"], {"wait_s": 0.0}),
     "lease": (["pool"], {"owner": "required", "node": "", "service": "", "port": None, "wait_s": 0.0}),
     "release": (["lease"], {"block": None, "for_s": None}),
     "renew": (["lease"], {}),
@@ -154,6 +169,8 @@ SIGNATURES = {
     "hold": (["pool", "port"], {"node": "", "hold_s": "required"}),
     "free": (["pool", "port"], {"node": "", "reason": "required"}),
     "sweep": ([], {}),
+    "reconcile": (["observation"], {"leak_grace_s": 60.0, "dry_run": False}),
+    "listen": (["pool"], {"owner": "required", "node": "", "host": "127.0.0.1", "service": "", "attempts": 16}),
     "watch": ([], {"after": None}),
     "port": (["pool", "port"], {"node": ""}),
     "find": (["owner"], {}),
@@ -179,6 +196,8 @@ def test_an_option_that_goes_by_position_or_changed_its_default(name):
         (open_manager, ["journal"], {"pools": ()}),
         (portfsm.decide, ["ledger", "command"], {"now_ns": "required"}),
         (portfsm.apply, ["ledger", "event"], {}),
+        (portfsm.Observation, ["nodes", "live", "started_at_ns", "complete"], {}),
+        (portfsm.Sighting, ["owner", "node", "pool", "port", "service"], {}),
         (replay, ["events"], {"until": None}),
     ],
 )
@@ -199,7 +218,7 @@ def test_a_command_with_other_parameters_than_its_call():
         assert {option: given.get(option, "missing") for option in expected} == expected
 
 
-@pytest.mark.parametrize("name", ["seq", "durable_seq", "epoch", "head", "pools"])
+@pytest.mark.parametrize("name", ["seq", "durable_seq", "epoch", "head", "pools", "now_ns"])
 def test_a_view_that_must_be_called_or_can_be_set(name):
     assert isinstance(getattr(PortManager, name), property)
     assert getattr(PortManager, name).fset is None
@@ -222,9 +241,13 @@ VALUES = [
     Head("log", 1, "abc"),
     Event(1, 1, EventKind.CLOSED),
     Allocate("http", owner="r1"),
+    portfsm.Request("http", "r1"),
+    portfsm.AllocateGroup([portfsm.Request("http", "r1", count=2)]),
     portfsm.Release(LEASE),
     portfsm.Block("http", 1, reason="r"),
     portfsm.Sweep(),
+    portfsm.Sighting("r1", "", "http", 1),
+    portfsm.ReconcileReport((LEASE,), (), (), (), (), (), ()),
 ]
 
 

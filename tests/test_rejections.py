@@ -97,7 +97,7 @@ def test_exhaustion_without_numbers(world):
 def test_a_wait_advised_where_nothing_will_come(world):
     for owner in "abc":
         world.allocate(owner)
-    world.do(Block("p", 103, reason="r", for_s=1))
+    world.do(Block("p", 103, reason="r"))
     error = refusal(world, Allocate("p", owner="x"))
     assert error.next_free_at is None
     assert "wait" not in str(error)

@@ -398,6 +398,75 @@ async def test_who_waits_for_a_port_waits_for_the_next_round(opened, clock):
             assert await manager.wait_clear(lease)
 
 
+async def at_the_longest_pause(clock):
+    for _ in range(10):
+        clock.advance(0.5)
+        await settle()
+
+
+async def test_who_waits_in_allocate_waits_for_a_pause_that_began_before(opened, clock):
+    """Both ports are held, and nobody is told when they are clear: the first round comes 5 ms on, later ones each 50 ms."""
+    proxy = Proxy()
+    async with opened(proxy, hold_s=1000) as manager, anyio.create_task_group() as tasks:
+        first, second = [await manager.allocate("http", owner=name, service="x") for name in "ab"]
+        for lease in (first, second):
+            await manager.release(lease)
+        await until(lambda: "proxy says" in manager.explain("http", 30001))
+        await at_the_longest_pause(clock)
+        proxy.routes = {second.port}
+        tasks.start_soon(partial(manager.allocate, "http", owner="c", service="y", wait_s=None))
+        await settle()
+        assert state(manager) == "QUARANTINED"
+        clock.advance(0.006)
+        await until(lambda: state(manager) == "ALLOCATED")
+        tasks.start_soon(partial(manager.allocate, "http", owner="d", service="y", wait_s=None))
+        await at_the_longest_pause(clock)
+        proxy.routes = set()
+        clock.advance(0.06)
+        await until(lambda: state(manager, 30001) == "ALLOCATED")
+
+
+async def test_callers_that_give_up_and_try_again_keep_a_proxy_busy(opened, clock):
+    proxy = Proxy()
+    async with opened(proxy, hold_s=1000) as manager:
+        for lease in [await manager.allocate("http", owner=name, service="x") for name in "ab"]:
+            await manager.release(lease)
+        await until(lambda: "proxy says" in manager.explain("http", 30001))
+        await at_the_longest_pause(clock)
+        before = len(proxy.asked)
+        for number in range(25):  # in 25 ms
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(partial(manager.allocate, "http", owner=f"{number}", service="y", wait_s=None))
+                    await anyio.wait_all_tasks_blocked()
+                    scope.cancel()
+            clock.advance(0.001)
+            await settle()
+        assert len(proxy.asked) - before <= 2 * 6
+
+
+async def test_who_waits_elsewhere_has_a_proxy_asked_more_often(log, clock):
+    """Neither another pool's waiter nor one that has gone makes pauses short."""
+    proxy = Proxy()
+    specs = [PoolSpec("http", ports="30000", hold_s=1000), PoolSpec("full", ports="30100", hold_s=1000)]
+    async with open_manager(log.handle(), pools=specs, clock=clock, witnesses=[proxy]) as manager:
+        lease = await released(manager)
+        await manager.allocate("full", owner="z")
+        await until(lambda: "proxy says" in manager.explain("http", 30000))
+        with anyio.move_on_after(0.01):
+            await manager.wait_clear(lease, timeout_s=None)
+        await at_the_longest_pause(clock)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(manager.allocate, "full", owner="y", wait_s=None))
+            await settle()
+            before = len(proxy.asked)
+            for _ in range(20):
+                clock.advance(0.1)
+                await settle()
+            assert len(proxy.asked) - before <= 5
+            tasks.cancel_scope.cancel()
+
+
 async def test_a_thousand_ports_are_asked_about_as_often_as_one(log, clock):
     class Many(Proxy):
         rounds = 0
@@ -437,6 +506,30 @@ async def test_a_silent_proxy_is_told_once_and_never_again(opened, clock):
         for _ in range(3):
             clock.advance(1)
             await settle()
+        await until(lambda: state(manager) == "FREE")
+
+
+async def test_a_port_that_a_reload_put_back_is_never_taken_out_again(opened, clock):
+    """No silence tells of it: it is simply in service again, in a proxy that heard the first time."""
+
+    class Able(Proxy):
+        deaf, told = True, 0
+
+        async def withdraw(self, host, port, since):
+            self.told += 1
+            if not self.deaf:
+                self.let_go(port)
+
+    proxy = Able()
+    async with opened(proxy, hold_s=1000) as manager:
+        await released(manager)
+        await until(lambda: "proxy says HELD" in manager.explain("http", 30000))
+        for _ in range(5):
+            clock.advance(0.15)
+            await settle()
+        assert proxy.told == 1
+        proxy.deaf = False
+        clock.advance(1)
         await until(lambda: state(manager) == "FREE")
 
 

@@ -32,7 +32,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 
 @options.command(
-    "portfsm agent --listen 10.0.0.7:8377 --token-file /etc/portfsm/token --haproxy /run/haproxy-master.sock",
+    "portfsm agent --listen 10.0.0.7:8377 --token-file token --haproxy /run/haproxy-master.sock --ports-file /etc/haproxy/conf/ports.cfg",
     "portfsm agent --listen 10.0.0.7:8377 --token-file token --tls-certificate cert.pem --tls-key key.pem --haproxy edge-1=/run/edge.sock",
     "portfsm agent --listen 127.0.0.1:8377 --token-file token --nginx /run/nginx.pid --generation-url http://127.0.0.1:8099/generation",
 )
@@ -43,6 +43,9 @@ _LOOPBACK = ("127.", "::1", "localhost")
 @click.option(
     "--haproxy", metavar="[NAME=]SOCKET", multiple=True, help="A HAProxy, by its master socket. NAME is what RemoteWitness calls it."
 )
+@click.option("--ports-file", metavar="[NAME=]FILE", multiple=True, help="The file with `setenv GEN` that this HAProxy's reloads read.")
+@click.option("--state-file", metavar="[NAME=]PATH", multiple=True, help="What this HAProxy's reloads load its servers' state from.")
+@click.option("--config", metavar="[NAME=]PATH", multiple=True, help="Its configuration: a line that makes evidence wrong holds all ports.")
 @click.option("--nginx", metavar="[NAME=]PIDFILE", multiple=True, help="An nginx, by its pid file.")
 @click.option("--generation-url", metavar="[NAME=]URL", multiple=True, help="Where that nginx says its generation and $pid.")
 @click.option("--envoy", metavar="[NAME=]URL", multiple=True, help="An Envoy, by its admin interface.")
@@ -65,6 +68,7 @@ def agent(listen: str, token_file: Path, as_json: bool, **given: Any) -> None:  
     token = _token(token_file)
     witnesses = _witnesses(given)
     context = _context(given["tls_certificate"], given["tls_key"])
+    _complain_of_forgetful(given)
     if context is None and not host.startswith(_LOOPBACK):
         complain("without --tls-certificate the token and the answers can be read and forged on the way: on a network of your own only")
     anyio.run(_run, host, port, token, witnesses, context, as_json)
@@ -94,16 +98,15 @@ def _announce(url: str, proxies: list[str], *, as_json: bool) -> None:
 
 def _witnesses(given: dict[str, Any]) -> list[Witness]:
     """One for each proxy named. They are imported when there is one: what they need is an extra."""
-    urls = dict(_name(text, "nginx") for text in given["generation_url"])
-    nginx = [_name(text, "nginx") for text in given["nginx"]]
-    if unknown := urls.keys() - {name for name, _ in nginx}:
-        raise click.UsageError(f"--generation-url for {', '.join(sorted(unknown))}, which no --nginx names")
-    found = [_made("haproxy", "HAProxyWitness", where, proxy=name) for name, where in (_name(text, "haproxy") for text in given["haproxy"])]
-    found += [_made("nginx", "NginxWitness", where, proxy=name, generation_url=urls.get(name)) for name, where in nginx]
-    bounds = {"connect_timeout_s": given["connect_timeout"], "retries": given["retries"], "subscriptions": given["envoy_subscription"]}
-    found += [
-        _made("envoy", "EnvoyWitness", where, proxy=name, **bounds) for name, where in (_name(text, "envoy") for text in given["envoy"])
+    urls = _of_each(given, "nginx", "generation_url")
+    paths = {option: _of_each(given, "haproxy", option) for option in ("ports_file", "state_file", "config")}
+    found = [
+        _made("haproxy", "HAProxyWitness", where, proxy=name, **{option: each.get(name) for option, each in paths.items()})
+        for name, where in _named(given, "haproxy")
     ]
+    found += [_made("nginx", "NginxWitness", where, proxy=name, generation_url=urls.get(name)) for name, where in _named(given, "nginx")]
+    bounds = {"connect_timeout_s": given["connect_timeout"], "retries": given["retries"], "subscriptions": given["envoy_subscription"]}
+    found += [_made("envoy", "EnvoyWitness", where, proxy=name, **bounds) for name, where in _named(given, "envoy")]
     names = [witness.proxy for witness in found]
     if not names:
         raise click.UsageError("name at least one proxy: --haproxy SOCKET, --nginx PIDFILE or --envoy URL")
@@ -120,9 +123,27 @@ def _made(module: str, kind: str, where: str, **named: Any) -> Witness:
     return witness
 
 
-def _name(text: str, default: str) -> tuple[str, str]:
-    match = _NAMED.fullmatch(text)
-    return (match[1], match[2]) if match else (default, text)
+def _named(given: dict[str, Any], option: str, kind: str = "") -> list[tuple[str, str]]:
+    """(name, value) of each time that an option was given; without a name it is that of the kind of proxy."""
+    matches = [(_NAMED.fullmatch(text), text) for text in given[option]]
+    return [(match[1], match[2]) if match else (kind or option, text) for match, text in matches]
+
+
+def _of_each(given: dict[str, Any], kind: str, option: str) -> dict[str, str]:
+    """What an option says of each proxy of a kind."""
+    pairs, shown = _named(given, option, kind), f"--{option.replace('_', '-')}"
+    if unknown := {name for name, _ in pairs} - {name for name, _ in _named(given, kind)}:
+        raise click.UsageError(f"{shown} for {', '.join(sorted(unknown))}, which no --{kind} names")
+    if len(found := dict(pairs)) < len(pairs):
+        raise click.UsageError(f"{shown} is given twice for one proxy: write NAME=... for each")
+    return found
+
+
+def _complain_of_forgetful(given: dict[str, Any]) -> None:
+    """Tell of each HAProxy whose next reload may bring back a port that was clear in maintenance."""
+    files = _of_each(given, "haproxy", "ports_file")
+    for name in [name for name, _ in _named(given, "haproxy") if name not in files]:
+        complain(f"without --ports-file {name}=FILE maintenance counts for {name} whatever file its next reload reads")
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from portfsm.cli._times import parse_seconds, parse_time
+from portfsm.cli._times import parse_rate, parse_seconds, parse_time
 from portfsm.errors import InvalidValue
 from portfsm.values import Head
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from portfsm.protocols import Clock
 
-__all__ = ["COUNT", "HEAD", "LOG", "PORT", "SECONDS", "TIME", "as_json", "clock_of", "command", "log", "node", "pool", "port"]
+__all__ = ["COUNT", "HEAD", "LOG", "PORT", "RATE", "SECONDS", "TIME", "as_json", "clock_of", "command", "log", "node", "pool", "port"]
 
 
 class _Command(click.Command):
@@ -88,6 +88,7 @@ def _whole(text: str, first: int, last: int) -> int:
 LOG = _LogType()
 TIME = _Parsed("time", lambda text, ctx: parse_time(text, now_ns=clock_of(ctx).wall_ns()))
 SECONDS = _Parsed("length", lambda text, _: parse_seconds(text))
+RATE = _Parsed("rate", lambda text, _: parse_rate(text))
 HEAD = _Parsed("head", lambda text, _: Head.parse(text.strip()))
 PORT = _Parsed("port", lambda text, _: _whole(text, 1, 65_535))
 COUNT = _Parsed("count", lambda text, _: _whole(text, 0, 10**9))

@@ -19,7 +19,7 @@ from portfsm.errors import InvalidValue
 if TYPE_CHECKING:
     from portfsm.events import Event
 
-__all__ = ["NS", "Moment", "clock_text", "day_text", "duration", "parse_seconds", "parse_time", "rfc3339", "time_text"]
+__all__ = ["NS", "Moment", "clock_text", "day_text", "duration", "parse_rate", "parse_seconds", "parse_time", "rfc3339", "time_text"]
 
 NS = 1_000_000_000
 _MS = 1_000_000
@@ -27,6 +27,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _SEQ = re.compile(r"@([0-9]{1,18})")
 _AGO = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?\s*([smhd])\s*ago")
 _LENGTH = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([smhd]?)")
+_RATE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(?:/\s*([smhd]))?")
 _RFC3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}):([0-9]{2})(?:\.([0-9]+))?(?:([Zz])|([+-])([0-9]{2}):([0-9]{2}))"
 )
@@ -95,6 +96,14 @@ def parse_seconds(text: str) -> float:
     if not match:
         raise InvalidValue(f"{text!r} is not a length of time: write seconds, or 90s, 10m, 2h, 1d", name="seconds", value=text)
     return float(match[1]) * _UNITS_S[match[2] or "s"]
+
+
+def parse_rate(text: str) -> float:
+    """So many a second: `5`, `5/s`, `300/m`, `2.5/h`, `100/d`. Raises `InvalidValue`."""
+    match = _RATE.fullmatch(text.strip())
+    if not match:
+        raise InvalidValue(f"{text!r} is not a rate: write 5/s, 300/m, 20/h or 100/d", name="rate", value=text)
+    return float(match[1]) / _UNITS_S[match[2] or "s"]
 
 
 def rfc3339(ns: int) -> str:

@@ -114,4 +114,6 @@ def status_json(ledger: Ledger, head: Head | None) -> dict[str, Any]:
 
 def _pool_json(ledger: Ledger, pool: Pool) -> dict[str, Any]:
     ports = [port_json(view) for view in ledger.ports(pool.name, node=pool.node)]
-    return {"node": pool.node or None, "pool": pool.name, **attrs.asdict(pool.statistics()), "ports": ports}
+    found = pool.statistics()
+    counts = {name: getattr(found, name) for name in ("size", "free", "allocated", "quarantined", "blocked", "retired")}
+    return {"node": pool.node or None, "pool": pool.name, **counts, "ports": ports}

@@ -25,7 +25,16 @@ KIND_STYLES = {
 
 _USUAL = {EventKind.RELEASED: "released", EventKind.FREED: "elapsed", EventKind.HELD: "operator", EventKind.UNBLOCKED: "operator"}
 """The cause that goes without saying."""
-_CAUSES = {"holder": "by its holder", "operator": "by an operator", "elapsed": "its time was over", "reboot": "after a reboot"}
+_CAUSES = {
+    "holder": "by its holder",
+    "operator": "by an operator",
+    "elapsed": "its time was over",
+    "reboot": "after a reboot",
+    "pressure": "early, for want of ports",
+}
+
+_POLICY = ("on_silence", "held_max", "on_pressure", "static")
+"""What a pool's definition carries only where somebody asked for it."""
 
 
 def details(step: Step) -> str:
@@ -82,6 +91,10 @@ def _about_log(event: Event) -> str:
         case EventKind.POOL_DEFINED:
             floor = f"floor {_seconds(data.get('floor_s'))}" if data.get("floor_s") else ""
             parts = [str(data.get("ports")), f"hold {_seconds(data.get('hold_s'))}", floor, f"order {data.get('order')}"]
+            parts += [f"{key} {value}" for key, value in data.items() if key in _POLICY]
+            parts += [
+                f"{limit} quota of {service} {value}" for service, quota in data.get("quotas", {}).items() for limit, value in quota.items()
+            ]
         case EventKind.PROXY_JOINED | EventKind.PROXY_LEFT:
             parts = [str(data.get("proxy")), event.reason]
         case _:

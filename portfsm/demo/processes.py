@@ -75,7 +75,7 @@ class Member:
     def _read(self, line: bytes) -> dict[str, Any]:
         try:
             return msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # also the UnicodeDecodeError that msgspec lets through
             raise DemoError(f"the {self.name} printed what is not JSON: {line.decode(errors='replace')!r}") from error
 
     async def end(self, number: signal.Signals) -> None:

@@ -62,5 +62,6 @@ def _path(target: object) -> str:
         scheme = path.partition(":")[0]
         raise InvalidValue(f"{scheme} journals are not available in this version: give a directory", name="target", value=scheme)
     if "://" in path:
-        raise InvalidValue(f"{path.partition('://')[0]}:// is no kind of journal: give a directory", name="target", value=path)
+        scheme = path.partition("://")[0]  # alone: the rest may hold a password
+        raise InvalidValue(f"{scheme}:// is no kind of journal: give a directory", name="target", value=scheme)
     return path

@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from portfsm.errors import JournalUnreadable
 
@@ -143,17 +143,38 @@ class RealDisk:
             return ""
 
 
-def network_type(mountinfo: Iterable[str], path: str) -> str:
-    """The network file system that `path` lies on, by the lines of `/proc/self/mountinfo`; empty when it is a local one."""
-    best, found = "", ""
+class Mount(NamedTuple):
+    """What a path lies on."""
+
+    point: str
+    kind: str
+    """The type of the file system: `ext4`, `fuse.sshfs`."""
+    options: frozenset[str]
+
+    @property
+    def is_network(self) -> bool:
+        """Others may write there from other machines, and locks and syncs mean what the server says."""
+        kind, _, subtype = self.kind.partition(".")
+        return self.kind in _NETWORK or (kind == "fuse" and subtype in _NETWORK_FUSE)
+
+
+def mount_of(mountinfo: Iterable[str], path: str) -> Mount:
+    """What `path` lies on, by the lines of `/proc/self/mountinfo`."""
+    best = Mount("", "", frozenset())
     for line in mountinfo:
         left, _, right = line.partition(" - ")
-        point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), left.split(" ")[4])  # a space is written \040
+        fields, about = left.split(" "), right.split()
+        point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])  # a space is written \040
         inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):  # the later of equal ones covers the earlier
-            best, found = point, right.split(" ")[0]
-    kind, _, subtype = found.partition(".")
-    return found if kind in _NETWORK or (kind == "fuse" and subtype in _NETWORK_FUSE) else ""
+        if inside and len(point) >= len(best.point):  # the later of equal ones covers the earlier
+            best = Mount(point, about[0], frozenset(f"{fields[5]},{about[-1]}".split(",")))
+    return best
+
+
+def network_type(mountinfo: Iterable[str], path: str) -> str:
+    """The network file system that `path` lies on, by the lines of `/proc/self/mountinfo`; empty when it is a local one."""
+    mount = mount_of(mountinfo, path)
+    return mount.kind if mount.is_network else ""
 
 
 def is_full(error: OSError) -> bool:

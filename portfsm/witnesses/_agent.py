@@ -168,7 +168,9 @@ async def _check(witness: Witness, places: Sequence[Place]) -> list[Answer]:
 
 
 async def _withdraw(witness: Witness, places: Sequence[Place]) -> list[Answer]:
-    if withdraw := getattr(witness, "withdraw", None):
+    if withdraw_many := getattr(witness, "withdraw_many", None):
+        await withdraw_many(places)
+    elif withdraw := getattr(witness, "withdraw", None):
         for place in places:
             await withdraw(*place)
     return []
@@ -181,5 +183,5 @@ def _as_answer(evidence: Evidence) -> Answer:
 def _question(body: bytes) -> Question:
     try:
         return msgspec.json.decode(body, type=Question)
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # also the UnicodeDecodeError that msgspec lets through
         raise _RefusedError(400, f"not a question: {error}") from error

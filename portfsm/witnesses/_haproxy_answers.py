@@ -19,6 +19,7 @@ __all__ = [
     "Listing",
     "Place",
     "Slot",
+    "Stream",
     "Unreadable",
     "Worker",
     "canonical",
@@ -28,14 +29,20 @@ __all__ = [
     "table_of",
 ]
 
-MAINTENANCE = 0x23
-"""Bits of `srv_admin_state`: forced, inherited and resolver maintenance. Draining is none: a cookie still leads there."""
+MAINTENANCE = 0x01
+"""Bit of `srv_admin_state`: forced maintenance. What is inherited from a tracked slot or comes from a resolver ends by itself, and
+draining is none: a cookie still leads there."""
+AGENT = 0x05
+"""Bits of `srv_agent_state`: an agent check that is enabled, or under way. Its answer `ready` ends maintenance."""
 ESTABLISHED = 8
 """Of `scb=[N`: below it the stream has no connection to a server yet and may still open one."""
 _ANY_STATE = 1 << 30
-_STREAM = re.compile(r"0x[0-9a-fA-F]+: proto=.* be=(\S+) srv=(\S+) .*\bscb=\[(\d+),")
-_STAMP = re.compile(r"\b(GEN|RELAY)=(\d{1,18})\b")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_LAST_PORT = 65_535
+_STREAM = re.compile(r"0x[0-9a-fA-F]+: proto=.* be=(\S+) srv=(\S+) .*\bepoch=(?:0x)?([0-9a-fA-F]{1,16}) .*\bscb=\[([0-9]{1,18}),")
+_STAMP = re.compile(r"\b(GEN|RELAY)=([0-9]{1,18})\b")
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
+_COLUMNS = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_admin_state", "srv_agent_state", "srv_fqdn")
 
 Place = tuple[str, str]
 """A slot by the names of its backend and server."""
@@ -69,11 +76,24 @@ class Slot:
     name: str
     """The host name that its address comes from; empty when it was given in numbers."""
     maintenance: bool
+    """Out of service until somebody puts it back."""
+    agent: bool = False
+    """An agent check may put it back."""
 
     @property
     def place(self) -> Place:
         """Its two names."""
         return self.backend, self.server
+
+
+@attrs.frozen
+class Stream:
+    """One line of `show sess`."""
+
+    place: Place
+    state: int
+    epoch: int
+    """How many listings of streams there had been when it began, by anybody."""
 
 
 @attrs.frozen
@@ -89,8 +109,9 @@ class Worker:
     """By port; slots whose port is the client's are under 0."""
     early: Mapping[Place, int] = attrs.field(factory=dict)
     """For each slot with streams the lowest state of one; the server is empty when none was chosen yet."""
-    former: Mapping[tuple[str, int], Sequence[Place]] = attrs.field(factory=dict)
-    """Slots that were at an address before, and may have streams from then."""
+    streams: Sequence[Stream] = ()
+    strays: Sequence[Place] = ()
+    """Slots with streams on their way that began before the slot was seen where it is: they may connect anywhere."""
     unreadable: str = ""
     """Why nothing of this may be believed."""
 
@@ -129,13 +150,13 @@ def read_listing(answer: str) -> Listing:
 def _process(names: list[str], line: str) -> dict[str, str]:
     # The master's reload count is two words, "5 [failed: 0]" is three: put them together before they are counted.
     row = dict(zip(names, re.sub(r" \[failed: (\d+)\]", r"[\1]", line).split(), strict=False))
-    if not {"PID", "type", "reloads", "uptime", "version"} <= row.keys() or not row["PID"].isdecimal():
+    if not {"PID", "type", "reloads", "uptime", "version"} <= row.keys() or not _NUMBER.fullmatch(row["PID"]):
         raise Unreadable(f"a process that cannot be read: {_quoted(line)}")
     return row
 
 
 def _seconds(uptime: str) -> int:
-    parts = re.fullmatch(r"(\d+)d(\d+)h(\d+)m(\d+)s", uptime)
+    parts = re.fullmatch(r"([0-9]{1,9})d([0-9]{1,9})h([0-9]{1,9})m([0-9]{1,9})s", uptime)
     if not parts:
         raise Unreadable(f"an uptime that cannot be read: {_quoted(uptime)}")
     days, hours, minutes, seconds = map(int, parts.groups())
@@ -164,14 +185,18 @@ def _worker(pid: int, sections: list[str], *, old: bool) -> Worker:
     slots: dict[int, list[Slot]] = {}
     for slot in table_of(sections[3]):
         slots.setdefault(slot.port, []).append(slot)
-    return Worker(pid, old, generation, relays, info["Stopping"] == "1", slots, _streams(sections[4]))
+    streams = tuple(_streams(sections[4]))
+    early: dict[Place, int] = {}
+    for stream in streams:
+        early[stream.place] = min(stream.state, early.get(stream.place, _ANY_STATE))
+    return Worker(pid, old, generation, relays, info["Stopping"] == "1", slots, early, streams)
 
 
 def _variable(name: str, section: str) -> int | None:
     if section.strip() == "Variable not found":
         return None
     value = section.strip().removeprefix(f"{name}=")
-    if not section.strip().startswith(f"{name}=") or not re.fullmatch(r"\d{1,18}", value):
+    if not section.strip().startswith(f"{name}=") or not _NUMBER.fullmatch(value):
         raise Unreadable(f"no number in {name}: {_quoted(section)}")
     return int(value)
 
@@ -190,7 +215,7 @@ def table_of(section: str) -> Iterator[Slot]:
         raise Unreadable(f"no table of servers but {_quoted(section)}")
     names = lines[1][2:].split()
     try:
-        at = [names.index(name) for name in ("be_name", "srv_name", "srv_addr", "srv_port", "srv_admin_state", "srv_fqdn")]
+        at = [names.index(name) for name in _COLUMNS]
     except ValueError as error:
         raise Unreadable(f"a table of servers without a column that is needed: {error}") from None
     for line in lines[2:]:
@@ -201,23 +226,24 @@ def _slot(line: str, width: int, at: list[int]) -> Slot:
     words = line.split()
     if len(words) != width:
         raise Unreadable(f"a server that cannot be read: {_quoted(line)}")
-    backend, server, address, port, state, name = (words[i] for i in at)
-    if not (port.isdecimal() and state.isdecimal() and _NAME.fullmatch(backend) and _NAME.fullmatch(server)):
+    backend, server, address, port, state, agent, name = (words[i] for i in at)
+    numbers = all(map(_NUMBER.fullmatch, (port, state, agent)))
+    if not (numbers and _NAME.fullmatch(backend) and _NAME.fullmatch(server)):
         raise Unreadable(f"a server that cannot be read: {_quoted(line)}")
-    return Slot(backend, server, canonical(address), int(port), "" if name == "-" else name, bool(int(state) & MAINTENANCE))
+    put_back = bool(int(agent) & AGENT)
+    lasting = bool(int(state) & MAINTENANCE) and not put_back
+    known = int(port) if int(port) <= _LAST_PORT else 0  # one counted back from the client's is a negative number
+    return Slot(backend, server, canonical(address), known, "" if name == "-" else name, lasting, put_back)
 
 
-def _streams(section: str) -> dict[Place, int]:
-    """The lowest state of a stream by slot. Established streams are kept too: with retries of answers they connect again."""
-    found: dict[Place, int] = {}
+def _streams(section: str) -> Iterator[Stream]:
+    """Established streams are kept too: with retries of answers they connect again."""
     for line in filter(None, section.splitlines()):
         stream = _STREAM.match(line)
         if not stream:
             raise Unreadable(f"a stream that cannot be read: {_quoted(line)}")
-        backend, server, state = stream.groups()
-        place = (backend, "" if server == "<none>" else server)
-        found[place] = min(int(state), found.get(place, _ANY_STATE))
-    return found
+        backend, server, epoch, state = stream.groups()
+        yield Stream((backend, "" if server == "<none>" else server), int(state), int(epoch, 16))
 
 
 def canonical(address: str) -> str:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from portfsm.witnesses._haproxy_answers import Listing, Worker
 
-__all__ = ["Finding", "Preflight", "examine", "unreachable"]
+__all__ = ["Finding", "Preflight", "examine", "unreachable", "void"]
 
 _OLDEST = (2, 6)
+_COUNTED = re.compile(r":[+-]\d+$")
 _SAFE_RETRIES = {"none", "conn-failure"}
 _ROUTES = {"server", "server-template", "use_backend", "default_backend"}
 _SECTIONS = {"global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist", "program", "cache", "ring"}
@@ -59,9 +60,18 @@ def unreachable(reason: str, path: str) -> Preflight:
 
 
 def examine(
-    listing: Listing, answers: Iterable[tuple[int, str]], text: str | None, trouble: str, *, retries_replies: bool = False
+    listing: Listing,
+    answers: Iterable[tuple[int, str]],
+    text: str | None,
+    trouble: str,
+    *,
+    retries_replies: bool = False,
+    restores: bool = False,
 ) -> Preflight:
-    """All findings from the processes' answers and, where there is one, the configuration's text."""
+    """All findings from the processes' answers and, where there is one, the configuration's text.
+
+    `retries_replies`, `restores`: the witness sees to `retry-on`, and to the state file.
+    """
     found = [*_version(listing)]
     if not listing.workers:
         found.append(Finding("no worker", "the master is starting, reloading or ending", "haproxy -c -f ...    # tells what is wrong"))
@@ -71,15 +81,24 @@ def examine(
     if text is None:
         return Preflight(tuple(found), (f"hard-stop-after, persist, retry-on, state files, relay rules: {trouble}",))
     sections = list(_sections(text))
-    found += [*_global(sections), *_routing(sections), *_addresses(sections), *_retries(sections, retries_replies=retries_replies)]
+    found += [*_global(sections), *_routing(sections), *_addresses(sections, restores=restores)]
+    found += _retries(sections, retries_replies=retries_replies)
     return Preflight(tuple(dict.fromkeys(found)))  # a line in ten backends is one finding
+
+
+def void(text: str, *, retries_replies: bool = False, restores: bool = False) -> str:
+    """The first line of a configuration with which no evidence counts, a closing backquote, and why; empty when there is none."""
+    sections = list(_sections(text))
+    found = [finding for finding in _global(sections) if finding.what == "grace"]
+    found += [*_routing(sections), *_addresses(sections, restores=restores), *_retries(sections, retries_replies=retries_replies)]
+    return f"{found[0].what}`: {found[0].why}" if found else ""
 
 
 # ---------------------------------------------------------------------- what the processes say
 
 
 def _version(listing: Listing) -> Iterator[Finding]:
-    numbers = re.match(r"(\d+)\.(\d+)", listing.version)
+    numbers = re.match(r"([0-9]{1,9})\.([0-9]{1,9})", listing.version)
     if not numbers or tuple(map(int, numbers.groups())) < _OLDEST:
         yield Finding(
             f"version {listing.version}", "the states of streams are not known before 2.6: every port is held", "HAProxy 2.6 or later"
@@ -156,16 +175,20 @@ def _routing(sections: Sequence[_Section]) -> Iterator[Finding]:
             )
 
 
-def _addresses(sections: Sequence[_Section]) -> Iterator[Finding]:
+def _addresses(sections: Sequence[_Section], *, restores: bool) -> Iterator[Finding]:
     for words in _lines(sections, "defaults", "frontend", "backend", "listen"):
         line = " ".join(words)
         if line.startswith("option persist") or words[0] == "force-persist":
             yield Finding(line, "a cookie leads to a slot in maintenance: no answer shows it", "no option persist")
         if "set-dst" in line or "resolvers" in words:
             yield Finding(line, "the address is decided apart from the table of servers: no answer shows it", f"# {line}    # take it out")
-        if words[0] == "load-server-state-from-file" and words[1:] != ["none"]:
+        if words[0] == "dispatch" or line.startswith("option transparent"):
+            yield Finding(line, "it leads to an address that is no slot of a table: no answer shows it", "server NAME ADDRESS:PORT")
+        if words[0] in {"server", "server-template"} and any(_COUNTED.search(word) for word in words[2:4]):
+            yield Finding(line, "the port is counted from the client's: no answer shows which it is", "server NAME ADDRESS:PORT")
+        if words[0] == "load-server-state-from-file" and words[1:] != ["none"] and not restores:
             why = "a state file older than the release puts the port back at the next reload"
-            yield Finding(line, why, "load-server-state-from-file none")
+            yield Finding(line, why, "HAProxyWitness(..., state_file=...), or load-server-state-from-file none")
 
 
 def _retries(sections: Sequence[_Section], *, retries_replies: bool) -> Iterator[Finding]:

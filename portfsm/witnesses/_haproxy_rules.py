@@ -3,7 +3,8 @@
 The rule, worker by worker. A *current* worker has let go of an address when it has no slot there and its configuration is
 not older than the question, or when every slot there is in maintenance; and when, seen after that, no stream of such a slot is
 still on its way to a connection. An *old* worker has let go when it has no slot there, or when it is stopping, relays all
-it still reads to its successor, and no stream of such a backend is on its way. Any other worker holds the port until it exits.
+it still reads to its successor, and no stream of such a backend is on its way. Any other worker holds the port until it exits, and so
+does one of either kind that has a stream on its way of which nobody knows where to.
 
 A round is believed only when the list of processes is the same before and after it, but for old workers that have gone.
 """
@@ -22,10 +23,13 @@ from portfsm.witnesses._haproxy_answers import ESTABLISHED, Slot, Worker, canoni
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from portfsm.witnesses._haproxy_answers import Listing, Place
+    from portfsm.witnesses._haproxy_answers import Listing, Place, Stream
 
-__all__ = ["Judgement", "Moves", "judge", "judge_all", "lowest_generation", "slots_at", "unsettled"]
+__all__ = ["Judgement", "Moves", "judge", "judge_all", "lasting", "lowest_generation", "slots_at", "unsettled"]
 
+_ANY_HOST = ("0.0.0.0", "::")  # noqa: S104  (a slot's address, which stands for any)
+_TRIES = 3
+"""Of `scb=[N`: from here on a stream has an address."""
 _STATES = {2: "queued", 3: "waiting to try again", 4: "about to connect", 5: "connecting", 6: "failing", 7: "connecting", 8: "connected"}
 
 
@@ -48,7 +52,7 @@ def judge(workers: Sequence[Worker], host: str, port: int, since: int, *, retrie
 
 def judge_all(workers: Sequence[Worker], places: Iterable[tuple[str, int, int]], *, retries_replies: bool = False) -> Iterator[Judgement]:
     """`judge` for many (host, port, since). Where no worker has a slot only `since` matters, so one verdict serves them all."""
-    used = {0}.union(*(worker.slots for worker in workers), *({port for _, port in worker.former} for worker in workers))
+    used = {0}.union(*(worker.slots for worker in workers))
     lowest, absent = lowest_generation(workers), dict[int, Judgement]()
     shared = not any(worker.unreadable or 0 in worker.slots for worker in workers) and lowest is not None
     for host, port, since in places:
@@ -59,6 +63,27 @@ def judge_all(workers: Sequence[Worker], places: Iterable[tuple[str, int, int]],
             if port not in used:
                 absent[key] = found
         yield found
+
+
+def lasting(
+    said: Judgement, place: tuple[str, int, int], generation: int | None, restored: Mapping[int, Sequence[Slot]] | str
+) -> Judgement:
+    """What was said, unless the next reload would undo it.
+
+    `generation`: what the file that it reads is known to be of; None where nobody looks. `restored`: the slots of the state file that it
+    reads, or why nothing may be believed.
+    """
+    host, port, since = place
+    if said.verdict is not Verdict.CLEAR:
+        return said
+    if generation is not None and since > generation:
+        why = f"in maintenance, but the file is not known to be of generation {since} or later: the next reload would bring the port back"
+        return Judgement(Verdict.HELD, why)
+    if isinstance(restored, str):
+        return Judgement(Verdict.HELD, restored)
+    if serving := [slot for slot in slots_at(restored, canonical(host), port) if not slot.maintenance]:
+        return Judgement(Verdict.HELD, f"the state file has {_slots(serving)} in service there: the next reload would bring the port back")
+    return said
 
 
 def limit_of(*, retries_replies: bool) -> int:
@@ -85,15 +110,15 @@ def lowest_generation(workers: Iterable[Worker]) -> int | None:
     return None if None in said else min((generation for generation in said if generation is not None), default=None)
 
 
-def slots_at(worker: Worker, host: str, port: int) -> list[Slot]:
-    """The slots of a worker that are, or may be, at an address.
+def slots_at(table: Mapping[int, Sequence[Slot]], host: str, port: int) -> list[Slot]:
+    """The slots of a table (by port) that are, or may be, at an address.
 
     What a name means to the proxy is not known here: a host in numbers may be any name's, a name any number's. Only
-    two names are compared. A slot with neither ("-") is a unix socket.
+    two names are compared. A slot with neither ("-") is a unix socket; one at 0.0.0.0 or :: connects to where its client did.
     """
-    nearby = [slot for slot in (*worker.slots.get(port, ()), *worker.slots.get(0, ())) if slot.name or slot.address != "-"]
+    nearby = [slot for slot in (*table.get(port, ()), *table.get(0, ())) if slot.name or slot.address != "-"]
     if _is_literal(host):
-        return [slot for slot in nearby if slot.name or slot.address == host]
+        return [slot for slot in nearby if slot.name or slot.address in (host, *_ANY_HOST) or host in _ANY_HOST]
     return [slot for slot in nearby if not slot.name or slot.name.lower() == host.lower()]
 
 
@@ -112,12 +137,15 @@ def _is_literal(host: str) -> bool:
 def _holds(worker: Worker, host: str, port: int, since: int, limit: int) -> str:
     if worker.unreadable:
         return f"{_name(worker)} holds every port: {worker.unreadable}"
-    slots = slots_at(worker, host, port)
-    places = {slot.place for slot in slots} | set(worker.former.get((host, port), ()))
-    return _old_holds(worker, slots, places, limit) if worker.old else _current_holds(worker, slots, places, since, limit)
+    slots = slots_at(worker.slots, host, port)
+    places = {slot.place for slot in slots}
+    why = _old_holds(worker, slots, places, limit) if worker.old else _current_holds(worker, slots, places, since, limit)
+    return why or _astray(worker)
 
 
 def _current_holds(worker: Worker, slots: list[Slot], places: set[Place], since: int, limit: int) -> str:
+    if watched := [slot for slot in slots if slot.agent]:
+        return f"{_name(worker)} has {_slots(watched)} at that address, and an agent check can put it into service"
     if serving := [slot for slot in slots if not slot.maintenance]:
         return f"{_name(worker)} has {_slots(serving)} in service at that address"
     if not slots and worker.generation is None:
@@ -145,8 +173,14 @@ def _on_the_way(worker: Worker, places: Iterable[Place], limit: int) -> str:
     return ""
 
 
+def _astray(worker: Worker) -> str:
+    if not worker.strays:
+        return ""
+    return f"{_name(worker)} has a stream of {'/'.join(worker.strays[0])} on its way that began before the slot was seen where it is"
+
+
 def _lets_go(worker: Worker, host: str, port: int) -> str:
-    slots = slots_at(worker, host, port)
+    slots = slots_at(worker.slots, host, port)
     if not slots:
         return f"{_name(worker)} has no slot there" + ("" if worker.old else f" (generation {worker.generation})")
     if worker.old:
@@ -167,42 +201,43 @@ def _slots(slots: Sequence[Slot]) -> str:
 
 
 class Moves:
-    """Remembers which address a slot had in an earlier round, as long as it has a stream that may have started there.
+    """Finds the streams that may have an address which their slot has no more.
 
-    A stream that tries again keeps the address that it began with, also when the slot is given another.
+    A stream that tries again keeps the address that it began with, also when the slot is given another, and no answer names it.
+    But it tells how many listings of streams there had been when it began. So one that began after a slot was seen where it is goes
+    there; of one from before nobody knows.
     """
 
     def __init__(self, *, retries_replies: bool = False) -> None:
         self._limit = limit_of(retries_replies=retries_replies)
-        self._last: dict[int, dict[Place, tuple[str, int]]] = {}
-        self._former: dict[int, dict[Place, set[tuple[str, int]]]] = {}
+        self._seen: dict[int, dict[Place, tuple[tuple[str, int], int]]] = {}
+        """pid -> slot -> its address, and the last epoch before which a stream may have begun when it had another."""
 
     def keep(self, pids: Iterable[int]) -> None:
         """Forget all other processes."""
         kept = set(pids)
-        for pid in self._last.keys() - kept:
-            del self._last[pid], self._former[pid]
+        for pid in self._seen.keys() - kept:
+            del self._seen[pid]
 
     def told(self, worker: Worker) -> Worker:
-        """The worker with the addresses that its slots had."""
-        last, former = self._last.setdefault(worker.pid, {}), self._former.setdefault(worker.pid, {})
-        for place, address in _addresses(worker):
-            if last.setdefault(place, address) != address:
-                former.setdefault(place, set()).add(last[place])
-                last[place] = address
-        # Streams are listed after the table, so a slot without any on its way has none left from before it moved.
-        for place in [place for place in former if worker.early.get(place, self._limit) >= self._limit]:
-            del former[place]
-        return attrs.evolve(worker, former=_turned(former)) if former else worker
+        """The worker with its strays."""
+        seen, table = self._seen.setdefault(worker.pid, {}), dict(_addresses(worker))
+        # Streams are listed after the table: all that began before it are among them or over.
+        epoch = max((stream.epoch for stream in worker.streams), default=0)
+        for place, address in table.items():
+            if place not in seen or seen[place][0] != address:
+                seen[place] = address, epoch
+        for place in seen.keys() - table.keys():  # a server that was deleted: nothing is known of its streams
+            seen[place] = ("", 0), epoch
+        strays = {stream.place for stream in worker.streams if self._is_stray(stream, seen)}
+        for place in seen.keys() - table.keys() - strays:
+            del seen[place]
+        return attrs.evolve(worker, strays=sorted(strays)) if strays else worker
+
+    def _is_stray(self, stream: Stream, seen: Mapping[Place, tuple[tuple[str, int], int]]) -> bool:
+        # Below "waiting to try again" it has no address yet. What is no slot of the table (peers, the command line) never was one.
+        return _TRIES <= stream.state < self._limit and stream.place in seen and stream.epoch <= seen[stream.place][1]
 
 
 def _addresses(worker: Worker) -> Iterable[tuple[Place, tuple[str, int]]]:
     return ((slot.place, (slot.address, slot.port)) for slots in worker.slots.values() for slot in slots)
-
-
-def _turned(former: Mapping[Place, Iterable[tuple[str, int]]]) -> dict[tuple[str, int], list[Place]]:
-    turned: dict[tuple[str, int], list[Place]] = {}
-    for place, addresses in former.items():
-        for address in addresses:
-            turned.setdefault(address, []).append(place)
-    return turned

@@ -272,7 +272,7 @@ def _seconds(text: str) -> float:
 def _decoded(body: bytes, kind: type[_T], path: str) -> _T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # also the UnicodeDecodeError that msgspec lets through
         raise NoAnswerError(f"{path} is not as Envoy answers it: {error}") from error
 
 

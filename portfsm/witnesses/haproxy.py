@@ -6,13 +6,14 @@ of them came and the list of processes stayed the same meanwhile. What the confi
 A slot is withdrawn by a reload without it, or by maintenance. The next reload brings back what the file has. So maintenance counts
 for as long as nobody reloads an older file: with `ports_file` the witness sees to that, and says CLEAR only once the file cannot have the
 port; without it that is the controller's business: write first, withdraw then.
-Giving a slot another address instead is seen only by a witness that was asked before it: a stream that tries again keeps the old one,
-and no answer names it.
+Giving a slot another address instead leaves streams that try again at the old one, which no answer names: a port is held until those
+are over that began before the slot was seen where it is.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +25,21 @@ from portfsm.clocks import SystemClock
 from portfsm.evidence import Evidence, Verdict
 from portfsm.witnesses._asking import Named
 from portfsm.witnesses._haproxy_answers import Unreadable, Worker, canonical, questions, read_listing, read_worker, table_of
-from portfsm.witnesses._haproxy_file import PortsFile
-from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable
-from portfsm.witnesses._haproxy_rules import Judgement, Moves, judge_all, lowest_generation, unsettled
+from portfsm.witnesses._haproxy_file import ConfigFile, PortsFile, StateFile
+from portfsm.witnesses._haproxy_lost import Lost
+from portfsm.witnesses._haproxy_preflight import Preflight, examine, unreachable, void
+from portfsm.witnesses._haproxy_rules import Judgement, Moves, judge_all, lasting, lowest_generation, unsettled
 from portfsm.witnesses._socket import Unanswered, put
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from portfsm.protocols import Clock
-    from portfsm.witnesses._haproxy_answers import Listing
+    from portfsm.witnesses._asking import Place
+    from portfsm.witnesses._haproxy_answers import Listing, Slot
+
+    Restored = Mapping[int, Sequence[Slot]] | str
 
 __all__ = ["HAProxyWitness"]
 
@@ -61,6 +66,8 @@ class HAProxyWitness(Named):
         proxy: str,
         fallback_s: float | None = None,
         ports_file: str | os.PathLike[str] | None = None,
+        state_file: str | os.PathLike[str] | None = None,
+        config: str | os.PathLike[str] | None = None,
         retries_replies: bool = False,
         deadline_s: float = 0.5,
         max_bytes: int = 64 << 20,
@@ -69,13 +76,20 @@ class HAProxyWitness(Named):
         """With `retries_replies` (`retry-on` names more than conn-failure) streams that wait for a reply hold a port too.
 
         `ports_file` is the file with `setenv GEN` that each reload reads: give it, and maintenance counts only once that file is newer
-        than the release, so that no reload brings the port back. `max_bytes` bounds the memory for one answer.
+        than the release, so that no reload brings the port back. `state_file` is what a reload loads the servers' state from, if it does
+        (a directory where each backend has its own): a port that is in service there is held.
+        `config` is the whole configuration, a file or a directory of `*.cfg`: while it has a line with which evidence is wrong (see
+        `preflight`) every port is held. `max_bytes` bounds the memory for one answer.
         """
         self._path = str(master_socket)
         super().__init__(proxy, fallback_s)
         self._retries_replies, self._deadline_s, self._max_bytes = retries_replies, deadline_s, max_bytes
         self._clock = clock or SystemClock()
         self._file = None if ports_file is None else PortsFile(ports_file)
+        self._state = None if state_file is None else StateFile(state_file)
+        against = partial(void, retries_replies=retries_replies, restores=state_file is not None)
+        self._config = None if config is None else ConfigFile(config, against)
+        self._lost = Lost(self._path)
         self._lock = anyio.Lock()
         self._moves = Moves(retries_replies=retries_replies)
         self._started = (0, 0)
@@ -86,12 +100,12 @@ class HAProxyWitness(Named):
         async with self._lock:
             asked_at = self._clock.boot_ns()
             # Before anything is asked: a reload that read an older file shows among the answers.
-            on_file = await anyio.to_thread.run_sync(self._file.generation) if self._file is not None else None
+            on_file = await anyio.to_thread.run_sync(self._read_files) if self._file or self._state or self._config else (None, {})
             try:
                 outcome: _Round | str = await self._round()
             except (Unanswered, Unreadable) as error:
                 outcome = str(error)
-            return self._evidence(asked, outcome, on_file, (asked_at, self._clock.boot_ns()))
+            return self._evidence(asked, outcome, *on_file, (asked_at, self._clock.boot_ns()))
 
     async def withdraw(self, host: str, port: int, since: int) -> None:
         """Put every slot at the address into maintenance, in each running worker. Never raises: `check` tells what became of it."""
@@ -124,9 +138,15 @@ class HAProxyWitness(Named):
             except (Unanswered, Unreadable) as error:
                 return unreachable(str(error), self._path)
         text, trouble = await anyio.to_thread.run_sync(_read_config, config)
-        return examine(listing, answers, text, trouble, retries_replies=self._retries_replies)
+        return examine(listing, answers, text, trouble, retries_replies=self._retries_replies, restores=self._state is not None)
 
     # ------------------------------------------------------------------ asking
+
+    def _read_files(self) -> tuple[int | None, Restored]:
+        """In a thread."""
+        trouble = self._config.trouble() if self._config else ""
+        restored = self._state.slots() if self._state else {}
+        return self._file.generation() if self._file else None, trouble or restored
 
     async def _put(self, question: str) -> str:
         return await put(self._path, question, deadline_s=self._deadline_s, max_bytes=self._max_bytes)
@@ -144,12 +164,14 @@ class HAProxyWitness(Named):
             worker = await self._worker(pid, old=pid in before.old)
             workers += [worker] if worker else []
             silent += [] if worker else [pid]
+        lost = await anyio.to_thread.run_sync(self._lost.look, before)
         after = await self._listing()
         if why := unsettled(before, after, silent):
             raise Unanswered(why)
         self._moves.keep([*after.workers, *after.old])
         alive = {*after.workers, *after.old}  # the exit of an old worker meanwhile clears whatever it held
-        return _Round(after, tuple(self._moves.told(worker) for worker in workers if worker.pid in alive))
+        strangers = (Worker(pid, old=True, unreadable="its master does not know it any more; end it") for pid in lost)
+        return _Round(after, (*(self._moves.told(worker) for worker in workers if worker.pid in alive), *strangers))
 
     async def _worker(self, pid: int, *, old: bool) -> Worker | None:
         try:
@@ -161,22 +183,22 @@ class HAProxyWitness(Named):
         with suppress(Unanswered, Unreadable):  # the next worker may still listen
             table = table_of((await self._put(f"@!{pid} show servers state")).rstrip())
             there = [slot for slot in table if not addresses.isdisjoint({(slot.address, slot.port), (slot.name.lower(), slot.port)})]
-            lines = [f"@!{pid} set server {slot.backend}/{slot.server} state maint" for slot in there if not slot.maintenance]
+            lines = [f"@!{pid} disable agent {slot.backend}/{slot.server}" for slot in there if slot.agent]
+            lines += [f"@!{pid} set server {slot.backend}/{slot.server} state maint" for slot in there if not slot.maintenance]
             for some in _batched(lines):
                 await self._put("; ".join(some))
 
     # ------------------------------------------------------------------ telling
 
     def _evidence(
-        self, asked: Sequence[tuple[str, int, int]], outcome: _Round | str, on_file: int | None, times: tuple[int, int]
+        self, asked: Sequence[Place], outcome: _Round | str, on_file: int | None, restored: Restored, times: tuple[int, int]
     ) -> list[Evidence]:
         if isinstance(outcome, str):
             return [Evidence(self._proxy, "", since, Verdict.UNKNOWN, None, outcome, *times) for _, _, since in asked]
         incarnation, generation = self._incarnation(outcome.listing), lowest_generation(outcome.workers)
         judged: Iterable[Judgement] = judge_all(outcome.workers, asked, retries_replies=self._retries_replies)
-        if self._file is not None:
-            lasting = max(-1 if generation is None else generation, -1 if on_file is None else on_file)
-            judged = [_lasting(said, since, lasting) for (_, _, since), said in zip(asked, judged, strict=True)]
+        known = None if self._file is None else max(-1 if found is None else found for found in (generation, on_file))
+        judged = (lasting(said, place, known, restored) for place, said in zip(asked, judged, strict=True))
         return [
             Evidence(self._proxy, incarnation, since, said.verdict, generation, said.reason, *times)
             for (_, _, since), said in zip(asked, judged, strict=True)
@@ -226,11 +248,3 @@ def _read_config(config: str | os.PathLike[str] | None) -> tuple[str | None, str
         return "\n".join(file.read_text(errors="replace") for file in files), ""
     except (OSError, ValueError) as error:
         return None, f"{config} cannot be read: {error}"
-
-
-def _lasting(said: Judgement, since: int, generation: int) -> Judgement:
-    """What was said, unless the next reload would undo it."""
-    if said.verdict is not Verdict.CLEAR or since <= generation:
-        return said
-    why = f"in maintenance, but the file is not known to be of generation {since} or later: the next reload would bring the port back"
-    return Judgement(Verdict.HELD, why)

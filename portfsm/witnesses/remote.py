@@ -54,12 +54,13 @@ class RemoteWitness(Named):
 
     async def withdraw(self, host: str, port: int, since: int) -> None:
         """Have the agent take the port out of service in the proxy, where it can. What goes wrong shows in the next answer."""
+        await self.withdraw_many([(host, port, since)])
 
-        async def look() -> list[Finding]:
-            await self._ask(WITHDRAW, [(host, port, since)])
-            return [Finding(Verdict.UNKNOWN, "")]
-
-        await answer(self._proxy, [(host, port, since)], look, deadline_s=_DEADLINE_S)
+    async def withdraw_many(self, places: Sequence[Place]) -> None:
+        """The same for many (host, port, since), in as few requests as it takes."""
+        for start in range(0, len(places), PLACES):
+            part = places[start : start + PLACES]
+            await answer(self._proxy, part, partial(self._take_out, part), deadline_s=_DEADLINE_S)
 
     async def changed(self) -> AsyncIterator[None]:
         """Never yields: the agent calls nobody."""
@@ -72,12 +73,16 @@ class RemoteWitness(Named):
             raise NoAnswerError(f"{self._requester.shown} gave {len(answers.answers)} answers to {len(places)} questions")
         return [Finding(Verdict(each.verdict), each.reason, each.generation, each.incarnation) for each in answers.answers]
 
+    async def _take_out(self, places: Sequence[Place]) -> list[Finding]:
+        await self._ask(WITHDRAW, places)
+        return [Finding(Verdict.UNKNOWN, "")] * len(places)
+
     async def _ask(self, path: str, places: Sequence[Place]) -> Answers:
         question = msgspec.json.encode(Question(self._proxy, [*places]))
         body = await self._requester.fetch(path, limit=ANSWER_BYTES, body=question, headers=self._headers)
         try:
             return msgspec.json.decode(body, type=Answers)
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # also the UnicodeDecodeError that msgspec lets through
             raise NoAnswerError(f"{self._requester.shown} is no agent of this version: {error}") from error
 
 

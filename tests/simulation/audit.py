@@ -114,10 +114,12 @@ class Audit:
 
     def _check_waiters(self, lead):
         """Whoever is first in a queue has no port to wait for; and its time is not up."""
-        for place in {call.place: None for call in self.calls if call.waits and call.controller is lead}:
-            first = next(call for call in self.calls if call.waits and call.place == place)
+        waiting = [call for call in self.calls if call.waits and call.controller is lead]
+        for place in {place: None for call in waiting for place in call.places}:
+            first = next(call for call in waiting if place in call.places)
             free = self.takeable(lead, place, first.options.get("port"))
-            if free:
+            behind = any(next(each for each in waiting if other in each.places) is not first for other in first.places)
+            if free and not (first.requests and (behind or not self._could_be_had(first))):
                 self.fail("not served", f"call {first.number} {first.sentence} waits, and {free} can be had")
             if first.deadline is not None and first.deadline <= self.clock.boot_ns():
                 self.fail("not served", f"call {first.number} {first.sentence} waits beyond its time")
@@ -126,7 +128,7 @@ class Audit:
         """Every lease is known to a caller."""
         record = self.record
         leaked = record.ahead_tokens() - record.received - record.uncertain
-        kept = {call.token for call in self.calls if not call.cancelled}
+        kept = {token for call in self.calls if not call.cancelled for token in (call.token, *call.tokens)}
         for token in sorted(leaked - kept):
             event = record.events[token - 1]
             if event.kind != "adopted":

@@ -13,7 +13,7 @@ from unittest import mock
 import portfsm.journals._mend
 import portfsm.journals.file
 import portfsm.testing
-from portfsm import _codec, _decide, _decide_log, _engine, _evidence, _index, _terms, _writer, clocks, commands
+from portfsm import _codec, _decide, _decide_log, _engine, _evidence, _index, _reconcile, _terms, _writer, clocks, commands
 from portfsm._pool import ALLOCATED, Pool
 from portfsm.errors import OutcomeUnknown, PortfsmError
 from portfsm.evidence import Verdict
@@ -265,6 +265,18 @@ def no_token_check():
             draft.end(pool, offset, command.cause)
 
     return mock.patch.dict(_decide._PLANS, {commands.Release: release})
+
+
+@breaks
+def no_patience():
+    """A lease that was missed once is released."""
+    return mock.patch.object(_reconcile, "ABSENCES", 1)
+
+
+@breaks
+def what_is_seen_resets_nothing():
+    """A sighting does not take back what was counted before."""
+    return mock.patch.object(_reconcile.Scene, "is_seen", lambda *_: False)
 
 
 @breaks

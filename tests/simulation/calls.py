@@ -11,6 +11,8 @@ import asyncio
 from portfsm import errors
 from portfsm.values import Lease
 
+from .groups import GroupJudge
+
 PATIENT = (errors.PoolExhausted, errors.PortUnavailable)
 
 
@@ -22,6 +24,8 @@ class Call:
         self.cancelled = self.done = self.dead = self.started = self.entered = self.answered = False
         self.token = 0
         """Of the lease that this call has been given, or found its owner to have."""
+        self.tokens = set()
+        """The same where it asks for a group."""
         self.deadline, self.turn, self.at, self.begun_at = None, 0, (0, 0), 0
         self.before = ""
         self.then = None
@@ -39,13 +43,28 @@ class Call:
         return self.options.get("node", ""), self.args[0]
 
     @property
+    def places(self):
+        """The places it takes ports of, if it does."""
+        return [request.place for request in self.requests] or [self.place]
+
+    @property
     def owner_key(self):
         return *self.place, self.options["owner"]
 
     @property
+    def requests(self):
+        """What it asks for if it asks for a group."""
+        return self.args[0] if self.name == "allocate_group" else ()
+
+    def awaits(self, token):
+        """Whether this lease is, or is a part of, what it asked for."""
+        return token == self.token or token in self.tokens
+
+    @property
     def waits(self):
         """Whether it can only be waiting for a port."""
-        return self.name == "allocate" and self.started and not (self.cancelled or self.token or self.done)
+        waiting = self.started and not (self.cancelled or self.token or self.done)
+        return waiting and (self.name == "allocate" or (self.name == "allocate_group" and self.world.lacks(self)))
 
     @property
     def rests(self):
@@ -94,7 +113,7 @@ class Call:
         self.answered = True
 
 
-class Judge:
+class Judge(GroupJudge):
     """The part of the world that judges."""
 
     # ------------------------------------------------------------------ decisions
@@ -114,20 +133,23 @@ class Judge:
             call for call in calls if call.name == "allocate" and call.owner_key == (event.node, event.pool, event.owner) and call.started
         ]
         fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
-        if fit:
-            self._check_turn(event, min(call.number for call in fit), calls, special=any(c.options.get("port") is not None for c in fit))
         if event.until:
             self.terms[event.token] = self.true_ns, self.true_ns, event.until - event.ts
+        fit = [] if event.data else fit  # a plain call gets the first of its owner's ports
         for call in fit:
             call.token = event.token
             self.hits["waiter was served"] += self.turns > call.turn
-        return bool(fit)
+        served = [*fit, *self._asked_as_group(event, calls)]
+        if served:
+            special = any(call.options.get("port") is not None for call in fit)
+            self._check_turn(event, min(call.number for call in served), calls, special=special)
+        return bool(served)
 
     def _check_turn(self, event, number, calls, *, special):
         place, now = (event.node, event.pool), self.clock.boot_ns()
-        before = [c for c in calls if c.waits and c.number < number and c.place == place and c.options.get("port") is None]
+        before = [c for c in calls if c.waits and c.number < number and place in c.places and c.options.get("port") is None]
         earlier = [c for c in before if c.deadline is None or c.deadline > now]
-        if earlier and not special and earlier[0].owner_key not in self.record.ahead.holders:
+        if earlier and not special and (earlier[0].requests or earlier[0].owner_key not in self.record.ahead.holders):
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 
     def _explain_adopted(self, controller, event, calls):
@@ -144,6 +166,8 @@ class Judge:
     def _explain_released(self, controller, event, calls):
         if event.cause == "expired":
             return self._overdue(event.token)
+        if event.cause == "reconciled":
+            return any(c.name == "reconcile" for c in calls) and self.was_missed(controller, event.token)
         if event.cause != "cancelled":
             return any(
                 (c.name == "release" and c.args[0].token == event.token and c.options.get("block") is None)
@@ -152,7 +176,7 @@ class Judge:
             )
         if event.token in self.record.received:
             self.fail("taken back", f"lease {event.token} was given back for a cancelled call, and another call has it")
-        waiting = [c for c in calls if c.token == event.token and not c.cancelled]
+        waiting = [c for c in calls if c.awaits(event.token) and not c.cancelled]
         if waiting:
             self.fail("taken back", f"lease {event.token} was given back while call {waiting[0].number} awaits it")
         return True
@@ -219,6 +243,11 @@ class Judge:
                 call.token = ahead.ports[*call.place, port].token
             wait_s = call.options.get("wait_s", 0.0)
             call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
+        elif call.name == "reconcile":
+            self.looked(call)
+        elif call.name == "allocate_group":
+            call.tokens = set() if self.lacks(call) else self._group_holds(call)  # one that waits awaits no lease yet
+            call.deadline = None if call.options["wait_s"] is None else self.clock.boot_ns() + round(call.options["wait_s"] * 1e9)
         elif call.options.get("timeout_s") is not None:
             call.deadline = self.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
         elif call.name in ("block", "unblock", "hold", "free"):
@@ -349,12 +378,15 @@ class Judge:
                 self.fail("refused", f"call {call.number} {call.sentence} was refused with {error!r}")
 
     def _refused_PoolExhausted(self, call, error):  # noqa: N802  (named after the error)
+        if call.requests:
+            late = call.options["wait_s"] and call.deadline <= self.clock.boot_ns()
+            return bool(late) or any(c.waits and {*c.places} & {*call.places} for c in self.calls)
         if call.options.get("wait_s", 0.0) is None:
             return False
         if call.options["wait_s"]:
             self.hits["waiter gave up"] += 1
             return call.deadline <= self.clock.boot_ns()
-        others = [c for c in self.calls if c.waits and c.place == call.place]
+        others = [c for c in self.calls if c.waits and call.place in c.places]
         return bool(others) or not self.takeable(call.controller, call.place, call.options.get("port"))
 
     _refused_PortUnavailable = _refused_PoolExhausted  # noqa: N815
@@ -383,7 +415,7 @@ class Judge:
 
     def _refused_InvalidValue(self, call, error):  # noqa: N802
         if call.name != "wait_clear":
-            return False
+            return bool(call.requests) and self._impossible(call)
         port = self.record.ahead.ports[call.args[0].node, call.args[0].pool, call.args[0].port]
         return (port.state, port.token, port.withdrawn) == ("ALLOCATED", call.args[0].token, False)
 
@@ -392,6 +424,8 @@ class Judge:
         if call.name == "adopt" and error.conflict != "service":
             self.claims[*call.place, call.args[1]] = call.controller
         waited = call.turn < self.turns  # its owner may have given up meanwhile what it held then
+        if call.requests:
+            return waited or bool(self._group_holds(call))
         return (
             waited
             or call.owner_key in ahead.holders

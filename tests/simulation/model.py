@@ -16,7 +16,7 @@ def need(so, what):
 
 
 class Port:
-    state, owner, service, token, withdrawn = "FREE", "", "", 0, False
+    state, owner, service, token, withdrawn, index = "FREE", "", "", 0, False, 0
     floor_at, owed = 0, False  # true time before which no evidence counts; whether evidence is needed once there are proxies
     free_at, end, until = 0, None, 0  # true time before which no other may have it; at which a block ends; what the event said of either
 
@@ -26,6 +26,7 @@ class Model:
         self.ports, self.pools, self.seq = defaultdict(Port), {}, 0
         self.required, self.policy = {}, {}  # proxy -> seq of its joining; pool -> its floor and what silence does
         self.holders, self.ended, self.boot, self.boots = {}, set(), "", 0  # (node, pool, owner) -> number; tokens of leases that are over
+        self.indexed = {}  # (node, pool, owner, index) -> number
 
     def kept(self, pool):
         return bool(self.required) and self.policy[pool][1] == "keep"
@@ -48,13 +49,18 @@ class Model:
         if was == "ALLOCATED" and e.kind in ("released", "blocked"):
             need(p.token == e.token, "a lease was ended by the token of another")
             self.ended.add(p.token)
-            del self.holders[e.node, e.pool, p.owner]
+            del self.indexed[e.node, e.pool, p.owner, p.index]
+            if not p.index:
+                del self.holders[e.node, e.pool, p.owner]
         if e.kind in ("allocated", "adopted"):
             same = p.owner == e.owner or (e.service and p.service == e.service)
             allowed = (was == "FREE" and e.port in numbers) or (was == "QUARANTINED" and same)
             need(allowed if e.kind == "allocated" else was != "ALLOCATED", f"given while {was} of {p.owner}/{p.service}")
             need(e.token == e.seq > p.token, "a token did not grow")
-            need(self.holders.setdefault((e.node, e.pool, e.owner), e.port) == e.port, "its owner holds another port there")
+            p.index = (e.data or {}).get("index", 0)
+            need(self.indexed.setdefault((e.node, e.pool, e.owner, p.index), e.port) == e.port, "its owner holds another port there")
+            if not p.index:
+                self.holders[e.node, e.pool, e.owner] = e.port
             p.state, p.owner, p.service, p.token, p.withdrawn, p.end = "ALLOCATED", e.owner, e.service, e.token, False, None
             p.floor_at = 0
         elif e.kind == "withdrawn":

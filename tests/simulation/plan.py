@@ -20,6 +20,7 @@ HOLDS = (0.0, 0.25, 2.5, 10.0, 10.0)
 
 WEIGHTS = {
     "allocate": 40,
+    "group": 6,
     "release": 16,
     "release_block": 3,
     "late": 5,
@@ -65,6 +66,9 @@ FLEET = {
 }
 """And those that only come where proxies are asked."""
 
+OBSERVER = {"reconcile": 12}
+"""And those where the record is compared with the world."""
+
 SHARES = (0.0, 0.5, 1.0, 3.0, 8.0)
 
 
@@ -92,6 +96,7 @@ class Plan:
         self.segment_bytes = chance.choice((1_500, 6_000, 1 << 20))
         self.reserve_bytes = chance.choice((2_000, 20_000))
         self.snapshot_every = chance.choice((5, 40, 10_000))
+        self.watched = random.Random(f"observer {seed}").random() < 0.3
         self._ask(random.Random(f"evidence {seed}"))
 
     def _ask(self, chance):
@@ -131,6 +136,6 @@ class Plan:
 
     def steps(self, count):
         chance = random.Random(f"steps {self.seed}")
-        weights = {**WEIGHTS, **FLEET} if self.evidence else WEIGHTS
+        weights = {**WEIGHTS, **(FLEET if self.evidence else {}), **(OBSERVER if self.watched else {})}
         kinds = chance.choices(list(weights), list(weights.values()), k=count)
         return [Step(kind, chance.getrandbits(32)) for kind in kinds]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 
+from .groups import GroupSteps
 from .world import CLOSE_S
 
 SECOND = 1_000_000_000
@@ -15,7 +16,7 @@ MAX_CALLS = 12
 KINDS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.EIO)
 
 
-class Steps:
+class Steps(GroupSteps):
     """The part of the world that acts."""
 
     async def ready(self, chance):

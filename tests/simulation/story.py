@@ -13,6 +13,7 @@ from portfsm.testing.simulation import run
 
 from .epilogue import epilogue
 from .fleet import Fleet
+from .observer import Observer
 from .plan import Plan
 from .steps import Steps
 from .world import Violation, World, sealed
@@ -21,7 +22,7 @@ PROBE_EVERY = 12
 TOLD = 30
 
 
-class SimulatedWorld(Steps, Fleet, World):
+class SimulatedWorld(Steps, Fleet, Observer, World):
     """All parts of the world together."""
 
 

@@ -29,6 +29,8 @@ HAPPENED = """
     opened from a snapshot|new segment|sync failed|write failed|write was short|disk was full|write was interrupted
     controller ended by OutcomeUnknown|controller ended by JournalFull|controller ended by JournalUnreadable
     waiter was served|waiter gave up|answered twice
+    reconcile done|reconcile cancelled|event released reconciled
+    allocate_group done|allocate_group cancelled|allocate_group GroupUnavailable|allocate_group OwnerConflict|allocate_group InvalidValue|group gave up
     event proxy_joined|event proxy_left|event freed evidence|join done|leave done|wait_clear done|wait_clear is True|wait_clear is False
     wait_clear InvalidValue|wait_clear ManagerClosed|wait_clear OutcomeUnknown|drained and free in one step
     proxy froze|proxy restarted|proxy went back|witness took a port out|witness outlived its controller
@@ -52,8 +54,8 @@ def test_something_never_happens(quick, what):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_promise_is_broken_once_in_two_thousand_stories():
-    found = many(150, 2000, 200)
+def test_a_promise_is_broken_once_in_two_thousand_stories(times):
+    found = many(150, 2000 * times, 200)
     assert not found.failures, explain(found.failures[0][0], 200)
     assert found.hits["power cut"] > 1000
 

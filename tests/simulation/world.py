@@ -101,12 +101,12 @@ class World(Judge, Audit):
         self.by_journal = {}
         self.calls, self.call_count = [], 0
         self.leases = []
-        self.terms, self.opened_at, self.ready_at = (
-            {},
-            0,
-            0,
-        )  # token -> true time from which its ttl counts, at least and at most, and the ttl
-        self.claims = {}  # place -> the controller that refused a claim of it
+        self.missed = {}
+        """(controller, token) -> when the looks began that missed the lease, since it was last seen."""
+        self.terms, self.opened_at, self.ready_at = {}, 0, 0
+        """token -> true time from which its ttl counts, at least and at most, and the ttl."""
+        self.claims = {}
+        """place -> the controller that refused a claim of it."""
         self.story, self.violation, self.over = [], None, False
         self.record = Record(self)
         self.proxies = Proxies(self, strict=strict)

@@ -25,7 +25,7 @@ MOST = 3
 LAST_RELOAD = 3
 """One that may fail, and two that do not."""
 
-COLUMNS = "be_id be_name srv_id srv_name srv_addr srv_admin_state srv_fqdn srv_port"
+COLUMNS = "be_id be_name srv_id srv_name srv_addr srv_admin_state srv_agent_state srv_fqdn srv_port"
 HEAD = "#<PID> <type> <reloads> <uptime> <version>"
 
 
@@ -127,10 +127,10 @@ def answer(world: World, pid: int, question: str) -> str | None:
     if question == "info":
         return f"Pid: {pid}\nStopping: {int(it.stopping)}"
     if question == "table":
-        row = f"\n1 a 1 s {HOST} {int(it.slot == 'maint')} - {PORT}" if it.slot else ""
+        row = f"\n1 a 1 s {HOST} {int(it.slot == 'maint')} 0 - {PORT}" if it.slot else ""
         return f"1\n# {COLUMNS}{row}"
     streams = [("<none>", 2) if request == "queued" else ("s", 5) for request in it.requests if request != "idle"]
-    return "\n".join(f"0x1: proto=tcpv4 src=x fe=fe be=a srv={server} ts=00 scf=[8,] scb=[{state},1h]" for server, state in streams)
+    return "\n".join(f"0x1: proto=tcpv4 src=x fe=fe be=a srv={server} ts=00 epoch=0 scf=[8,] scb=[{state},1h]" for server, state in streams)
 
 
 # ---------------------------------------------------------------------- every schedule

@@ -130,10 +130,11 @@ class Proxy:
         self.config.write_text(re.sub(r"GEN([ =])\d+", rf"GEN\g<1>{generation}", self.config.read_text()))
 
     async def start(self) -> None:
-        self._launch()
+        self.launch()
         await until(self._up)
 
-    def _launch(self) -> None:
+    def launch(self) -> None:
+        """Without waiting for it."""
         with open(self.directory / "log", "wb") as log:
             self.process = subprocess.Popen(
                 [binary(), "-W", "-S", self.master_socket, "-f", str(self.config)],

@@ -112,10 +112,18 @@ def test_a_slot_in_maintenance_that_waits_for_a_generation():
     assert verdict(worker(generation=None), RESTING) == "CLEAR"
 
 
-@pytest.mark.parametrize(("state", "clear"), [(0, False), (1, True), (2, True), (8, False), (16, False), (0x20, True), (64, False)])
+@pytest.mark.parametrize(("state", "clear"), [(0, False), (1, True), (2, False), (8, False), (16, False), (0x20, False), (64, False)])
 def test_draining_that_passes_for_maintenance(state, clear):
     text = recorded("worker").replace("resting 127.0.0.1 0 5", f"resting 127.0.0.1 0 {state}")
     assert verdict(worker(text=text), RESTING) == ("CLEAR" if clear else "HELD")
+
+
+@pytest.mark.parametrize(("state", "clear"), [(0, True), (18, True), (22, False), (19, False)])
+def test_an_agent_check_that_can_end_maintenance(state, clear):
+    """Enabled, or under way: its answer may be `ready`."""
+    text = recorded("worker").replace("resting 127.0.0.1 0 5 1 1 0 1 0 0 8 0", f"resting 127.0.0.1 0 5 1 1 0 1 0 0 8 {state}")
+    assert verdict(worker(text=text), RESTING) == ("CLEAR" if clear else "HELD")
+    assert clear or "an agent check can put it into service" in reason(worker(text=text), RESTING)
 
 
 def test_one_slot_in_maintenance_that_speaks_for_another():
@@ -157,17 +165,53 @@ def test_an_old_worker_whose_queue_is_forgotten():
     assert "is stopping and relays" in reason(emptied, RESTING)
 
 
+GONE_AT = f"gone 127.0.0.1 2 0 1 1 0 1 0 2 0 0 0 0 - {GONE}"
+TRIES = re.compile(r"(srv=gone ts=00 epoch=)0(.*)scb=\[3,")
+
+
+def tries(*, at: int = GONE, epoch: int = 0, state: int = 3, listings: int = 1) -> Worker:
+    """The recorded worker after so many listings, with its slot `gone` at a port and a stream of it from an epoch in a state."""
+    text = recorded("worker").replace("epoch=0x1 ", f"epoch={listings:#x} ").replace(GONE_AT, GONE_AT.replace(f"{GONE}", f"{at}"))
+    return worker(text=TRIES.sub(rf"\g<1>{epoch:#x}\g<2>scb=[{state},", text))
+
+
+def test_a_stream_that_tries_an_address_which_its_slot_had_before_anybody_asked():
+    """It holds every port until it is over; one that began later goes where the slot is."""
+    moves = Moves()
+    first = moves.told(tries())
+    assert [verdict(first, port) for port in (GONE, FREE)] == ["HELD", "HELD"]
+    assert "began before the slot was seen where it is" in reason(first, FREE)
+    assert verdict(moves.told(tries(listings=2)), FREE) == "HELD"
+    assert verdict(moves.told(tries(epoch=1, listings=3)), FREE) == "HELD", "from between the table and the listing"
+    assert verdict(moves.told(tries(epoch=2, listings=4)), FREE) == "CLEAR"
+
+
+@pytest.mark.parametrize(
+    ("state", "retries_replies", "stray"), [(2, False, False), (3, False, True), (7, False, True), (8, False, False), (8, True, True)]
+)
+def test_a_stream_without_an_address_of_its_own_that_holds_every_port(state, retries_replies, stray):
+    assert bool(Moves(retries_replies=retries_replies).told(tries(state=state)).strays) == stray
+
+
 def test_a_slot_that_moved_while_a_stream_tried_its_old_address():
-    before, moves = worker(), Moves()
-    assert moves.told(before).former == {}
-    moved = recorded("worker").replace(f"gone 127.0.0.1 2 0 1 1 0 1 0 2 0 0 0 0 - {GONE}", "gone 127.0.0.1 2 0 1 1 0 1 0 2 0 0 0 0 - 21098")
-    assert verdict(worker(text=moved), GONE) == "CLEAR"
-    assert verdict(moves.told(worker(text=moved)), GONE) == "HELD"
-    done = moved.replace("scb=[3,", "scb=[8,")
-    assert verdict(moves.told(worker(text=done)), GONE) == "CLEAR"
-    assert verdict(moves.told(worker(text=moved)), GONE) == "CLEAR"
+    moves = Moves()
+    assert moves.told(tries(state=8)).strays == ()
+    assert moves.told(tries(epoch=2, listings=3)).strays == ()
+    moved = moves.told(tries(at=21098, epoch=2, listings=4))
+    assert moved.strays == [("b", "gone")]
+    assert verdict(moved, GONE) == "HELD"
+    assert moves.told(tries(at=21098, epoch=5, listings=5)).strays == ()
     moves.keep([])
-    assert verdict(moves.told(worker(text=moved)), GONE) == "CLEAR"
+    assert moves.told(tries(at=21098, epoch=5, listings=6)).strays == [("b", "gone")]
+
+
+def test_a_deleted_server_whose_stream_is_forgotten():
+    moves = Moves()
+    moves.told(tries(state=8))
+    deleted = attrs.evolve(tries(epoch=9, listings=9), slots={})
+    assert moves.told(deleted).strays == [("b", "gone")]
+    assert moves.told(attrs.evolve(deleted, streams=())).strays == ()
+    assert moves.told(deleted).strays == (), "of what never was in the table nothing is thought: peers and the like"
 
 
 # ---------------------------------------------------------------------- addresses
@@ -187,10 +231,26 @@ def test_a_slot_that_moved_while_a_stream_tried_its_old_address():
         ("10.0.0.1", NAMED, True),
         ("localhost", BUSY, True),
         ("localhost", FREE, False),
+        ("0.0.0.0", BUSY, True),
+        ("::", SIX, True),
+        ("0.0.0.0", FREE, False),
     ],
 )
 def test_one_address_in_two_spellings(host, port, held):
     assert verdict(worker(), port, host=host) == ("HELD" if held else "CLEAR")
+
+
+def test_a_port_counted_back_from_the_clients_that_is_none():
+    """A negative number in the table: which port it is depends on where the client came in."""
+    assert verdict(worker(text=recorded("worker").replace(f"- {SIX} ", "- 4294961841 ")), FREE, host="::1") == "HELD"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_a_slot_at_any_address_that_is_not_this_one(address):
+    """It connects to where its client did."""
+    text = recorded("worker").replace("six ::1 ", f"six {address} ")
+    assert verdict(worker(text=text), SIX, host="10.0.0.1") == "HELD"
+    assert verdict(worker(text=text), FREE, host="10.0.0.1") == "CLEAR"
 
 
 def test_a_spelling_that_is_none():
@@ -309,9 +369,7 @@ def test_one_worker_that_speaks_for_all():
     assert said.reason.startswith("old worker")
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"generation": None}, {"unreadable": "noise"}, {"former": {(HOST, FREE): [("a", "")]}}, {"slots": {}}]
-)
+@pytest.mark.parametrize("changes", [{}, {"generation": None}, {"unreadable": "noise"}, {"strays": [("a", "busy")]}, {"slots": {}}])
 def test_many_answers_that_differ_from_one(changes):
     """A port without a slot shares its verdict with others, and never one that is not its own."""
     workers = [worker(**changes), worker("worker_old", old=True)]
@@ -361,6 +419,7 @@ def test_a_good_configuration_that_is_found_wanting():
     assert found(version="3.2.1") == []
     assert found(GOOD + "listen stats\n    bind :81\n    stats enable\n") == []
     assert found(GOOD.replace("conn-failure", "503"), retries_replies=True) == []
+    assert found(GOOD.replace("retry-on conn-failure", "load-server-state-from-file global"), restores=True) == []
 
 
 @pytest.mark.parametrize(
@@ -372,6 +431,10 @@ def test_a_good_configuration_that_is_found_wanting():
         ("retry-on conn-failure", "retry-on conn-failure 503", "retry-on conn-failure 503"),
         ("retry-on conn-failure", "option persist", "option persist"),
         ("retry-on conn-failure", "load-server-state-from-file global", "load-server-state-from-file global"),
+        ("retry-on conn-failure", "dispatch 127.0.0.1:30000", "dispatch 127.0.0.1:30000"),
+        ("retry-on conn-failure", "option transparent", "option transparent"),
+        ("retry-on conn-failure", "server z 127.0.0.1:+10 check", "server z 127.0.0.1:+10 check"),
+        ("retry-on conn-failure", "server-template z 2 127.0.0.1:-10", "server-template z 2 127.0.0.1:-10"),
         ("bind :80", "force-persist if { src 10.0.0.1 }", "force-persist if { src 10.0.0.1 }"),
         ("bind :80", "http-request set-dst src", "http-request set-dst src"),
         ("server self 127.0.0.1:80", "server s x:80 resolvers dns", "server s x:80 resolvers dns"),

@@ -8,6 +8,7 @@ import re
 import signal
 import statistics
 import time
+from functools import partial
 
 import anyio
 import pytest
@@ -336,6 +337,32 @@ async def test_a_broken_reload_that_counts_as_done(proxy):
     proxy.write(20, a=[kept])
     await reload(proxy.master_socket, generation=20)
     await cleared(proxy.witness(), taken, 20)
+
+
+async def test_a_master_that_is_still_starting_and_cannot_be_reloaded(proxy):
+    """Nobody listens yet when the call begins; the reload comes after the start, and is one."""
+    proxy.write(10, a=[free_port()])
+    with pytest.raises(ReloadFailed, match=r"nobody is there to reload after 0\.2 s"):
+        await reload(proxy.master_socket, generation=10, wait_s=0.2)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(reload, proxy.master_socket, generation=20, wait_s=25))
+            await anyio.wait_all_tasks_blocked()
+            proxy.launch()
+            proxy.write(20, a=[free_port()])
+    assert (await proxy.witness().check(HOST, free_port(), 20)).generation == 20
+
+
+async def test_a_reload_asked_for_in_the_middle_of_another_that_is_lost(proxy):
+    """The master is another program for a moment and hears nothing: each of many calls at once sees its generation run."""
+    proxy.write(10, a=[free_port()])
+    await proxy.start()
+    for generation in range(11, 16):
+        proxy.write(generation, a=[free_port()])
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(partial(reload, proxy.master_socket, generation=generation, wait_s=20))
+        assert (await proxy.witness().check(HOST, free_port(), generation)).generation == generation
 
 
 async def test_a_late_push_of_an_older_configuration_that_nobody_notices(proxy):

@@ -22,7 +22,8 @@ ASKED = ("127.0.0.1", 29999, 400)
 @pytest.fixture
 def script(monkeypatch) -> dict[str, str]:
     """What the master answers to `show proc`, and a worker to anything."""
-    answers = {"proc": (RECORDED / "listing.txt").read_text(), "worker": (RECORDED / "worker.txt").read_text(), "asked": ""}
+    settled = (RECORDED / "worker.txt").read_text().replace("scb=[3,", "scb=[8,")
+    answers = {"proc": (RECORDED / "listing.txt").read_text(), "worker": settled, "asked": ""}
 
     async def put(path: str, question: str, **bounds) -> str:
         answers["asked"] += question + "\n"

@@ -374,6 +374,16 @@ def test_the_command_answers_nobody_or_tells_the_token(token_file, tmp_path):
         assert TOKEN not in said + out + err
 
 
+def test_an_agent_whose_haproxy_may_forget_goes_unnoticed(token_file):
+    """Maintenance without a look at the file is undone by the next reload; with one there is nothing to tell."""
+    arguments = ("--listen", "127.0.0.1:0", "--token-file", token_file, "--haproxy", "a=p", "--haproxy", "b=q", "--ports-file", "b=f")
+    with running(*arguments) as child:
+        assert child.stdout.readline().startswith("http://127.0.0.1:")
+        child.send_signal(signal.SIGTERM)
+        (told,) = child.communicate(timeout=PATIENCE_S)[1].splitlines()
+        assert "without --ports-file a=FILE" in told
+
+
 def test_the_command_speaks_no_tls(token_file, certificate):
     tls = ("--tls-certificate", certificate / "cert.pem", "--tls-key", certificate / "key.pem")
     with running(
@@ -401,6 +411,9 @@ def test_the_command_speaks_no_tls(token_file, certificate):
         (["--listen", "127.0.0.1:0", "--nginx", "p", "--generation-url", "x=http://h/"], "no --nginx names"),
         (["--listen", "127.0.0.1:0", "--nginx", "p", "--generation-url", "ftp://h/"], "must be a URL"),
         (["--listen", "127.0.0.1:0", "--envoy", "nonsense"], "must be a URL"),
+        (["--listen", "127.0.0.1:0", "--haproxy", "p", "--ports-file", "x=f"], "--ports-file for x, which no --haproxy names"),
+        (["--listen", "127.0.0.1:0", "--haproxy", "p", "--ports-file", "f", "--ports-file", "g"], "twice for one proxy"),
+        (["--listen", "127.0.0.1:0", "--haproxy", "a=p", "--state-file", "f"], "--state-file for haproxy, which no --haproxy names"),
         (["--listen", "127.0.0.1:0", "--nginx", "p", "--tls-key", "{token}"], "--tls-certificate"),
         (["--listen", "127.0.0.1:0", "--nginx", "p", "--tls-certificate", "{token}"], "not a certificate"),
         (["--listen", "203.0.113.1:80", "--nginx", "p"], "assign"),
