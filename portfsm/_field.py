@@ -50,7 +50,7 @@ def _inside(ports: tuple[range, ...]) -> bytes:
 class Field:
     """One pool on one node at `now_ns`, with at most `limit` of its due ports (None: all) counted as the FREE ones they are."""
 
-    __slots__ = ("drained", "due", "first", "free", "index", "inside", "now_ns", "pool", "shift", "taken")
+    __slots__ = ("drained", "due", "first", "free", "fresh", "index", "inside", "now_ns", "pool", "shift", "taken")
 
     def __init__(self, pool: Pool, now_ns: int, limit: int | None) -> None:
         self.pool, self.index, self.now_ns = pool, index_of(pool), now_ns
@@ -68,6 +68,8 @@ class Field:
             if opens(pool, offset, now_ns):
                 self.free[offset - self.shift] = 1
         self.taken: set[int] = set()
+        self.fresh: set[int] = set()
+        """Those of the taken that were free."""
 
     def _state(self) -> bytearray:
         return self.pool.state[self.shift : self.shift + len(self.inside)]
@@ -95,6 +97,8 @@ class Field:
     def take(self, place: int) -> None:
         """It is given: nobody else of the group gets it."""
         self.taken.add(place)
+        if self.free[place]:
+            self.fresh.add(place)
         self.free[place] = 0
 
     # ------------------------------------------------------------------ what a request may have

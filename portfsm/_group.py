@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from portfsm._blocks import aligned, both, starts
-from portfsm._choice import DRAIN_LIMIT, opens
+from portfsm._choice import DRAIN_LIMIT
 from portfsm._field import Field
 from portfsm._group_rejections import impossible, lacking, other_block
 from portfsm._index import index_of
@@ -43,29 +43,12 @@ def allocate_group(command: commands.AllocateGroup, ledger: Ledger, draft: Draft
     """Add the leases that are missing; none if the group is complete. Raises `GroupUnavailable` and what an allocation raises."""
     plan = _plan(command.requests, ledger, draft.ts, draft.seq)
     if isinstance(plan, _Plan):
-        _check_quotas(command.requests, ledger, draft.ts)
         for pool in {request.pool: ledger.pool(request.pool, request.node) for request in command.requests}.values():
             if is_over(pool, draft.ts):
                 end(pool, draft)
         plan.record(command.requests, draft)
     else:
         raise _refusal(*plan)
-
-
-def _check_quotas(requests: Iterable[Request], ledger: Ledger, now_ns: int) -> None:
-    """As for single ports. What a group takes up of its own quarantines counts as taken from what is free, which errs on the safe side."""
-    wanted: Counter[tuple[str, str, str]] = Counter()
-    for request in requests:
-        pool = ledger.pool(request.pool, request.node)
-        if pool.spec.quotas:
-            wanted[request.node, request.pool, request.service] += request.count - len(index_of(pool).held(request.owner))
-    for (node, name, service), count in wanted.items():
-        pool = ledger.pool(name, node)
-        index = index_of(pool)
-        if count > 0:
-            check_hard(pool, index, service, wanted=count)
-            due = index.due_by(pool, now_ns, len(index.due))
-            check_soft(pool, index, service, pool.statistics().free + sum(opens(pool, offset, now_ns) for offset in due), wanted=count)
 
 
 def fits(command: commands.AllocateGroup, ledger: Ledger, now_ns: int) -> bool:
@@ -243,6 +226,7 @@ class _Plan:
         part_of = {id(request): part for part in self.parts for request in part.requests}
         begun = [(request, index, port) for request in requests for index, port in sorted(part_of[id(request)].ports.items())]
         begun = [(request, index, port) for request, index, port in begun if (request.node, index) not in part_of[id(request)].held]
+        self._check_quotas(begun)
         self._notice(begun, draft)
         for request, index, port in begun:
             draft.seq = token = draft.seq + 1
@@ -250,6 +234,18 @@ class _Plan:
             draft.append(
                 Event(token, draft.ts, EventKind.ALLOCATED, *request.place, port, request.owner, request.service, token, data=data)
             )
+
+    def _check_quotas(self, begun: list[tuple[Request, int, int]]) -> None:
+        """As for single ports, one service after the other: what is taken over takes nothing from what is free."""
+        taken = [(request.place, request.service, self.fields[request.place], port) for request, _, port in begun]
+        wanted = Counter((place, service) for place, service, field, _ in taken if field.pool.spec.quotas)
+        fresh = Counter((place, service) for place, service, field, port in taken if field.place(port) in field.fresh)
+        for place, service in wanted:
+            field = self.fields[place]
+            check_hard(field.pool, field.index, service, wanted=wanted[place, service])
+            if new := fresh[place, service]:
+                spare = sum(field.free) + sum(count for (where, other), count in fresh.items() if where == place and other >= service)
+                check_soft(field.pool, field.index, service, spare, wanted=new)
 
     def _notice(self, begun: list[tuple[Request, int, int]], draft: Draft) -> None:
         """Record the ends that have come of the ports that are given, and of some others; not of those taken over in their hold."""

@@ -5,6 +5,7 @@ It knows nothing of lines, fields or orders: an assignment is right if everythin
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import permutations
 
 import hypothesis.strategies as st
@@ -111,6 +112,17 @@ class Groups:
         tight = {place for place in places if any(row["state"] == "QUARANTINED" for row in self.model.of(*place).values())}
         return any(places.count(place) > 1 for place in tight)
 
+    def is_above_quota(self, requests):
+        """Whether a service would hold more than its hard quota."""
+        wanted = Counter()
+        for request in requests:
+            wanted[(*request.place, request.service)] += sum(n not in self.held(request) for n in range(request.count))
+        for (node, pool, service), count in wanted.items():
+            held = sum(row["state"] == "ALLOCATED" and row["service"] == service for row in self.model.of(node, pool).values())
+            if count and any(quota.service == service and held + count > quota.hard for quota in self.model.specs[pool].quotas):
+                return True
+        return False
+
     def expect(self, command, events, outcome, now):
         """Hold the outcome against the rules and take it in."""
         self.check_held(command.requests)
@@ -118,6 +130,9 @@ class Groups:
             assert isinstance(outcome, errors.GroupUnavailable | errors.InvalidValue | errors.PortUnavailable), outcome
             raise outcome
         if isinstance(outcome, errors.GroupUnavailable) and self.is_tangled(command.requests):
+            raise outcome
+        if self.is_above_quota(command.requests):
+            assert isinstance(outcome, errors.QuotaExceeded), outcome
             raise outcome
         assert isinstance(outcome, tuple), f"refused, though it can be had: {outcome}"
         begun = {(e.node, e.pool, e.owner, (e.data or {}).get("index", 0)): e for e in events if e.kind == "allocated"}

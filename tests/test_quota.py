@@ -12,12 +12,12 @@ import anyio
 import attrs
 import pytest
 
-from portfsm import PoolSpec, Quota, open_manager
+from portfsm import PoolSpec, Quota, Request, open_manager
 from portfsm._decide import decide
 from portfsm._dump import dump, load, spec_data
 from portfsm._ledger import Ledger
 from portfsm._whatif import Change, what_if
-from portfsm.commands import Adopt, Allocate, Block, DefinePool, Hold, Sweep
+from portfsm.commands import Adopt, Allocate, AllocateGroup, Block, DefinePool, Hold, Sweep
 from portfsm.errors import InvalidValue, OwnerConflict, PoolExhausted, QuotaExceeded
 
 SECOND = 1_000_000_000
@@ -53,6 +53,21 @@ def test_a_service_above_its_hard_quota(empty):
     empty.release(first)
     assert empty.allocate("a2", service="a").port == first.port, "and its own port counts no more than another"
     refused(empty, "a")
+
+
+def test_a_group_takes_what_one_by_one_would_be_refused(empty):
+    """Its ports count together, those of other services do not, and what it takes back of its own takes nothing from others."""
+    define(empty, Quota("a", hard=3), Quota("b", soft=2))
+    lease = empty.allocate("a0", service="a")
+    two = [Request("p", "g", service="a", count=2), Request("p", "h", service="a")]
+    for requests in ([Request("p", "g", service="a", count=3)], two):
+        with pytest.raises(QuotaExceeded, match="may hold 3"):
+            empty.decide(AllocateGroup(requests))
+    with pytest.raises(QuotaExceeded, match="kept for 'b' \\(2\\)"):
+        empty.decide(AllocateGroup([Request("p", "g", service="c", count=4)]))
+    assert len(empty.do(AllocateGroup([Request("p", "g", service="a", count=2), Request("p", "c", service="c")]))) == 3
+    empty.release(lease)
+    assert empty.do(AllocateGroup([Request("p", "a0", service="a")])) == ["allocated"]
 
 
 def test_a_quota_that_counts_another_node(empty):

@@ -47,10 +47,10 @@ def mend(directory: Directory, segment: Segment, ending: Ending, reserve: Reserv
 
 
 def reaffirm(directory: Directory, segment: Segment) -> None:
-    """Write a seal over itself. Raises `OSError`.
+    """Write a seal over itself, and sync the directory. Raises `OSError`.
 
     The sync behind it may have failed: the cache shows it all the same, the disk never had it, and after a power cut the log
-    could not be opened any more, once another segment followed.
+    could not be opened any more, once another segment followed. So it is with the rename that put a mended segment in its place.
     """
     disk = directory.disk
     start, line, seal = seal_at_end(directory, segment.name, segment.size)
@@ -62,6 +62,7 @@ def reaffirm(directory: Directory, segment: Segment) -> None:
         disk.fsync(fd)
     finally:
         shut(disk, fd)
+    directory.sync()
 
 
 def tidy(directory: Directory, last_seq: int) -> None:

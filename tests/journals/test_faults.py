@@ -6,6 +6,7 @@ opens again.
 
 import errno
 import os
+from contextlib import suppress
 
 import pytest
 
@@ -280,6 +281,21 @@ def test_a_failed_directory_sync_is_forgotten():
     with pytest.raises(OutcomeUnknown, match="directory"):
         journal.append(EVENTS[1:2])
     journal.close()
+
+
+@pytest.mark.parametrize("earlier", range(6))
+@pytest.mark.parametrize("later", range(6))
+def test_a_rename_that_was_never_synced_is_believed(earlier, later):
+    """A sync fails while the last segment is mended, and another at the next opening: the disk may know of a later rename alone."""
+    disk = unclean_disk()
+    for at in (earlier, later):
+        journal = open_journal(disk)
+        disk.fail(at=at, kind=errno.EIO, only=["fsync"])
+        with suppress(OutcomeUnknown):
+            journal.append(EVENTS[len(list(journal.read())) :][:1])
+        disk = disk.killed()
+    for seed in range(30):
+        assert read_all(disk.crashed(seed))[:OLD] == EVENTS[:OLD]
 
 
 def test_an_interrupted_append_is_taken_for_nothing():

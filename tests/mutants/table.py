@@ -622,8 +622,8 @@ MUTANTS = [
     Mutant(
         "what one request of a group took another may have",
         "_field.py",
-        "        self.taken.add(place)\n        self.free[place] = 0\n",
-        "        self.taken.add(place)\n",
+        "            self.fresh.add(place)\n        self.free[place] = 0\n",
+        "            self.fresh.add(place)\n",
         (f"{GROUP}",),
     ),
     Mutant(
