@@ -416,7 +416,7 @@ MUTANTS = [
     Mutant(
         "reconcile: a moved owner's lease is a leak",
         "_reconcile.py",
-        " and (pool.node, pool.name, pool.owner[offset]) not in self.of_owner\n",
+        " and not self._lives(pool, pool.owner[offset])\n",
         "\n",
         (RECONCILE,),
     ),

@@ -26,6 +26,8 @@ class Call:
         """Of the lease that this call has been given, or found its owner to have."""
         self.tokens = set()
         """The same where it asks for a group."""
+        self.served = False
+        """All of its group was given to it, whatever became of that since."""
         self.deadline, self.turn, self.at = None, 0, (0, 0)
         self.before = ""
         self.then = None
@@ -63,7 +65,7 @@ class Call:
     @property
     def waits(self):
         """Whether it can only be waiting for a port."""
-        waiting = self.started and not (self.cancelled or self.token or self.done)
+        waiting = self.started and not (self.cancelled or self.token or self.served or self.done)
         return waiting and (self.name == "allocate" or (self.name == "allocate_group" and self.world.lacks(self)))
 
     @property
