@@ -360,7 +360,8 @@ class Judge(GroupJudge):
         if call.options["wait_s"]:
             self.hits["waiter gave up"] += 1
             return call.deadline <= self.clock.boot_ns()
-        others = [c for c in self.calls if c.waits and call.place in c.places]
+        lingers = [c for c in self.calls if c.waits or (c.cancelled and c.name.startswith("allocate"))]  # until it has had its turn
+        others = [c for c in lingers if call.place in c.places]
         return bool(others) or not self.takeable(call.controller, call.place, call.options.get("port"))
 
     _refused_PortUnavailable = _refused_PoolExhausted  # noqa: N815
