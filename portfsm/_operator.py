@@ -48,22 +48,22 @@ class Operator(Views):
         text, errno = finding("reason", reason)
         cause = "address-in-use" if errno else "operator"
         await self._submit(commands.Block(pool, port, node=node, reason=text, for_s=for_s, cause=cause, errno=errno))
-        return self.port(pool, port, node=node)
+        return self._left(pool, port, node)
 
     async def unblock(self, pool: str, port: int, *, node: str = "", reason: str = "") -> PortView:
         """End a block: a full hold begins. Nothing happens to a FREE or QUARANTINED port."""
         await self._submit(commands.Unblock(pool, port, node=node, reason=reason))
-        return self.port(pool, port, node=node)
+        return self._left(pool, port, node)
 
     async def hold(self, pool: str, port: int, *, node: str = "", hold_s: float, reason: str = "") -> PortView:
         """Quarantine a FREE port, or make a quarantine end `hold_s` seconds from now or later; never earlier."""
         await self._submit(commands.Hold(pool, port, node=node, hold_s=hold_s, reason=reason))
-        return self.port(pool, port, node=node)
+        return self._left(pool, port, node)
 
     async def free(self, pool: str, port: int, *, node: str = "", reason: str) -> PortView:
         """End a quarantine now, on an operator's word (recorded with `reason`)."""
         await self._submit(commands.Free(pool, port, node=node, reason=reason))
-        return self.port(pool, port, node=node)
+        return self._left(pool, port, node)
 
     async def define(self, spec: PoolSpec) -> PoolStatistics:
         """Put a pool in force, a new one or another policy for one there is, while everything goes on; its counts over all nodes.
@@ -85,6 +85,10 @@ class Operator(Views):
         while events := await self._submit(commands.Sweep()):
             swept += events
         return tuple(swept)
+
+    def _left(self, pool: str, port: int, node: str) -> PortView:
+        """The port as the command left it. One outside the ranges may have retired by it, and nobody else is shown it any more."""
+        return self._engine.published.pool(pool, node).view(port)
 
     async def _submit(self, command: commands.Command) -> tuple[Event, ...]:
         """Decide and record, then wait for the disk. A repeat waits for what it repeats."""

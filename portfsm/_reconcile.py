@@ -150,13 +150,21 @@ class Scene:
         return [
             pool.lease(offset)
             for pool, offset in self.missed
-            if pool.since[offset] < self.started and (pool.node, pool.name, pool.owner[offset]) not in self.of_owner
+            if pool.since[offset] < self.started and not self._lives(pool, pool.owner[offset])
         ]
 
     def is_seen(self, lease: Lease) -> bool:
         """Whether the port is in use, by whomever, or its owner lives elsewhere in the pool."""
-        where = lease.node, lease.pool
-        return lease.port in self.seen.get(where, _NOTHING).owners or (*where, lease.owner) in self.of_owner
+        there = lease.port in self.seen.get((lease.node, lease.pool), _NOTHING).owners
+        return there or self._lives(self.ledger.pools[lease.node, lease.pool], lease.owner)
+
+    def _lives(self, pool: Pool, owner: str) -> bool:
+        """Whether an owner was seen at another port than the one in question: one of its group, or where it should not be."""
+        if (pool.node, pool.name, owner) in self.of_owner:
+            return True
+        held = index_of(pool).held(owner) if index_of(pool).members else {}
+        owners = self.seen.get((pool.node, pool.name), _NOTHING).owners
+        return any(owners.get(pool.base + offset) == owner for offset in held.values())
 
     def stands(self, lease: Lease) -> bool:
         """Whether the lease has not ended."""

@@ -73,6 +73,18 @@ async def test_a_port_that_drains_and_is_given_again(manager, clock):
 
 
 @pytest.mark.anyio
+async def test_an_operator_who_frees_a_port_that_left_its_pool_is_told_that_there_is_none(manager):
+    """It was freed, and retired by that: an error would make him try again."""
+    lease = await manager.allocate("http", owner="a", port=30003)
+    await manager.define(spec("30000-30001"))
+    await manager.release(lease)
+    view = await manager.free("http", 30003, reason="tests")
+    assert (view.port, view.state.value) == (30003, "FREE")
+    with pytest.raises(PortOutOfRange):
+        manager.port("http", 30003)
+
+
+@pytest.mark.anyio
 async def test_a_hole_that_is_given(manager):
     await manager.define(spec("30000,30002-30003"))
     assert [(await manager.allocate("http", owner=owner)).port for owner in "abc"] == [30000, 30002, 30003]

@@ -11,9 +11,9 @@ from itertools import combinations, product
 import attrs
 import pytest
 
-from portfsm import InvalidValue, Lease, Observation, PoolSpec, Sighting, StaleLease, UnknownPool
+from portfsm import InvalidValue, Lease, Observation, PoolSpec, Request, Sighting, StaleLease, UnknownPool
 from portfsm._reconcile import Census
-from portfsm.commands import Adopt, Allocate, Block, DefinePool, Open, Sweep, Withdraw
+from portfsm.commands import Adopt, Allocate, AllocateGroup, Block, DefinePool, Open, Sweep, Withdraw
 from portfsm.states import PortState
 
 SECOND = 1_000_000_000
@@ -425,6 +425,17 @@ def test_a_port_is_freed_under_somebody_who_lives(world, live):
         report = controller.look(*seen, *live)
         assert (report.leaked, report.released) == ((), ())
     assert controller.census.suspects == {}
+
+
+def test_one_port_of_a_group_is_released_under_an_owner_that_lives(world):
+    """Its gRPC port is not listened on yet, or no longer: the owner that has it is there, and may listen again at any time."""
+    controller = Controller(world)
+    world.do(AllocateGroup([Request("p", "r1", count=3)]))
+    for _ in range(5):
+        assert controller.look(("r1", 101)).leaked == ()
+    for _ in range(3):
+        gone = controller.look(world.allocate("other"))
+    assert gone.breaker == ("p",), "all three are missed at once"
 
 
 def test_a_replica_that_went_while_somebody_looked_is_adopted(world):

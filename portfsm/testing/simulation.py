@@ -119,6 +119,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _see_off(loop: Loop) -> None:
+    loop.run_until_complete(turns(2))  # a task cancelled before its first turn leaves a coroutine that nobody awaited
     left = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
     while left:
         for task in left:

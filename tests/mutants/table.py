@@ -452,7 +452,7 @@ MUTANTS = [
     Mutant(
         "reconcile: a moved owner's lease is a leak",
         "_reconcile.py",
-        " and (pool.node, pool.name, pool.owner[offset]) not in self.of_owner\n",
+        " and not self._lives(pool, pool.owner[offset])\n",
         "\n",
         (RECONCILE,),
     ),
@@ -593,7 +593,7 @@ MUTANTS = [
     Mutant(
         "a cancelled listen leaks its lease",
         "_listen.py",
-        "                self._found_in_use(lease, _reason(failure, ()), wanted.block_s)\n",
+        "                self._found_in_use(lease, failure, (), wanted.block_s)\n",
         "                pass\n",
         (f"{LISTEN}::test_a_cancelled_listen_leaks_a_lease_or_a_socket",),
     ),
@@ -657,8 +657,8 @@ MUTANTS = [
     Mutant(
         "an index is not in the state's dump",
         "_dump.py",
-        "*(later if note.nth else later[:1] if note.mixed_until else ())",
-        "*(later[:1] if note.mixed_until else ())",
+        "    return [*row, *note[:used]]",
+        "    return [*row, *note[:6]]",
         (f"{GROUP}::test_an_index_lost_on_the_way_through_a_snapshot",),
     ),
     Mutant(

@@ -26,6 +26,8 @@ class Call:
         """Of the lease that this call has been given, or found its owner to have."""
         self.tokens = set()
         """The same where it asks for a group."""
+        self.served = False
+        """All of its group was given to it, whatever became of that since."""
         self.deadline, self.turn, self.at, self.begun_at = None, 0, (0, 0), 0
         self.before = ""
         self.then = None
@@ -63,7 +65,7 @@ class Call:
     @property
     def waits(self):
         """Whether it can only be waiting for a port."""
-        waiting = self.started and not (self.cancelled or self.token or self.done)
+        waiting = self.started and not (self.cancelled or self.token or self.served or self.done)
         return waiting and (self.name == "allocate" or (self.name == "allocate_group" and self.world.lacks(self)))
 
     @property
@@ -386,7 +388,8 @@ class Judge(GroupJudge):
         if call.options["wait_s"]:
             self.hits["waiter gave up"] += 1
             return call.deadline <= self.clock.boot_ns()
-        others = [c for c in self.calls if c.waits and call.place in c.places]
+        lingers = [c for c in self.calls if c.waits or (c.cancelled and c.name.startswith("allocate"))]  # until it has had its turn
+        others = [c for c in lingers if call.place in c.places]
         return bool(others) or not self.takeable(call.controller, call.place, call.options.get("port"))
 
     _refused_PortUnavailable = _refused_PoolExhausted  # noqa: N815

@@ -40,12 +40,16 @@ class GroupJudge:
                 if call.started and mine and index < request.count:
                     found.append(call)
                     call.tokens |= {event.token} | self._group_holds(call)
+                    call.served |= not self._missing(call) - {(event.node, event.pool, event.owner, index)}
         return found
 
     def lacks(self, call):
         """Whether a lease is missing that the group asks for."""
-        keys = [(*request.place, request.owner, index) for request in call.requests for index in range(request.count)]
-        return any(key not in self.record.ahead.indexed for key in keys)
+        return bool(self._missing(call))
+
+    def _missing(self, call):
+        keys = {(*request.place, request.owner, index) for request in call.requests for index in range(request.count)}
+        return {key for key in keys if key not in self.record.ahead.indexed}
 
     def _could_be_had(self, call):
         """Whether the group fits into what anybody could be given, with nothing of it held yet."""
