@@ -236,9 +236,13 @@ class _Life:
         if lease is None:
             self._give_up(event)
             return
-        for_s = (event.until - event.ts) / 1e9 if block and event.until else None
+        pool = self.ledger.pool(lease.pool, lease.node)
         with suppress(CommandRejected):  # an operator had ended it here, and its port has had others since
-            self._do(commands.Release(lease, block=block, for_s=for_s, cause=event.cause if block is None else "released"), event.ts)
+            if block is None:
+                self._do(commands.Release(lease, cause=event.cause), event.ts)
+            elif pool.token[lease.port - pool.base] == lease.token:  # for as long as was recorded, doubled or not
+                for_s = (event.until - event.ts) / 1e9 if event.until else None
+                self._do(commands.Block(lease.pool, lease.port, node=lease.node, reason=block, for_s=for_s), event.ts)
         self.planned.end((event.node, event.pool, lease.port), event)
         self._serve(event.ts)
 

@@ -241,8 +241,9 @@ class Judge(GroupJudge):
         ahead = self.record.ahead
         if call.name == "allocate":
             port = ahead.holders.get(call.owner_key)
-            if port is not None:
-                call.token = ahead.ports[*call.place, port].token
+            token = ahead.ports[*call.place, port].token if port is not None else 0
+            if token and not (token in self.terms and self._overdue(token)):  # which this call would be the first to notice
+                call.token = token
             wait_s = call.options.get("wait_s", 0.0)
             call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
         elif call.name == "reconcile":
