@@ -135,6 +135,7 @@ class Judge(GroupJudge):
             call for call in calls if call.name == "allocate" and call.owner_key == (event.node, event.pool, event.owner) and call.started
         ]
         fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
+        self.terms.pop(event.token, None)  # of an event that was lost, whose number this one has
         if event.until:
             self.terms[event.token] = self.true_ns, self.true_ns, event.until - event.ts
         fit = [] if event.data else fit  # a plain call gets the first of its owner's ports
