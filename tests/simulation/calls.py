@@ -123,6 +123,7 @@ class Judge(GroupJudge):
     def explain(self, controller, event):
         """Somebody must have asked for it, and nobody may have been overtaken."""
         calls = [call for call in self.calls if call.controller is controller]
+        self.terms.pop(event.seq, None)  # of an event that was lost, whose number this one has
         asked = getattr(self, f"_explain_{event.kind}", None)
         if asked is not None and not asked(controller, event, calls):
             self.fail(
@@ -135,7 +136,6 @@ class Judge(GroupJudge):
             call for call in calls if call.name == "allocate" and call.owner_key == (event.node, event.pool, event.owner) and call.started
         ]
         fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
-        self.terms.pop(event.token, None)  # of an event that was lost, whose number this one has
         if event.until:
             self.terms[event.token] = self.true_ns, self.true_ns, event.until - event.ts
         fit = [] if event.data else fit  # a plain call gets the first of its owner's ports
