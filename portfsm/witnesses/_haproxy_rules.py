@@ -122,6 +122,11 @@ def slots_at(table: Mapping[int, Sequence[Slot]], host: str, port: int) -> list[
     return [slot for slot in nearby if not slot.name or slot.name.lower() == host.lower()]
 
 
+def _is_at(slot: Slot, host: str, port: int) -> bool:
+    """Whether a slot is at an address for certain: the one that is asked about, not one that may be anywhere."""
+    return slot.port == port and (slot.address == host or slot.name.lower() == host.lower())
+
+
 @functools.lru_cache(1024)
 def _is_literal(host: str) -> bool:
     try:
@@ -139,18 +144,20 @@ def _holds(worker: Worker, host: str, port: int, since: int, limit: int) -> str:
         return f"{_name(worker)} holds every port: {worker.unreadable}"
     slots = slots_at(worker.slots, host, port)
     places = {slot.place for slot in slots}
-    why = _old_holds(worker, slots, places, limit) if worker.old else _current_holds(worker, slots, places, since, limit)
-    return why or _astray(worker)
+    if worker.old:
+        return _old_holds(worker, slots, places, limit) or _astray(worker)
+    seen = any(_is_at(slot, host, port) for slot in slots)  # a slot that may be anywhere says nothing of one that is not there yet
+    return _current_holds(worker, slots, places, since, limit, seen=seen) or _astray(worker)
 
 
-def _current_holds(worker: Worker, slots: list[Slot], places: set[Place], since: int, limit: int) -> str:
+def _current_holds(worker: Worker, slots: list[Slot], places: set[Place], since: int, limit: int, *, seen: bool) -> str:
     if watched := [slot for slot in slots if slot.agent]:
         return f"{_name(worker)} has {_slots(watched)} at that address, and an agent check can put it into service"
     if serving := [slot for slot in slots if not slot.maintenance]:
         return f"{_name(worker)} has {_slots(serving)} in service at that address"
-    if not slots and worker.generation is None:
+    if not seen and worker.generation is None:
         return f"{_name(worker)} does not say which generation its configuration is: add `setenv GEN` to its global section"
-    if not slots and worker.generation is not None and worker.generation < since:
+    if not seen and worker.generation is not None and worker.generation < since:
         return f"{_name(worker)} runs generation {worker.generation}, older than {since}"
     return _on_the_way(worker, places, limit)
 

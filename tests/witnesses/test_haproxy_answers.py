@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from portfsm.evidence import Verdict
-from portfsm.witnesses._haproxy_answers import Listing, Unreadable, Worker, canonical, questions, read_listing, read_worker
+from portfsm.witnesses._haproxy_answers import Listing, Slot, Unreadable, Worker, canonical, questions, read_listing, read_worker
 from portfsm.witnesses._haproxy_preflight import examine
 from portfsm.witnesses._haproxy_rules import Moves, judge, judge_all, lowest_generation, unsettled
 from tests.witnesses.record import BUSY, GONE, NAMED, RESTING, SIX
@@ -454,3 +454,19 @@ def test_a_proxy_that_is_too_old_or_says_nothing():
     unset = re.sub(r"description: .*", "description: ", recorded("worker")).replace("\n\nGEN=417", "\n\nVariable not found")
     assert found(answer=unset) == ["no generation"]
     assert found(answer=DESCRIBED.replace("RELAY=1", "RELAY=0")) == ["no relay promise"]
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "name", "verdict"),
+    [
+        ("10.0.0.7", 30000, "", Verdict.CLEAR),
+        ("10.0.0.7", 30000, "node-a", Verdict.CLEAR),
+        ("10.0.0.7", 0, "", Verdict.HELD),
+        ("10.0.0.8", 30000, "node-a", Verdict.HELD),
+        ("0.0.0.0", 30000, "", Verdict.HELD),
+    ],
+)
+def test_a_slot_in_maintenance_that_may_be_anywhere_answers_for_one_that_is_not_there_yet(address, port, name, verdict):
+    """An older configuration without the port's own slot, and one elsewhere that is out of service: the newer one may still come. Found by fuzzing."""
+    worker = Worker(7, old=False, generation=10, slots={port: [Slot("b", "s", address, port, name, maintenance=True)]})
+    assert judge([worker], "10.0.0.7", 30000, 11).verdict is verdict
