@@ -29,10 +29,12 @@ _DOUBLINGS = 40
 
 
 def block(pool: Pool, offset: int, draft: Draft, command: commands.Block | commands.Release, *, reason: str, cause: str) -> None:
-    """Take a port that is not BLOCKED out of use, and end its lease if there is one."""
+    """Take a port that is not BLOCKED out of use, and end its lease if there is one. What the system said goes before any other cause."""
     holder: dict[str, Any] = {}
     if pool.code(pool.base + offset) == ALLOCATED:
         holder = {"owner": pool.owner[offset], "service": pool.service[offset], "token": pool.token[offset]}
+    if command.errno:
+        cause = "address-in-use"
     recall(pool, offset, draft)
     times = _times(pool, offset, command.for_s, cause)
     until = 0 if command.for_s is None else draft.ts + math.ceil(_length_s(command.for_s, times) * 1e9)

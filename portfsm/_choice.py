@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from portfsm._lost import choose_known, is_over
+from portfsm._lost import is_over
 from portfsm._pool import ALLOCATED, FREE, QUARANTINED
 from portfsm._rejections import out_of_range, unavailable
 
@@ -50,7 +50,7 @@ def choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int],
             return last
     freed = _freed(pool, index, due, draft.ts) if due else due
     if pool.lost is not None and not is_over(pool, draft.ts):
-        return choose_known(pool, freed, draft)
+        return _known(pool, freed, draft.seq)
     order = pool.spec.order
     if pool.spec.static:
         return _beside_band(pool, index, freed, draft.seq + len(due))
@@ -102,6 +102,19 @@ def _beside_band(pool: Pool, index: Index, freed: list[int], salt: int) -> int:
         return found if found >= 0 else _longest_idle_below(pool, within, end)
     found = _random(pool, above, salt, first=pool.spec.static)
     return found if found >= 0 else _random(pool, within, salt)
+
+
+def _known(pool: Pool, freed: list[int], salt: int) -> int:
+    """While the history is lost: one that became FREE since, or is about to."""
+    known = [offset for offset in pool.offsets(states=bytes((FREE,))) if not pool.is_lost(pool.base + offset)] + freed
+    if not known:
+        return -1
+    if pool.spec.order == "lowest":
+        return min(known)
+    if pool.spec.order == "longest-idle":
+        return min(known, key=lambda offset: (offset in freed, pool.since[offset], offset))
+    number = blake2b(f"{pool.seed}:{salt}".encode(), digest_size=8).digest()
+    return known[int.from_bytes(number) % len(known)]
 
 
 def _longest_idle_below(pool: Pool, freed: list[int], end: int) -> int:

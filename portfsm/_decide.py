@@ -150,7 +150,7 @@ def _release(command: commands.Release, ledger: Ledger, draft: Draft) -> None:
         if code in (FREE, OUTSIDE, ALLOCATED):
             raise stale(pool, offset, lease)
     elif command.block is not None and code not in (BLOCKED, OUTSIDE):
-        cause = "address-in-use" if command.errno else "holder" if command.cause == "released" else command.cause
+        cause = "holder" if command.cause == "released" else command.cause
         block(pool, offset, draft, command, reason=command.block, cause=cause)
 
 

@@ -306,7 +306,7 @@ class Engine:
         self.terms.expire()
         self._notice(self.waiters.places)
         self.serve(self.waiters.places)
-        self.serve(self.waiters.expire(self.clock.boot_ns(), self.refusal))
+        self.serve(self.waiters.expire(self.clock.boot_ns(), partial(refusal, self)))
 
     def _notice(self, places: Iterable[tuple[str, str]]) -> None:
         """Record ends that have come. An `allocate` that fails records nothing, so a block's end would stay unseen."""
@@ -315,10 +315,6 @@ class Engine:
             if (due := self._due(place)) is not None and due <= boot_ns:
                 node, pool = place
                 self._commit(decide(self.ahead, commands.Sweep(pool=pool, node=node), now_ns=self.now()))
-
-    def refusal(self, command: commands.Allocate | commands.AllocateGroup) -> PortfsmError:
-        """Why `command` gets no port now."""
-        return refusal(self, command)
 
     # ------------------------------------------------------------------ what became of it
 

@@ -151,12 +151,15 @@ class Field:
                 line[place] = place not in self.taken and self.reuses(place, request)
         return line
 
-    def _column(self, heaps: dict[str, list[int]]) -> list[str]:
-        return self.pool.owner if heaps is self.index.by_owner else self.pool.service
+    def last_of_owner(self, request: Request) -> Iterator[int]:
+        """The places that its owner held last and it may have back, the latest release first."""
+        return self._reusable(request.owner, self.index.by_owner, self.pool.owner, request)
 
-    def reusable(self, name: str, heaps: dict[str, list[int]], request: Request) -> Iterator[int]:
-        """The places that `name` held last and `request` may have back, the latest release first."""
-        column = self._column(heaps)
+    def last_of_service(self, request: Request) -> Iterator[int]:
+        """The same of its service."""
+        return self._reusable(request.service, self.index.by_service, self.pool.service, request)
+
+    def _reusable(self, name: str, heaps: dict[str, list[int]], column: list[str], request: Request) -> Iterator[int]:
         for entry in ordered(heaps.get(name, ())):
             since, offset = -entry >> 16, -entry & _OFFSET
             place = offset - self.shift

@@ -137,11 +137,11 @@ def _note_held(part: Part, request: Request, pool: Pool) -> None:
 
 
 def _owners(field: Field, request: Request, salt: int) -> Iterator[int]:  # noqa: ARG001  (each source is asked alike)
-    return field.reusable(request.owner, field.index.by_owner, request)
+    return field.last_of_owner(request)
 
 
 def _services(field: Field, request: Request, salt: int) -> Iterator[int]:  # noqa: ARG001
-    return field.reusable(request.service, field.index.by_service, request)
+    return field.last_of_service(request)
 
 
 def _anybodys(field: Field, request: Request, salt: int) -> Iterator[int]:  # noqa: ARG001

@@ -12,12 +12,11 @@ that says so. In a pool that keeps its ports until proxies have let go of them t
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from portfsm._dump import spec_data
-from portfsm._pool import FREE, QUARANTINED, WHY_LOST
+from portfsm._pool import QUARANTINED, WHY_LOST
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from portfsm._ledger import Ledger
     from portfsm._pool import Lost, Pool
 
-__all__ = ["ask", "asked_next", "choose_known", "end", "is_over", "recall"]
+__all__ = ["ask", "asked_next", "end", "is_over", "recall"]
 
 WINDOW = 64
 """How many ports of a pool and node wait for proxies at a time."""
@@ -57,19 +56,6 @@ def recall(pool: Pool, offset: int, draft: Draft) -> bool:
 def _hold(pool: Pool, offset: int, lost: Lost, draft: Draft) -> None:
     hold_ms = max(0, -((draft.ts - lost.until) // 1_000_000))
     draft.on(pool, offset, EventKind.HELD, hold_ms=hold_ms, until=lost.until, cause="lost", reason=WHY_LOST)
-
-
-def choose_known(pool: Pool, freed: list[int], draft: Draft) -> int:
-    """The offset of a port to give while the history is lost: one that became free since; -1 for none. `freed`: those about to."""
-    known = [offset for offset in pool.offsets(states=bytes((FREE,))) if not pool.is_lost(pool.base + offset)]
-    if not (known := known + freed):
-        return -1
-    if pool.spec.order == "lowest":
-        return min(known)
-    if pool.spec.order == "longest-idle":
-        return min(known, key=lambda offset: (offset in freed, pool.since[offset], offset))
-    drawn = blake2b(f"{pool.seed}:{draft.seq}".encode(), digest_size=8).digest()
-    return known[int.from_bytes(drawn) % len(known)]
 
 
 def asked_next(pool: Pool) -> Iterator[int]:

@@ -46,8 +46,7 @@ class Operator(Views):
         A port blocked already keeps its first reason and end. `reason` may be an `OSError`, as in `release`.
         """
         text, errno = finding("reason", reason)
-        cause = "address-in-use" if errno else "operator"
-        await self._submit(commands.Block(pool, port, node=node, reason=text, for_s=for_s, cause=cause, errno=errno))
+        await self._submit(commands.Block(pool, port, node=node, reason=text, for_s=for_s, errno=errno))
         return self._left(pool, port, node)
 
     async def unblock(self, pool: str, port: int, *, node: str = "", reason: str = "") -> PortView:

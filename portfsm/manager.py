@@ -23,7 +23,7 @@ from portfsm._log import warn
 from portfsm._operator import Operator
 from portfsm._pressure import patience_s
 from portfsm._reconciler import Reconciler
-from portfsm._requests import MAY_WAIT, grant_group, leases_of, queue_up
+from portfsm._requests import MAY_WAIT, grant_group, leases_of, queue_up, refusal
 from portfsm._waiters import Waiter
 from portfsm._warden import Warden, check_witnesses
 from portfsm.clocks import SystemClock
@@ -233,14 +233,14 @@ class PortManager(Operator):
         engine.wait(waiter)
         if wait_s == 0 and not waiter.woken.is_set():
             engine.leave(waiter)
-            raise engine.refusal(command)
+            raise refusal(engine, command)
         try:
             await waiter.woken.wait()
         except BaseException:
             engine.leave(waiter)
             raise
         if not waiter.leases:
-            raise waiter.error or engine.refusal(command)
+            raise waiter.error or refusal(engine, command)
         return waiter.leases
 
     @asynccontextmanager

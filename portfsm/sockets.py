@@ -123,11 +123,8 @@ def _check_apart(hosts: tuple[str, ...], targets: tuple[Target, ...]) -> None:
     """A socket of our own must not be taken for somebody who sits on the port."""
     seen: set[Target] = set()
     for target in targets:
-        everywhere = [other for other in seen if (other.kind, other.family) == (target.kind, target.family)]
-        all_hosts = ipaddress.ip_address(target.host).is_unspecified or any(
-            ipaddress.ip_address(one.host).is_unspecified for one in everywhere
-        )
-        if target in seen or (everywhere and all_hosts):
+        alike = [other for other in seen if (other.kind, other.family) == (target.kind, target.family)]
+        if target in seen or (alike and any(map(_everywhere, (target, *alike)))):
             raise InvalidValue(f"hosts {hosts!r} cover {target.host} twice: name each address once", name="host", value=hosts)
         seen.add(target)
 
