@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from portfsm.audit import Replay
 from portfsm.cli._out import Bar
-from portfsm.cli._steps import Replay
 from portfsm.clocks import Timeline
 from portfsm.errors import InvalidValue
 from portfsm.journals import read_journal
 
 if TYPE_CHECKING:
     from portfsm._ledger import Ledger
-    from portfsm.cli._times import Moment
+    from portfsm.audit import Moment
     from portfsm.protocols import Clock
 
 __all__ = ["log_now", "read_state"]

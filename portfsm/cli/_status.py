@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portfsm.audit import Replay
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
 from portfsm.cli._reading import log_now, read_state
-from portfsm.cli._steps import Replay
 from portfsm.cli._text import STATE_STYLES, Cell, Column, Row, Sheet
-from portfsm.cli._times import Moment, duration, time_text
+from portfsm.cli._times import duration, time_text
 from portfsm.cli._views import pools_of, status_json
 from portfsm.errors import JournalCorrupt
 from portfsm.journals._inspect import head_at
@@ -19,6 +19,7 @@ from portfsm.states import EventKind, PortState
 
 if TYPE_CHECKING:
     from portfsm._ledger import Ledger
+    from portfsm.audit import Moment
     from portfsm.values import Head, PortView
 
 __all__ = ["status"]

@@ -1,7 +1,7 @@
 """A log replayed: the events with what each did, and the state at a moment.
 
-Everything the command line shows is a fold over events. `Replay` keeps the ledger and goes on from where it is;
-a damaged log raises from it and leaves the ledger as of the last good event. Pure: events come in, steps go out.
+Every answer about a log is a fold over its events. `Replay` keeps the ledger and goes on from where it is;
+a damaged log raises from it and leaves the ledger as of the last good event.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from portfsm._ledger import Ledger
 from portfsm._pool import STATES
 from portfsm._replay import replay
+from portfsm.errors import JournalCorrupt
 from portfsm.states import EventKind, PortState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from portfsm.cli._times import Moment
+    from portfsm.audit._moments import Moment
     from portfsm.events import Event
 
 __all__ = ["Replay", "Step"]
@@ -35,10 +36,10 @@ class Step(NamedTuple):
 
 
 class Replay:
-    """A ledger on its way through a log."""
+    """A ledger on its way through a log: an empty one, or one as of some seq, which the events then follow."""
 
-    def __init__(self) -> None:
-        self.ledger = Ledger()
+    def __init__(self, onto: Ledger | None = None) -> None:
+        self.ledger = Ledger() if onto is None else onto
         self.last: Event | None = None
         """The last event taken in."""
         self.opened: Event | None = None
@@ -53,39 +54,58 @@ class Replay:
                     break
                 known.append(event)
                 if len(known) == _CHUNK:  # many at a time are folded several times faster
-                    self._take(known)
-                    known.clear()
+                    whole, known = known, []
+                    self.take(whole)
         finally:
-            self._take(known)  # those before damage, too
+            self.take(known)  # those before damage, too
+
+    def checked(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The same events, each proven legal before it is given out. Raises `JournalCorrupt`."""
+        known: list[Event] = []
+        for event in events:
+            known.append(event)
+            if len(known) == _CHUNK:
+                whole, known = known, []
+                yield from self._legal(whole)
+        yield from self._legal(known)
+
+    def _legal(self, events: list[Event]) -> Iterator[Event]:
+        try:
+            self.take(events)
+        except JournalCorrupt:  # those before it have happened
+            yield from (event for event in events if event.seq <= self.ledger.seq)
+            raise
+        yield from events
 
     def steps(self, events: Iterable[Event], wanted: Callable[[Event], bool]) -> Iterator[Step]:
         """Take in `events` and give out those that are `wanted`. Raises `JournalCorrupt`."""
         between: list[Event] = []
         for event in events:
             if wanted(event):
-                self._take(between)
+                self.take(between)
                 between.clear()
                 yield self._step(event)
             else:
                 between.append(event)
                 if len(between) >= _CHUNK:
-                    self._take(between)
+                    self.take(between)
                     between.clear()
-        self._take(between)
+        self.take(between)
 
     def _step(self, event: Event) -> Step:
         if not event.port:
-            self._take([event])
+            self.take([event])
             return Step(event, None, None, self.ledger.epoch)
         before = self._state(event)
-        self._take([event])
+        self.take([event])
         return Step(event, before, self._state(event), self.ledger.epoch)
 
     def _state(self, event: Event) -> PortState:
         pool = self.ledger.pools.get((event.node, event.pool))
         return PortState.FREE if pool is None else STATES[pool.code(event.port)]
 
-    def _take(self, events: list[Event]) -> None:
+    def take(self, events: list[Event]) -> None:
+        """Take in all of these. Raises `JournalCorrupt`."""
         try:
             replay(events, onto=self.ledger)
         finally:  # those before one that cannot have happened are taken in
