@@ -16,7 +16,7 @@ Rule of this package: no file, no clock, no thread, no loop.
 
 from __future__ import annotations
 
-from portfsm.audit._asking import held_by, life, longest, who
+from portfsm.audit._asking import around, held_by, life, longest, who
 from portfsm.audit._lives import Lives, Place, Span, spans
 from portfsm.audit._moments import Moment
 from portfsm.audit._reuse import Conflict, Distance, EarlyFree, Leak, Reuse, conflicts, distances, early_frees, leaks, reuses
@@ -40,6 +40,7 @@ __all__ = [
     "Selection",
     "Span",
     "Step",
+    "around",
     "conflicts",
     "diff",
     "distances",

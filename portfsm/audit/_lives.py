@@ -114,13 +114,15 @@ class Lives:
     """The present span of every port, on the way through a log. Events must be legal, as `read_journal` and `replay` prove them.
 
     Begins with no port used, or where `ledger` stands: the first event is then the one after it. Only ports with an event of their own
-    have a life: those that are held because the history of a whole pool was lost have none before it.
+    have a life: those that are held because the history of a whole pool was lost have none before it. With `only`, the ledger's other ports
+    are left out.
     """
 
-    def __init__(self, ledger: Ledger | None = None) -> None:
+    def __init__(self, ledger: Ledger | None = None, *, only: Place | None = None) -> None:
         self._now: dict[Place, _Now] = {}
         for pool in ledger.select() if ledger is not None else ():
-            self._now |= {Place(pool.node, pool.name, pool.base + offset): now for offset, now in _rows(pool)}
+            if only is None or (pool.node, pool.name) == only[:2]:
+                self._now |= {Place(pool.node, pool.name, port): now for port, now in _rows(pool) if only is None or port == only.port}
 
     def take(self, event: Event) -> Span | None:
         """Take in the next event; the span that it ends, if it ends one."""
@@ -169,11 +171,12 @@ def _next(was: _Now | None, after: PortState, event: Event) -> _Now:
 
 
 def _rows(pool: Pool) -> Iterator[tuple[int, _Now]]:
+    """The ports that were ever used, with how each stands."""
     for offset, since in enumerate(pool.since):
         if since:
             code = pool.state[offset]
             holder = (pool.owner[offset], pool.service[offset], pool.token[offset])
-            yield offset, _Now(STATES[code], holder, None, since, pool.until[offset] if code in (QUARANTINED, BLOCKED) else 0)
+            yield pool.base + offset, _Now(STATES[code], holder, None, since, pool.until[offset] if code in (QUARANTINED, BLOCKED) else 0)
 
 
 def _span(place: Place, now: _Now, ended: Event | None) -> Span:

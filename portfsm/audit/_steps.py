@@ -6,12 +6,13 @@ a damaged log raises from it and leaves the ledger as of the last good event.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from portfsm._ledger import Ledger
 from portfsm._pool import STATES
 from portfsm._replay import replay
-from portfsm.errors import JournalCorrupt
+from portfsm.errors import JournalCorrupt, JournalError
 from portfsm.states import EventKind, PortState
 
 if TYPE_CHECKING:
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 __all__ = ["Replay", "Step"]
 
 _CHUNK = 4_096
+
+
+def _parts(events: Iterator[Event]) -> Iterator[list[Event]]:
+    """Many at a time are folded several times faster; those before damage come out before it is raised."""
+    while True:
+        part: list[Event] = []
+        try:
+            part.extend(islice(events, _CHUNK))
+        except JournalError:
+            yield part
+            raise
+        if not part:
+            return
+        yield part
 
 
 class Step(NamedTuple):
@@ -44,20 +59,24 @@ class Replay:
         """The last event taken in."""
         self.opened: Event | None = None
         """The last opening."""
+        self.passed = False
+        """Whether there were events after the moment up to which it went."""
 
     def run(self, events: Iterable[Event], *, upto: Moment | None = None) -> None:
         """Take in `events`, all or those that `upto` covers. Raises `JournalCorrupt`."""
-        known: list[Event] = []
-        try:
-            for event in events:
-                if upto is not None and not upto.covers(event):
-                    break
-                known.append(event)
-                if len(known) == _CHUNK:  # many at a time are folded several times faster
-                    whole, known = known, []
-                    self.take(whole)
-        finally:
-            self.take(known)  # those before damage, too
+        for _ in self.through(_parts(iter(events)), upto=upto):
+            pass
+
+    def through(self, batches: Iterable[list[Event]], *, upto: Moment | None = None) -> Iterator[list[Event]]:
+        """Take in lists of events, all or those that `upto` covers, and give each out when it has happened. Raises `JournalCorrupt`."""
+        for batch in batches:
+            whole = upto is None or not batch or upto.covers(batch[-1])
+            known = batch if whole else [event for event in batch if upto is not None and upto.covers(event)]
+            self.take(known)
+            yield known
+            if not whole:
+                self.passed = True
+                return
 
     def checked(self, events: Iterable[Event]) -> Iterator[Event]:
         """The same events, each proven legal before it is given out. Raises `JournalCorrupt`."""
@@ -106,12 +125,13 @@ class Replay:
 
     def take(self, events: list[Event]) -> None:
         """Take in all of these. Raises `JournalCorrupt`."""
+        epoch = self.ledger.epoch
         try:
             replay(events, onto=self.ledger)
-        finally:  # those before one that cannot have happened are taken in
-            for event in events:
-                if event.seq > self.ledger.seq:
-                    break
-                self.last = event
-                if event.kind is EventKind.OPENED:
-                    self.opened = event
+        except JournalCorrupt:
+            events = [event for event in events if event.seq <= self.ledger.seq]  # those before it have happened
+            raise
+        finally:
+            self.last = events[-1] if events else self.last
+            if self.ledger.epoch != epoch:
+                self.opened = next(event for event in reversed(events) if event.kind is EventKind.OPENED)

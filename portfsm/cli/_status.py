@@ -124,14 +124,14 @@ def _print_pools(out: Out, ledger: Ledger) -> None:
 def _writer(replay: Replay, now_ns: int, *, damaged: bool) -> str:
     """How far this goes, and who wrote last."""
     ledger, last, opened = replay.ledger, replay.last, replay.opened
-    if last is None:
+    if not ledger.seq:
         return "the log has no events yet"
     until = f"as of @{ledger.seq}, {time_text(ledger.ts)}"
     if damaged:
         return f"{until}: the last event before the damage, NOT the present state"
     if now_ns > ledger.ts:
         until += f" ({duration(now_ns - ledger.ts)} ago)"
-    if last.kind is EventKind.CLOSED or opened is None:
+    if (last is not None and last.kind is EventKind.CLOSED) or opened is None:
         return f"{until}; epoch {ledger.epoch}, closed"
     holder = (opened.data or {}).get("holder")
     return f"{until}; epoch {ledger.epoch}, open since {time_text(opened.ts)} by {holder}, unless a crash left it so"
