@@ -66,6 +66,8 @@ def who(
     """
     out = Out(as_json=as_json)
     found = life_around(log, port, at, within_s=within, pool=pool, node=node)
+    if found.damage and as_json:  # programs would take a span without an end for one that lasts
+        raise found.damage
     for span in found.spans if as_json else ():
         out.json(_span_json(span))
     if not as_json:
@@ -76,6 +78,8 @@ def who(
         )
     if warning := strange_node(found.ledger, node):
         out.note(warning)
+    if found.damage:
+        raise found.damage
 
 
 def _span_json(span: Span) -> dict[str, Any]:
@@ -114,7 +118,8 @@ def _sentences(found: Life) -> list[str]:
     then = found.then
     if then is None:
         return [f"At {at}, {name} was {found.state}, and nothing had happened to it before."]
-    return [f"At {at}, {name} was {_was(then)}.", *_ended(then), *_former(found.former, then)]
+    unknown = ["When that ended cannot be read: the log is damaged after it."] if found.damage else []
+    return [f"At {at}, {name} was {_was(then)}.", *_ended(then), *unknown, *_former(found.former, then)]
 
 
 def _was(span: Span) -> str:

@@ -44,7 +44,8 @@ class Past:
         self._directory = directory
         try:
             segments = self._segments = settled(directory)
-            self._log_id = segments[0].header.log if segments else ""
+            self.log_id = segments[0].header.log if segments else ""
+            """Names the log; empty while it has no event."""
             kept = _snapshots.seqs_in(directory) if segments else []
             self._last_seq = _last_seq(directory, segments, wanted=max(kept, default=0)) if segments else 0
         except OSError as error:
@@ -56,7 +57,7 @@ class Past:
         """The state kept as of `seq`; None when it cannot be believed."""
         ledger = Ledger()
         try:
-            load(ledger, _snapshots.read(self._directory, self._log_id, seq, self._last_seq))
+            load(ledger, _snapshots.read(self._directory, self.log_id, seq, self._last_seq))
         except _ODD:
             return None
         return ledger if ledger.seq == seq else None
@@ -106,6 +107,7 @@ class NoPast(Past):
 
     def __init__(self, read: Callable[[int], Iterator[Event]]) -> None:
         self.seqs = ()
+        self.log_id = ""
         self._segments = []
         self._read = read
 

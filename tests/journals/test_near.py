@@ -107,7 +107,9 @@ def test_a_snapshot_that_is_odd_is_believed(roomy, log, tmp_path, damage):
         path.unlink()
     assert near(log, seq=KEPT[1] + 3)[0].seq == KEPT[0]
     assert asked(log, Moment(seq=KEPT[1] + 3)).digest() == KNOWN.states[KEPT[1] + 3].digest()
-    assert asked(log, Moment(ts=KNOWN.ts(KEPT[2]))).digest() == asked(log, Moment(seq=asked(log, Moment(ts=KNOWN.ts(KEPT[2]))).seq)).digest()
+    assert (
+        asked(log, Moment(ts=KNOWN.ts(KEPT[2]))).digest() == asked(log, Moment(seq=asked(log, Moment(ts=KNOWN.ts(KEPT[2]))).seq)).digest()
+    )
 
 
 def test_a_snapshot_of_what_was_cut_off_is_believed(roomy, log):
