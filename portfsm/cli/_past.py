@@ -85,14 +85,14 @@ def life_around(log: str, port: int, at: Moment, *, within_s: float, pool: str |
     lives = Lives(since, only=place)
     found = [*_ended(lives, [named], place), *lives.lasting()]
     spans = around(found, at, within_s=within_s, at_ns=at_ns)
-    damage = None
+    first, damage = spans[0] if spans else None, None
     try:
         if spans and spans[-1].ended is None:
             spans = (*spans[:-1], _to_its_end(past, lives, spans[-1], replay.ledger.seq))
     except JournalCorrupt as error:
         damage = error
-    earlier = [span for span in found if spans and span.from_ns < spans[0].from_ns and span.state is PortState.ALLOCATED]
-    before = earlier[-1] if earlier else _holding_before(past, spans[0]) if spans else None
+    earlier = [span for span in found[: found.index(first)] if span.state is PortState.ALLOCATED] if first else []
+    before = earlier[-1] if earlier else _holding_before(past, first) if first else None
     beyond = at.ts is not None and not replay.passed and at.ts > replay.ledger.ts
     return Life(place, at, at_ns, spans, before, replay.ledger, beyond, damage)
 

@@ -85,7 +85,10 @@ def test_a_key_of_the_contract_is_missing(call, log):
 def test_a_difference_is_other_than_between_the_two_states(call, log):
     for start, end in ((1, LAST), (LAST, 1), (40, 44), (33, 33)):
         _, out, _ = call("diff", log, "--from", f"@{start}", "--to", f"@{end}", "--json")
-        found = [(row["node"] or "", row["pool"], row["port"], row["before"]["state"], row["after"]["state"]) for row in map(json.loads, out.splitlines())]
+        found = [
+            (row["node"] or "", row["pool"], row["port"], row["before"]["state"], row["after"]["state"])
+            for row in map(json.loads, out.splitlines())
+        ]
         pairs = audit.diff(KNOWN.states[start], KNOWN.states[end])
         assert found == [(p.after.node, p.after.pool, p.after.port, p.before.state.value, p.after.state.value) for p in pairs]
 
