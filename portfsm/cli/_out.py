@@ -100,12 +100,15 @@ class Bar:
     def watch_all(self, batches: Iterable[list[Event]]) -> Iterator[list[Event]]:
         """The same lists of events."""
         try:
-            for batch in batches:
-                if batch and not self._ended:
-                    self._show(batch[-1].seq)
-                yield batch
+            yield from map(self.seen, batches)
         finally:
             self.end()
+
+    def seen(self, batch: list[Event]) -> list[Event]:
+        """The same list of events."""
+        if batch and not self._ended:
+            self._show(batch[-1].seq)
+        return batch
 
     def _show(self, seq: int) -> None:
         if self._progress is None:

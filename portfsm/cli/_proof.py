@@ -1,11 +1,13 @@
 """What `portfsm verify` claims, check by check, each with what was found. No printing here.
 
-Two looks at the log: every byte (`inspect`, which goes on behind damage), then every step, up to the damage if there is any. The
-second stops where opening would.
+One look at the log: at every byte (`inspect`, which goes on behind damage), and on the way at every step, up to the damage if there is
+any. The steps stop where opening would.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,14 +18,12 @@ from portfsm._replay import replay
 from portfsm.cli._out import Bar
 from portfsm.cli._words import count
 from portfsm.errors import InvalidValue, JournalCorrupt
-from portfsm.journals import read_journal
 from portfsm.journals._inspect import head_at, inspect
 from portfsm.journals._reader import open_directory
-from portfsm.journals._snapshots import load as load_snapshot
+from portfsm.journals._snapshots import read as read_snapshot
+from portfsm.journals._snapshots import seqs_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from portfsm.events import Event
     from portfsm.journals._inspect import LogReport
     from portfsm.values import Head
@@ -75,9 +75,13 @@ class Proof:
 
 def prove(path: str, expect: Head | None) -> Proof:
     """Check everything. Raises `JournalUnreadable`, `JournalTooNew`."""
-    report = inspect(path)
-    walk = _Walk(path, report)
-    checks = [*_bytes(report), _tail(report), *walk.checks()]
+    walk = _Walk(path)
+    bar = Bar(path)
+    try:
+        report = inspect(path, each=lambda events: walk.take(bar.seen(events)))
+    finally:
+        bar.end()
+    checks = [*_bytes(report), _tail(report), walk.steps(report), walk.kept(report)]
     if expect is not None:
         checks.append(_expected(path, expect, report))
     seq = walk.ledger.seq
@@ -110,49 +114,68 @@ def _tail(report: LogReport) -> Check:
 
 
 class _Walk:
-    """Every step, and on the way the state that the snapshot claims to be."""
+    """Every step, and on the way the states that the snapshots claim to be."""
 
-    def __init__(self, path: str, report: LogReport) -> None:
+    def __init__(self, path: str) -> None:
         self.ledger = Ledger()
         self._path = path
-        last_seq = max((segment.last_seq for segment in report.segments), default=0)
-        self._snapshot = load_snapshot(open_directory(path), report.log_id, last_seq)
-        self._digest = ""
-        """Of the state as of the snapshot's seq."""
+        self._directory = open_directory(path)
+        self._ahead = deque(seqs_in(self._directory))
+        self._digests: dict[int, str] = {}
+        """seq -> of the state as of it, where there is a snapshot."""
+        self._illegal: JournalCorrupt | None = None
 
-    def checks(self) -> list[Check]:
-        """Walk, and say what was found."""
-        try:
-            replay(self._noting(Bar(self._path).watch(read_journal(self._path))), onto=self.ledger)
-        except JournalCorrupt as error:
-            if error.segment is None:
-                return [Check("FAIL", "steps", where(self._path, error)), self._kept()]
-            return [Check("note", "steps", f"each of {count(self.ledger.seq, 'event')} before the damage is legal"), self._kept()]
-        return [Check("ok", "steps", f"each of {count(self.ledger.seq, 'event')} is legal after those before it"), self._kept()]
+    def take(self, events: list[Event]) -> None:
+        """Go on, unless a step before could not have happened."""
+        while self._ahead and events and self._ahead[0] <= events[-1].seq and self._illegal is None:
+            seq = self._ahead.popleft()
+            count = max(0, seq - events[0].seq + 1)
+            self._fold(events[:count])
+            self._digests[seq] = self.ledger.digest()
+            events = events[count:]
+        self._fold(events)
 
-    def _noting(self, events: Iterable[Event]) -> Iterator[Event]:
-        seq = self._snapshot[0] if self._snapshot else None
-        for event in events:
-            yield event
-            if event.seq == seq:  # the fold asks for the next event when it is done with this one
-                self._digest = self.ledger.digest()
+    def _fold(self, events: list[Event]) -> None:
+        if self._illegal is None:
+            try:
+                replay(events, onto=self.ledger)
+            except JournalCorrupt as error:
+                self._illegal = error
 
-    def _kept(self) -> Check:
-        if self._snapshot is None:
+    def steps(self, report: LogReport) -> Check:
+        """Whether each event was legal after those before it."""
+        if self._illegal is not None:
+            return Check("FAIL", "steps", where(self._path, self._illegal))
+        if report.damage:
+            return Check("note", "steps", f"each of {count(self.ledger.seq, 'event')} before the damage is legal")
+        return Check("ok", "steps", f"each of {count(self.ledger.seq, 'event')} is legal after those before it")
+
+    def kept(self, report: LogReport) -> Check:
+        """Whether each snapshot says what the events say."""
+        found = {seq: self._judge(report.log_id, seq) for seq in sorted((*self._digests, *self._ahead))}
+        if not found:
             return Check("-", "snapshot", "none")
-        seq, lines = self._snapshot
-        if not self._digest:
+        for mark in ("FAIL", "note", "-"):
+            for check in found.values():
+                if check.mark == mark:
+                    return check
+        says = f", and {len(found) - 1} before it, say" if len(found) > 1 else " says"
+        return Check("ok", "snapshot", f"of @{max(found)}{says} what the events say")
+
+    def _judge(self, log_id: str, seq: int) -> Check:
+        if seq not in self._digests:
             return Check("-", "snapshot", f"of @{seq}, which the steps do not reach")
         kept = Ledger()
         try:
+            lines = read_snapshot(self._directory, log_id, seq, seq)
+            if sha256(b"".join(line + b"\n" for line in lines)).hexdigest() == self._digests[seq]:
+                return Check("ok", "snapshot", "")  # the digest is taken over what a snapshot keeps
             load(kept, lines)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
             return Check("note", "snapshot", f"of @{seq} cannot be read ({error}) and will be ignored")
-        if kept.digest() != self._digest:
-            return Check(
-                "FAIL", "snapshot", f"of @{seq} differs from what the events say: remove the *.snap.jsonl files, which are a cache"
-            )
-        return Check("ok", "snapshot", f"of @{seq} says what the events say")
+        if kept.digest() == self._digests[seq]:
+            return Check("ok", "snapshot", "")
+        return Check("FAIL", "snapshot", f"of @{seq} differs from what the events say: remove the *.snap.jsonl files, which are a cache")
 
 
 def _expected(path: str, expect: Head, report: LogReport) -> Check:
