@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 from collections import deque
@@ -13,6 +12,7 @@ import click
 from portfsm.audit import Replay, Selection
 from portfsm.cli import _options as options
 from portfsm.cli._out import Bar, Out
+from portfsm.cli._reading import signature
 from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._views import event_json
 from portfsm.cli._words import KIND_STYLES, details
@@ -146,7 +146,7 @@ def _coming(log: str, seq: int, printer: Printer) -> Iterator[Event]:
     """What is recorded after `seq`, for ever, or until nobody reads us any more."""
     seen: object = None
     while True:
-        found = _signature(log)
+        found = signature(log)
         if found != seen:
             seen = found
             for event in read_journal(log, after=seq):
@@ -154,12 +154,6 @@ def _coming(log: str, seq: int, printer: Printer) -> Iterator[Event]:
                 yield event
             printer.flush()
         _wait()
-
-
-def _signature(log: str) -> object:
-    """Changes when the log grows."""
-    with os.scandir(log) as entries:
-        return sorted((entry.name, entry.stat().st_size) for entry in entries if entry.name.endswith(".jsonl"))
 
 
 def _wait() -> None:
