@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import sys
 from collections import deque
@@ -12,6 +13,7 @@ import click
 from portfsm.audit import Replay, Selection
 from portfsm.cli import _options as options
 from portfsm.cli._out import Bar, Out
+from portfsm.cli._pager import paged
 from portfsm.cli._reading import signature
 from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._views import event_json
@@ -100,6 +102,17 @@ def log(log: str, follow: bool, last: int | None, as_json: bool, **chosen: Any) 
     replay = Replay()
     bar = Bar(log)
     steps = replay.steps(_until(bar.watch(read_journal(log)), wanted), wanted.__contains__)
+    with contextlib.nullcontext() if follow else paged(out):
+        _print(out, printer, bar, steps, last)
+    if follow:
+        for step in replay.steps(_until(_coming(log, replay.ledger.seq, printer), wanted), wanted.__contains__):
+            printer.add(step)
+    elif not printer.count:
+        out.note("the log has no events yet" if not replay.ledger.seq else "no event fits these options")
+
+
+def _print(out: Out, printer: Printer, bar: Bar, steps: Iterable[Step], last: int | None) -> None:
+    """All steps, or the last ones; also those before damage, which are worth seeing."""
     kept: deque[Step] = deque(maxlen=last)
     try:
         for step in steps:
@@ -109,15 +122,10 @@ def log(log: str, follow: bool, last: int | None, as_json: bool, **chosen: Any) 
             if out.console is not None:
                 bar.end()  # both would write to one terminal
             printer.add(step)
-    finally:  # what was read before damage is worth seeing
+    finally:
         for step in kept:
             printer.add(step)
         printer.flush()
-    if follow:
-        for step in replay.steps(_until(_coming(log, replay.ledger.seq, printer), wanted), wanted.__contains__):
-            printer.add(step)
-    elif not printer.count:
-        out.note("the log has no events yet" if not replay.ledger.seq else "no event fits these options")
 
 
 def _selection(

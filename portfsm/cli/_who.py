@@ -9,6 +9,7 @@ import click
 from portfsm.audit import diff as differences
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
+from portfsm.cli._pager import paged
 from portfsm.cli._past import life_around
 from portfsm.cli._places import strange_node
 from portfsm.cli._reading import log_now, read_state
@@ -168,12 +169,13 @@ def diff(log: str, start: Moment, end: Moment | None, as_json: bool) -> None:  #
         for pair in found:
             out.json(_difference_json(pair))
         return
-    Sheet(out, _DIFFERENCES).add([_difference_row(pair) for pair in found])
-    if found:
-        out.line()
     span = duration(abs(after.ts - before.ts))
     many = f"{len(found)} ports differ" if len(found) != 1 else "1 port differs"
-    out.line(f"{many} between {_end(before.seq, before.ts)} and {_end(after.seq, after.ts)}, {span} apart", wrap=True)
+    with paged(out):
+        Sheet(out, _DIFFERENCES).add([_difference_row(pair) for pair in found])
+        if found:
+            out.line()
+        out.line(f"{many} between {_end(before.seq, before.ts)} and {_end(after.seq, after.ts)}, {span} apart", wrap=True)
 
 
 def _end(seq: int, ts: int) -> str:
