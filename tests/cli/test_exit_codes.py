@@ -199,6 +199,19 @@ def test_readers_wait_for_the_controller(log, call, command):
     assert anyio.run(go) == 0
 
 
+@pytest.mark.parametrize("command", [*READING, *EXPORTING], ids=named)
+def test_half_a_line_at_the_end_passes_as_damage_or_as_an_event(log, call, command):
+    """As a crash leaves it, or as a writer is just now writing it."""
+    last = max(log.glob("0*.jsonl"))
+    data = last.read_bytes()
+    torn = data[: data.rindex(b'{"kind":"seal"')] + b'{"seq":20,"ts":17855426'
+    last.write_bytes(torn)
+    code, out, err = call(*command)
+    assert code == 0
+    assert "@20" not in out + err
+    assert last.read_bytes() == torn
+
+
 @pytest.mark.parametrize(
     ("command", "code", "hint"),
     [
