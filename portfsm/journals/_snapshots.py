@@ -4,7 +4,7 @@ A snapshot is a cache: it is never believed when anything about it is odd, never
 time alone. File `%020d.snap.jsonl`, named by its `seq`; the first line describes and proves the others.
 
 The newest two are for opening. Older ones stay for questions about the past (`_near`), spread evenly over the log, as long as
-all of them together take no more than a tenth of what the log itself takes.
+all of them together take no more than a tenth of what the log itself takes; a full disk has them removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from portfsm.journals._disk import Directory
 
-__all__ = ["load", "read", "remove_newer", "save", "seqs_in"]
+__all__ = ["give_up_older", "load", "read", "remove_newer", "save", "seqs_in"]
 
 SCHEMA = 1
 """Snapshots of another schema are ignored, never converted."""
@@ -83,6 +83,14 @@ def _thin_out(directory: Directory) -> None:
         around = [0, *older, seqs[-_NEWEST]]
         gaps = [after - before for before, after in zip(around, around[2:], strict=False)]
         directory.remove(name_of(older.pop(gaps.index(min(gaps)))))
+
+
+def give_up_older(directory: Directory) -> bool:
+    """On a full disk: remove all but the newest two, which opening needs. Tells whether there were any."""
+    older = []
+    with suppress(OSError):
+        older = seqs_in(directory)[:-_NEWEST]
+    return sum(directory.remove(name_of(seq)) for seq in older) > 0
 
 
 def _seqs(names: Iterable[str]) -> list[int]:
