@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["diff", "who"]
 
 _SPANS = (
-    Column("node"), Column("pool"), Column("port", right=True), Column("state"), Column("from", time=True), Column("to", time=True),
-    Column("for", right=True), Column("owner", label="owner"), Column("service", label="service"),
-    Column("lease", right=True, label="lease"),
+    Column("state"), Column("from", time=True), Column("to", time=True), Column("for", right=True), Column("owner", label="owner"),
+    Column("service", label="service"), Column("lease", right=True, label="lease"),
 )  # fmt: skip
 _DIFFERENCES = (
     Column("node"), Column("pool"), Column("port", right=True), Column("before"), Column("after"),
@@ -105,12 +104,10 @@ def _print(out: Out, found: Life, now_ns: int) -> None:
 
 
 def _row(span: Span, now_ns: int) -> Row:
-    so_far = "+" if span.to_ns is None else ""
+    lasted = duration(span.lasted_ns(now_ns)) + ("+" if span.to_ns is None else "")
     token = span.token if span.state is not PortState.FREE else 0
-    return [
-        span.node, span.pool, str(span.port), Cell(span.state.value, STATE_STYLES[span.state.value]), span.from_ns,
-        "" if span.to_ns is None else span.to_ns, duration(span.lasted_ns(now_ns)) + so_far, span.owner, span.service, str(token or ""),
-    ]  # fmt: skip
+    state, to = Cell(span.state.value, STATE_STYLES[span.state.value]), "" if span.to_ns is None else span.to_ns
+    return [state, span.from_ns, to, lasted, span.owner, span.service, str(token or "")]
 
 
 def _sentences(found: Life) -> list[str]:

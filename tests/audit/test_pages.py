@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -17,7 +18,8 @@ from portfsm.cli._main import run
 from portfsm.testing import ManualClock
 from tests.cli import story
 
-PAGE = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "audit.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = sorted(
     {line for pair in re.findall(r"`(portfsm [^`]+)`|^(portfsm .*)$", PAGE, re.MULTILINE) for line in pair if "ports-log" in line}
@@ -58,3 +60,12 @@ def test_a_command_of_the_page_is_refused(here, command, capsys):
 
 def test_the_page_names_too_few_commands_to_be_tested():
     assert len(COMMANDS) > 10
+
+
+@pytest.mark.parametrize("name", ["audit-who.svg", "audit-top.svg"])
+def test_a_picture_shows_what_the_commands_no_longer_print(name):
+    """`python docs/record_audit.py` draws them anew. What is compared is their text: how it is drawn is rich's affair."""
+    script = "import json, runpy; print(json.dumps(runpy.run_path('docs/record_audit.py')['pictures']()))"
+    outcome = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=story.environment(), capture_output=True, text=True, check=True)
+    made, kept = json.loads(outcome.stdout)[name], (ROOT / "docs" / name).read_text()
+    assert re.findall(r"<text[^>]*>([^<]*)</text>", made) == re.findall(r"<text[^>]*>([^<]*)</text>", kept)
