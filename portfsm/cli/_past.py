@@ -49,8 +49,10 @@ class Life:
     """What kept from seeing when the last span ended."""
 
     @property
-    def state(self) -> str:
-        """How the port stood at the end of that time."""
+    def unused(self) -> str:
+        """How the port stood at the moment, where nothing had happened to it yet."""
+        if self.spans:
+            return PortState.FREE.value
         if self.place.pool not in self.ledger.specs:
             return "in no pool yet"
         return self.ledger.pool(self.place.pool, self.place.node).view(self.place.port).state.value

@@ -71,7 +71,8 @@ def who(
     for span in found.spans if as_json else ():
         out.json(_span_json(span))
     if not as_json:
-        _print(out, found, log_now(found.ledger, options.clock_of(ctx)))
+        with paged(out):
+            _print(out, found, log_now(found.ledger, options.clock_of(ctx)))
     if found.beyond:
         out.note(
             f"the log ends at @{found.ledger.seq}, {time_text(found.ledger.ts)}, before that moment: what came after it is not recorded"
@@ -115,7 +116,7 @@ def _sentences(found: Life) -> list[str]:
     at = time_text(found.at_ns) if found.at_ns is not None else "that moment"
     then = found.then
     if then is None:
-        return [f"At {at}, {name} was {found.state}, and nothing had happened to it before."]
+        return [f"At {at}, {name} was {found.unused}, and nothing had happened to it before."]
     unknown = ["When that ended cannot be read: the log is damaged after it."] if found.damage else []
     return [f"At {at}, {name} was {_was(then)}.", *_ended(then), *unknown, *_former(found.former, then)]
 

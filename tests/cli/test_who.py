@@ -128,3 +128,12 @@ def test_a_moment_outside_the_log_is_taken_for_one_inside(call, log):
     code, out, _ = call("diff", log, "--from", "2000-01-01T00:00:00Z", "--to", "1999-01-01T00:00:00Z")
     assert (code, "0 ports differ" in out) == (0, True)
     assert KNOWN.ts(LAST) < 4_000_000_000 * SECOND
+
+
+def test_what_came_later_is_told_of_a_moment_before(call, log):
+    """The window reaches to the first lease, the moment does not."""
+    first = next(event for event in KNOWN.events if event.port and event.node == "node-b")
+    at = f"@{first.seq - 1}"
+    _, out, _ = call("who", log, first.port, "--node", "node-b", "--at", at, "--within", 60)
+    assert "was FREE, and nothing had happened to it before" in out
+    assert first.owner in out
