@@ -16,6 +16,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from portfsm import EventKind, PoolSpec, open_manager, replay
+from portfsm.contrib.metrics import metrics_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -53,10 +54,15 @@ def left_open():
     return len(os.listdir("/proc/self/fd"))
 
 
+def counted(metrics, kind):
+    samples = [sample for family in metrics.collect() for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name == "portfsm_events_total" and sample.labels["kind"] == kind.value)
+
+
 async def test_under_load_somebody_starves_or_something_leaks(log):
     """Longest wait within three times the mean; no task, file or object is left; the counts are those of the log."""
     files, tasks = left_open(), len(anyio.get_running_tasks())
-    async with open_manager(log.handle(), pools=[POOL]) as manager:
+    async with open_manager(log.handle(), pools=[POOL]) as manager, metrics_of(manager) as metrics:
         load, objects = Load(manager), []
         for rounds in (1, 1, ROUNDS - 2):
             await load.run(rounds)
@@ -73,4 +79,6 @@ async def test_under_load_somebody_starves_or_something_leaks(log):
     kinds = Counter(event.kind for event in events)
     assert kinds[EventKind.ALLOCATED] == kinds[EventKind.RELEASED] == kinds[EventKind.FREED] == CALLERS * ROUNDS
     assert replay(events, until=seq).digest() == digest
+    for kind in (EventKind.ALLOCATED, EventKind.RELEASED, EventKind.FREED):
+        assert counted(metrics, kind) == kinds[kind], "the metrics are not what the log says"
     assert (left_open(), len(anyio.get_running_tasks())) == (files, tasks)
