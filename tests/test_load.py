@@ -59,17 +59,18 @@ def counted(metrics, kind):
     return sum(sample.value for sample in samples if sample.name == "portfsm_events_total" and sample.labels["kind"] == kind.value)
 
 
-async def test_under_load_somebody_starves_or_something_leaks(log):
+async def test_under_load_somebody_starves_or_something_leaks(log, times):
     """Longest wait within three times the mean; no task, file or object is left; the counts are those of the log."""
+    all_rounds = ROUNDS * times
     files, tasks = left_open(), len(anyio.get_running_tasks())
     async with open_manager(log.handle(), pools=[POOL]) as manager, metrics_of(manager) as metrics:
         load, objects = Load(manager), []
-        for rounds in (1, 1, ROUNDS - 2):
+        for rounds in (1, 1, all_rounds - 2):
             await load.run(rounds)
             gc.collect()
             objects.append(len(gc.get_objects()))
         steady = load.waits[CALLERS:]
-        assert load.granted == len(load.waits) == CALLERS * ROUNDS
+        assert load.granted == len(load.waits) == CALLERS * all_rounds
         assert load.most == POOL.size, "the pool never was full, so this was no load"
         assert max(steady) <= 3 * mean(steady), f"longest {max(steady)} grants, mean {mean(steady):.0f}"
         assert objects[2] < objects[1] * 1.02 + 2000, f"objects grow with the work: {objects}"
@@ -77,7 +78,7 @@ async def test_under_load_somebody_starves_or_something_leaks(log):
         digest, seq = manager.digest(), manager.seq
     events = log.events()
     kinds = Counter(event.kind for event in events)
-    assert kinds[EventKind.ALLOCATED] == kinds[EventKind.RELEASED] == kinds[EventKind.FREED] == CALLERS * ROUNDS
+    assert kinds[EventKind.ALLOCATED] == kinds[EventKind.RELEASED] == kinds[EventKind.FREED] == CALLERS * all_rounds
     assert replay(events, until=seq).digest() == digest
     for kind in (EventKind.ALLOCATED, EventKind.RELEASED, EventKind.FREED):
         assert counted(metrics, kind) == kinds[kind], "the metrics are not what the log says"
