@@ -12,8 +12,11 @@ import structlog
 
 from portfsm import Event, FileJournal, Head, read_journal
 from portfsm._codec import Encoder, Seal, decode_mark
+from portfsm._dump import dump
 from portfsm.cli._main import run
 from portfsm.errors import JournalCorrupt
+from portfsm.journals._disk import Directory, RealDisk
+from portfsm.journals._snapshots import save
 from tests.audit.walks import walk
 from tests.journals.logs import segment_files, segments
 
@@ -165,3 +168,54 @@ def head_at(log, seq: int) -> str:
 @pytest.mark.parametrize("head", ["", "abc", "a:b:c", "a:-1:c", ":1:c", "a:1:", "a:1" + "0" * 30 + ":c"])
 def test_a_head_that_is_none_is_compared(log, head):
     assert run(["verify", str(log), "--expect", head]) == 2
+
+
+# ---------------------------------------------------------------------- snapshots
+
+
+def keep_states(log, *seqs) -> Directory:
+    """Snapshots as a writer leaves them, as of these events."""
+    directory = Directory(RealDisk(), str(log))
+    log_id = Head.parse(head_at(log, 1)).log_id
+    for seq in seqs:
+        save(directory, log_id, seq, dump(KNOWN.states[seq]))
+    directory.let_go()
+    return directory
+
+
+def snapshot_check(call, log) -> dict:
+    code, out = call("verify", log, "--json")
+    (check,) = [check for check in json.loads(out)["checks"] if check["name"] == "snapshot"]
+    assert code == (1 if check["mark"] == "FAIL" else 0)
+    return check
+
+
+def test_a_snapshot_that_says_other_than_the_events_passes(call, log):
+    """The older one as well as the newest: questions about the past are answered from either."""
+    keep_states(log, 10, 20)
+    check = snapshot_check(call, log)
+    assert (check["mark"], check["found"]) == ("ok", "of @20, and 1 before it, say what the events say")
+    directory = Directory(RealDisk(), str(log))
+    for seq in (10, 20):
+        lie = [line.replace(b'"hold_s":10.0', b'"hold_s":99.0') for line in dump(KNOWN.states[seq])]
+        assert lie != list(dump(KNOWN.states[seq]))
+        save(directory, Head.parse(head_at(log, 1)).log_id, seq, lie)
+        check = snapshot_check(call, log)
+        assert (check["mark"], f"of @{seq} differs" in check["found"]) == ("FAIL", True)
+        keep_states(log, seq)
+    directory.let_go()
+
+
+def test_a_snapshot_that_nobody_will_believe_is_a_finding(call, log):
+    keep_states(log, 10, 20)
+    path = log / f"{10:020d}.snap.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    check = snapshot_check(call, log)
+    assert (check["mark"], "of @10 cannot be read" in check["found"]) == ("note", True)
+
+
+def test_a_snapshot_behind_the_end_is_compared(call, log):
+    keep_states(log, 10)
+    (log / f"{10:020d}.snap.jsonl").rename(log / f"{10_000:020d}.snap.jsonl")
+    check = snapshot_check(call, log)
+    assert (check["mark"], "@10000" in check["found"]) == ("-", True)
