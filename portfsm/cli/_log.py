@@ -18,14 +18,16 @@ from portfsm.cli._reading import signature
 from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._views import event_json
 from portfsm.cli._words import KIND_STYLES, details
-from portfsm.journals import read_journal
+from portfsm.journals import past_of, read_journal
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from portfsm._ledger import Ledger
     from portfsm.audit import Moment, Step
     from portfsm.events import Event
+    from portfsm.journals import Past
 
 __all__ = ["Printer", "log"]
 
@@ -99,9 +101,10 @@ def log(log: str, follow: bool, last: int | None, as_json: bool, **chosen: Any) 
     wanted = _selection(**chosen)
     out = Out(as_json=as_json)
     printer = Printer(out)
-    replay = Replay()
+    past = past_of(log)
+    replay = Replay(_start(past, wanted, last))
     bar = Bar(log)
-    steps = replay.steps(_until(bar.watch(read_journal(log)), wanted), wanted.__contains__)
+    steps = replay.steps(_until(bar.watch(past.events(replay.ledger.seq)), wanted), wanted.__contains__)
     with contextlib.nullcontext() if follow else paged(out):
         _print(out, printer, bar, steps, last)
     if follow:
@@ -109,6 +112,16 @@ def log(log: str, follow: bool, last: int | None, as_json: bool, **chosen: Any) 
             printer.add(step)
     elif not printer.count:
         out.note("the log has no events yet" if not replay.ledger.seq else "no event fits these options")
+
+
+def _start(past: Past, wanted: Selection, last: int | None) -> Ledger:
+    """A state after which everything is that somebody wants to see."""
+    since = wanted.since
+    if since is not None:
+        return past.nearest(seq=None if since.seq is None else max(0, since.seq - 1), ts=None if since.ts is None else since.ts - 1)
+    if last is not None and wanted == Selection():
+        return past.nearest(seq=max(0, past.last_seq() - last))
+    return past.nearest(seq=0)
 
 
 def _print(out: Out, printer: Printer, bar: Bar, steps: Iterable[Step], last: int | None) -> None:

@@ -47,11 +47,16 @@ class Past:
             self.log_id = segments[0].header.log if segments else ""
             """Names the log; empty while it has no event."""
             kept = _snapshots.seqs_in(directory) if segments else []
-            self._last_seq = _last_seq(directory, segments, wanted=max(kept, default=0)) if segments else 0
+            certain = _certain(segments)
+            self._last_seq = certain if max(kept, default=0) <= certain else _last_seq(directory, segments)
         except OSError as error:
             raise unreadable(directory.path, error, "read the log") from error
         self.seqs = tuple(seq for seq in kept if seq <= self._last_seq)
         """As of which events there may be a state, ascending."""
+
+    def last_seq(self) -> int:
+        """The last event that can be believed; 0 when there is none, or none can be told of without reading them all."""
+        return _last_seq(self._directory, self._segments) if self._segments else 0
 
     def state(self, seq: int) -> Ledger | None:
         """The state kept as of `seq`; None when it cannot be believed."""
@@ -117,14 +122,15 @@ class NoPast(Past):
         return iter(lambda: list(islice(events, _BATCH)), [])
 
 
-def _last_seq(directory: Directory, segments: list[Segment], *, wanted: int) -> int:
-    """The last event that can be believed, as far as it matters for a snapshot of `wanted`."""
-    last = segments[-1]
-    if last.seal is not None:
-        return last.seal.last
-    if wanted <= last.header.base:
-        return last.header.base
+def _certain(segments: list[Segment]) -> int:
+    """An event that is there without a look into the last segment, unless that was sealed: then the last one."""
+    last = segments[-1] if segments else None
+    return 0 if last is None else last.seal.last if last.seal is not None else last.header.base
+
+
+def _last_seq(directory: Directory, segments: list[Segment]) -> int:
+    """The last event that can be believed."""
     try:
-        return ending_of(directory, last, Place.LAST).last_seq
+        return _certain(segments) if segments[-1].seal is not None else ending_of(directory, segments[-1], Place.LAST).last_seq
     except JournalCorrupt:  # whoever reads on is told
-        return last.header.base
+        return segments[-1].header.base

@@ -137,3 +137,18 @@ def test_what_came_later_is_told_of_a_moment_before(call, log):
     _, out, _ = call("who", log, first.port, "--node", "node-b", "--at", at, "--within", 60)
     assert "was FREE, and nothing had happened to it before" in out
     assert first.owner in out
+
+
+def test_the_last_events_or_those_since_are_others_when_they_begin_at_a_snapshot(call, log):
+    _, whole, _ = call("log", log, "--json")
+    lines = whole.splitlines()
+    assert len(lines) == LAST
+    for count in (0, 1, 2, 16, 17, 18, LAST - 1, LAST, LAST + 5):
+        assert call("log", log, "--json", "-n", count)[1].splitlines() == lines[LAST - count if count < LAST else 0 :]
+    for seq in (1, 2, 17, 18, 19, 60, LAST):
+        assert call("log", log, "--json", "--since", f"@{seq}")[1].splitlines() == lines[seq - 1 :]
+        ts = json.loads(lines[seq - 1])["ts"]
+        later = [line for line in lines if json.loads(line)["ts"] >= ts]
+        assert call("log", log, "--json", "--since", ts)[1].splitlines() == later
+    blocked = [line for line in lines if json.loads(line)["kind"] == "blocked"]
+    assert call("log", log, "--json", "--kind", "blocked", "-n", 1)[1].splitlines() == blocked[-1:], "however long ago"
