@@ -50,7 +50,10 @@ RAW = [
 """For programs: lines of any length."""
 VIEWS = {"pipe": 0, "80-columns": 80, "160-columns": 160}
 HEAD = re.compile(r"[0-9a-f]{32}:[0-9]+:[0-9a-f]{64}$")
-COLOURED = [["status", "ports-log"], ["log", "ports-log", "-n", "3"], ["verify", "ports-log"], ["verify", "damaged-log"]]
+COLOURED = [
+    ["who", "ports-log", "30000", "--node", "node-b", "--at", "@9", "--within", "100"], ["diff", "ports-log", "--from", "@6", "--to", "@17"],
+    ["status", "ports-log"], ["log", "ports-log", "-n", "3"], ["verify", "ports-log"], ["verify", "damaged-log"],
+]  # fmt: skip
 
 
 def pages(cwd: Path) -> dict[str, str]:
