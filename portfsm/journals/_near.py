@@ -7,7 +7,7 @@ newer than it; `portfsm verify` holds each against the events. Where there is no
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from portfsm._dump import load
 from portfsm._ledger import Ledger
 from portfsm._recovery import Place
-from portfsm.errors import JournalCorrupt
+from portfsm.errors import JournalCorrupt, JournalError
 from portfsm.journals import _snapshots
 from portfsm.journals._disk import unreadable
 from portfsm.journals._reader import read_batches, settled
@@ -118,8 +118,17 @@ class NoPast(Past):
 
     def batches(self, after: int) -> Iterator[list[Event]]:
         """The events with `seq > after` in lists."""
-        events = iter(self._read(after))
-        return iter(lambda: list(islice(events, _BATCH)), [])
+        part: list[Event] = []
+        try:
+            for event in self._read(after):
+                part.append(event)
+                if len(part) == _BATCH:
+                    whole, part = part, []
+                    yield whole
+        except JournalError:  # those before damage come out before it is raised
+            yield part
+            raise
+        yield part
 
 
 def _certain(segments: list[Segment]) -> int:

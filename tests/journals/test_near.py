@@ -13,6 +13,7 @@ from portfsm._dump import dump
 from portfsm.audit import Moment, state_at
 from portfsm.errors import InvalidValue, JournalCorrupt, JournalUnreadable
 from portfsm.journals import near, past_of
+from portfsm.journals._near import NoPast
 from portfsm.journals._snapshots import seqs_in
 from portfsm.testing import ManualClock
 from tests.audit.walks import walk
@@ -137,6 +138,17 @@ def test_a_memory_journal_an_empty_log_or_no_log_is_misread(tmp_path):
         near(tmp_path / "none")
     with pytest.raises(InvalidValue, match="no kind of journal"):
         list(near("ftp://host/log")[1])
+
+
+def test_events_before_the_damage_of_another_journal_are_withheld():
+    def read(after: int):
+        yield from KNOWN.events[after : after + 50]
+        raise JournalCorrupt("here", path=None, segment=None, offset=None, seq=51)
+
+    found = []
+    with pytest.raises(JournalCorrupt):
+        found.extend(NoPast(read).events(0))
+    assert found == KNOWN.events[:50]
 
 
 def test_a_managers_snapshot_of_a_file_log_is_thrown_away(tmp_path, clock):
