@@ -24,11 +24,13 @@ from portfsm.journals._snapshots import read as read_snapshot
 from portfsm.journals._snapshots import seqs_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from portfsm.events import Event
     from portfsm.journals._inspect import LogReport
     from portfsm.values import Head
 
-__all__ = ["Check", "Proof", "prove", "where"]
+__all__ = ["Check", "Proof", "Walk", "as_expected", "other_log", "prove", "where"]
 
 
 @attrs.frozen
@@ -75,13 +77,15 @@ class Proof:
 
 def prove(path: str, expect: Head | None) -> Proof:
     """Check everything. Raises `JournalUnreadable`, `JournalTooNew`."""
-    walk = _Walk(path)
+    directory = open_directory(path)
+    walk = Walk(path, seqs_in(directory), cache="the *.snap.jsonl files")
     bar = Bar(path)
     try:
         report = inspect(path, each=lambda events: walk.take(bar.seen(events)))
     finally:
         bar.end()
-    checks = [*_bytes(report), _tail(report), walk.steps(report), walk.kept(report)]
+    snapshots = walk.kept(lambda seq: read_snapshot(directory, report.log_id, seq, seq))
+    checks = [*_bytes(report), _tail(report), walk.steps(damaged=bool(report.damage)), snapshots]
     if expect is not None:
         checks.append(_expected(path, expect, report))
     seq = walk.ledger.seq
@@ -113,14 +117,17 @@ def _tail(report: LogReport) -> Check:
     return Check("ok", "tail", "complete")
 
 
-class _Walk:
-    """Every step, and on the way the states that the snapshots claim to be."""
+class Walk:
+    """Every step, and on the way the states that the snapshots claim to be: those as of `seqs`, ascending.
 
-    def __init__(self, path: str) -> None:
+    `cache` says what to remove of them when they are wrong.
+    """
+
+    def __init__(self, path: str, seqs: Iterable[int], *, cache: str) -> None:
         self.ledger = Ledger()
         self._path = path
-        self._directory = open_directory(path)
-        self._ahead = deque(seqs_in(self._directory))
+        self._cache = cache
+        self._ahead = deque(seqs)
         self._digests: dict[int, str] = {}
         """seq -> of the state as of it, where there is a snapshot."""
         self._illegal: JournalCorrupt | None = None
@@ -142,17 +149,17 @@ class _Walk:
             except JournalCorrupt as error:
                 self._illegal = error
 
-    def steps(self, report: LogReport) -> Check:
+    def steps(self, *, damaged: bool) -> Check:
         """Whether each event was legal after those before it."""
         if self._illegal is not None:
             return Check("FAIL", "steps", where(self._path, self._illegal))
-        if report.damage:
+        if damaged:
             return Check("note", "steps", f"each of {count(self.ledger.seq, 'event')} before the damage is legal")
         return Check("ok", "steps", f"each of {count(self.ledger.seq, 'event')} is legal after those before it")
 
-    def kept(self, report: LogReport) -> Check:
-        """Whether each snapshot says what the events say."""
-        found = {seq: self._judge(report.log_id, seq) for seq in sorted((*self._digests, *self._ahead))}
+    def kept(self, read: Callable[[int], list[bytes]]) -> Check:
+        """Whether each snapshot says what the events say; `read` gives its lines, or raises what an odd one raises."""
+        found = {seq: self._judge(seq, read) for seq in sorted((*self._digests, *self._ahead))}
         if not found:
             return Check("-", "snapshot", "none")
         for mark in ("FAIL", "note", "-"):
@@ -162,12 +169,12 @@ class _Walk:
         says = f", and {len(found) - 1} before it, say" if len(found) > 1 else " says"
         return Check("ok", "snapshot", f"of @{max(found)}{says} what the events say")
 
-    def _judge(self, log_id: str, seq: int) -> Check:
+    def _judge(self, seq: int, read: Callable[[int], list[bytes]]) -> Check:
         if seq not in self._digests:
             return Check("-", "snapshot", f"of @{seq}, which the steps do not reach")
         kept = Ledger()
         try:
-            lines = read_snapshot(self._directory, log_id, seq, seq)
+            lines = read(seq)
             if sha256(b"".join(line + b"\n" for line in lines)).hexdigest() == self._digests[seq]:
                 return Check("ok", "snapshot", "")  # the digest is taken over what a snapshot keeps
             load(kept, lines)
@@ -175,19 +182,30 @@ class _Walk:
             return Check("note", "snapshot", f"of @{seq} cannot be read ({error}) and will be ignored")
         if kept.digest() == self._digests[seq]:
             return Check("ok", "snapshot", "")
-        return Check("FAIL", "snapshot", f"of @{seq} differs from what the events say: remove the *.snap.jsonl files, which are a cache")
+        return Check("FAIL", "snapshot", f"of @{seq} differs from what the events say: remove {self._cache}, a cache")
 
 
 def _expected(path: str, expect: Head, report: LogReport) -> Check:
     last_seq = max((segment.last_seq for segment in report.segments), default=0)
-    if expect.log_id != report.log_id:
-        return Check("FAIL", "head", f"this is log {report.log_id or '(none yet)'}, not {expect.log_id}")
-    if expect.seq > last_seq:
-        return Check("FAIL", "head", f"the log ends at @{last_seq}, before @{expect.seq}: events were cut off")
+    if other := other_log(expect, report.log_id, last_seq):
+        return other
     try:
-        found = head_at(path, expect.seq)
+        return as_expected(expect, head_at(path, expect.seq))
     except (InvalidValue, JournalCorrupt) as error:
         return Check("FAIL", "head", f"cannot be told: {where(path, error)}" if isinstance(error, JournalCorrupt) else str(error))
+
+
+def other_log(expect: Head, log_id: str, last_seq: int) -> Check | None:
+    """The verdict where the log cannot have the expected head: it is another, or too short."""
+    if expect.log_id != log_id:
+        return Check("FAIL", "head", f"this is log {log_id or '(none yet)'}, not {expect.log_id}")
+    if expect.seq > last_seq:
+        return Check("FAIL", "head", f"the log ends at @{last_seq}, before @{expect.seq}: events were cut off")
+    return None
+
+
+def as_expected(expect: Head, found: Head) -> Check:
+    """The verdict on the head that was made anew."""
     if found != expect:
         return Check("FAIL", "head", f"at @{expect.seq} it is {found.digest}, not {expect.digest}: history was changed")
     return Check("ok", "head", f"as expected at @{expect.seq}")

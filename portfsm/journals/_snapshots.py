@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from portfsm.journals._disk import Directory
 
-__all__ = ["give_up_older", "load", "read", "remove_newer", "save", "seqs_in"]
+__all__ = ["give_up_older", "load", "name_of", "read", "remove_newer", "render", "save", "seqs_in"]
 
 SCHEMA = 1
 """Snapshots of another schema are ignored, never converted."""
@@ -64,12 +64,17 @@ def seqs_in(directory: Directory) -> list[int]:
 
 def save(directory: Directory, log_id: str, seq: int, lines: Iterable[bytes]) -> None:
     """Keep a snapshot, and of those before it what there is room for. Raises `OSError`."""
+    directory.publish(name_of(seq), render(log_id, seq, lines))
+    with suppress(OSError):  # the snapshot is kept, and the next one thins out as well
+        _thin_out(directory)
+
+
+def render(log_id: str, seq: int, lines: Iterable[bytes]) -> list[bytes]:
+    """The bytes of a snapshot. Lines may bring their end."""
     kept = [line.removesuffix(b"\n") for line in lines]
     body = b"".join(line + b"\n" for line in kept)
     first = _First(_KIND, SCHEMA, log_id, seq, len(kept), hashlib.sha256(body).hexdigest())
-    directory.publish(name_of(seq), [_encode(first) + b"\n", body])
-    with suppress(OSError):  # the snapshot is kept, and the next one thins out as well
-        _thin_out(directory)
+    return [_encode(first) + b"\n", body]
 
 
 def _thin_out(directory: Directory) -> None:
