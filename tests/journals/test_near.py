@@ -72,6 +72,23 @@ def test_a_question_replays_more_than_from_the_snapshot_before_it(roomy, log):
     assert near(log)[0].seq == KEPT[-1]
 
 
+def test_every_state_after_the_moment_is_loaded_first(roomy, log):
+    past, loaded = past_of(log), []
+    state = past.state
+    past.state = lambda seq: loaded.append(seq) or state(seq)
+    for wanted in (KEPT[0], KEPT[2]):
+        past.nearest(ts=KNOWN.ts(wanted))
+        past.nearest(seq=wanted)
+    assert len(loaded) == 4
+    assert loaded[1::2] == [KEPT[0], KEPT[2]]
+
+
+def test_an_odd_snapshot_leads_the_search_behind_the_moment(roomy, log):
+    """It says nothing of its time, and whatever the search makes of that, no later state is the answer."""
+    (log / f"{KEPT[1]:020d}.snap.jsonl").write_bytes(b"")
+    assert near(log, ts=KNOWN.ts(KEPT[0]) - 1)[0].seq == 0
+
+
 def test_damage_elsewhere_keeps_the_answer_back_or_damage_here_does_not(roomy, log):
     """What is read is verified; what is not needed is not read."""
     names = segments(log)
