@@ -22,6 +22,7 @@ from portfsm.protocols import CachingJournal
 from portfsm.specs import PoolSpec
 from portfsm.testing import GatedJournal, ManualClock
 from portfsm.values import Lease
+from tests.etcd_server import Cluster
 
 # `pytest --hypothesis-profile thorough` looks twenty times longer.
 settings.register_profile("portfsm", max_examples=150, deadline=None)
@@ -210,3 +211,10 @@ def told() -> Iterator[list[dict[str, object]]]:
     with structlog.testing.capture_logs() as lines:
         yield lines
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One real member, for all tests that need no cluster of their own."""
+    with Cluster(tmp_path_factory.mktemp("etcd")) as cluster:
+        yield cluster

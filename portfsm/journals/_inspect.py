@@ -86,7 +86,7 @@ def inspect(path: str, *, disk: Disk | None = None) -> LogReport:
                 before = None
                 continue
             log_id = log_id or segment.header.log
-            broken = links(before, segment) if before is not None or name == names[0] else ""
+            broken = links(before, segment, directory.origin) if before is not None or name == names[0] else ""
             if broken:
                 damage.append(corrupt(path, name, 0, segment.header.base + 1, broken))
             reports.append(_look_through(directory, segment, Place.LAST if name == names[-1] else Place.EARLIER, not broken, damage))

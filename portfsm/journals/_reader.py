@@ -47,6 +47,7 @@ def read_directory(directory: Directory, after: int = 0) -> Iterator[Event]:
 def _batches(directory: Directory, after: int) -> Iterator[list[Event]]:
     try:
         segments = _settled(directory)
+        directory.reach(after)
         for number, segment in enumerate(segments, 1):
             last = number == len(segments)
             if not last and segments[number].header.base <= after:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from portfsm.journals._disk import Directory
 
-__all__ = ["load", "remove_newer", "save", "seqs_in"]
+__all__ = ["load", "name_of", "remove_newer", "render", "save", "seqs_in"]
 
 SCHEMA = 1
 """Snapshots of another schema are ignored, never converted."""
@@ -55,12 +55,17 @@ def seqs_in(directory: Directory) -> list[int]:
 
 def save(directory: Directory, log_id: str, seq: int, lines: Iterable[bytes]) -> None:
     """Keep a snapshot and the one before it. Raises `OSError`."""
+    directory.publish(name_of(seq), render(log_id, seq, lines))
+    for old in seqs_in(directory)[:-_KEPT]:
+        directory.remove(name_of(old))
+
+
+def render(log_id: str, seq: int, lines: Iterable[bytes]) -> list[bytes]:
+    """The bytes of a snapshot."""
     kept = list(lines)
     body = b"".join(line + b"\n" for line in kept)
     first = _First(_KIND, SCHEMA, log_id, seq, len(kept), hashlib.sha256(body).hexdigest())
-    directory.publish(name_of(seq), [_encode(first) + b"\n", body])
-    for old in seqs_in(directory)[:-_KEPT]:
-        directory.remove(name_of(old))
+    return [_encode(first) + b"\n", body]
 
 
 def load(directory: Directory, log_id: str, last_seq: int) -> tuple[int, list[bytes]] | None:
