@@ -53,6 +53,7 @@ from portfsm.errors import (
     JournalTooNew,
     JournalUnreadable,
     ManagerClosed,
+    MissingExtra,
     OutcomeUnknown,
     OwnerConflict,
     PoolExhausted,
@@ -71,7 +72,7 @@ from portfsm.groups import Request
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
 from portfsm.observation import Conflict, Move, Observation, ReconcileReport, Sighting
-from portfsm.protocols import CachingJournal, Clock, Journal
+from portfsm.protocols import CachingJournal, Clock, Journal, LeadingJournal
 from portfsm.sockets import BoundLease, Holder
 from portfsm.specs import PoolSpec, Quota
 from portfsm.states import EventKind, PortState
@@ -115,11 +116,13 @@ __all__ = [
     "JournalLocked",
     "JournalTooNew",
     "JournalUnreadable",
+    "LeadingJournal",
     "Lease",
     "Leave",
     "Ledger",
     "ManagerClosed",
     "MemoryJournal",
+    "MissingExtra",
     "Move",
     "Observation",
     "Open",

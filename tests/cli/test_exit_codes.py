@@ -215,7 +215,8 @@ def test_readers_wait_for_the_controller(log, call, command):
         (("explain", "LOG", "port"), 2, "65535"),
         (("status", "LOG", "LOG"), 2, "--help"),
         (("status", ""), 2, "directory"),
-        (("status", "postgresql://host/db"), 2, "directory"),
+        (("status", "redis://host/0"), 2, "directory"),
+        (("status", "postgresql://host:port/db"), 2, "directory"),
         (("status", "memory:"), 2, "memory:"),
     ],
 )
