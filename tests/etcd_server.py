@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
@@ -50,7 +51,7 @@ class Member:
     def start(self) -> None:
         log = (self.place / f"{self.name}.log").open("ab")
         with log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent)
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent)  # noqa: PLW1509
 
     def wait(self) -> None:
         """Return once it serves reads, so it knows a leader."""
@@ -113,7 +114,7 @@ class Cluster:
             time.sleep(0.05)
         raise TimeoutError("no member leads")
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         for member in self.members:
             member.start()
         for member in self.members:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from portfsm._codec import Seal
 from portfsm._recovery import Place
 from portfsm.errors import JournalError, JournalFull, JournalUnreadable
 from portfsm.journals import _snapshots
@@ -22,6 +21,7 @@ from portfsm.journals._etcd_wire import delete, encode, end_of, put
 from portfsm.journals._segments import Segment, corrupt, ending_of, links, names_in, read_ends
 
 if TYPE_CHECKING:
+    from portfsm._codec import Seal
     from portfsm.journals._etcd_store import Shelf
     from portfsm.journals._etcd_tail import Writes
 
@@ -83,12 +83,9 @@ class Archive:
         """Every byte of the file, as it is on the disk: what the seal in etcd says."""
         copied = read_ends(self._directory, segment.name)
         ending_of(self._directory, copied, Place.EARLIER)
-        digest = hashlib.sha256()
-        size = sum(digest.update(chunk) or len(chunk) for chunk in self._directory.chunks(segment.name))
-        wanted = hashlib.sha256()
-        for chunk in self._shelf.chunks(segment.name):
-            wanted.update(chunk)
-        if (size, copied.seal, digest.digest()) != (segment.size, segment.seal, wanted.digest()):
+        if (copied.size, copied.seal, _sha256(self._directory, segment.name)) != (
+            segment.size, segment.seal, _sha256(self._shelf, segment.name),
+        ):  # fmt: skip
             raise corrupt(self._directory.path, segment.name, 0, segment.header.base + 1, "it is not what etcd has")
 
     def drop(self, segments: list[Segment], writes: Writes) -> list[Segment]:
@@ -103,7 +100,9 @@ class Archive:
             if revision:
                 self._compact(revision)
         except JournalError as error:
-            _log.warning("journal.not_dropped", path=self._shelf.path, why=str(error), effect="the segments stay in etcd, which may fill up")
+            _log.warning(
+                "journal.not_dropped", path=self._shelf.path, why=str(error), effect="the segments stay in etcd, which may fill up"
+            )
         return kept
 
     def _drop(self, segment: Segment, seal: Seal, writes: Writes) -> int:
@@ -118,3 +117,10 @@ class Archive:
             self._shelf.client.ask("kv/compaction", {"revision": str(revision)}, dict, patience_s=1.0)
         except JournalError as error:
             _log.info("journal.not_compacted", path=self._shelf.path, why=str(error))
+
+
+def _sha256(directory: Directory, name: str) -> str:
+    digest = hashlib.sha256()
+    for chunk in directory.chunks(name):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -4,20 +4,21 @@ A request without an answer may have been carried out, now or later. So everythi
 and transactions whose comparison lets them through once. Whoever asks is told whether an earlier try is in doubt.
 """
 
+# ruff: noqa: N818  (the names say what happened)
 from __future__ import annotations
 
 import ssl
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+import httpx
 
 from portfsm.errors import InvalidValue, JournalError, JournalUnreadable
 from portfsm.journals._etcd_wire import Failure, Token, decode, encode
 
 if TYPE_CHECKING:
-    import httpx
-
     from portfsm.journals._etcd_url import Place
 
 __all__ = ["Client", "NoAnswer", "NoRoom", "Refused"]
@@ -36,8 +37,7 @@ _BUSY = ("too many requests", "leader changed", "no leader", "timed out", "stopp
 class NoAnswer(JournalUnreadable):
     """No member answered in time. `doubtful`: the request may have been carried out all the same."""
 
-    fields = ("path", "errno", "doubtful")
-    doubtful: bool
+    doubtful = False
 
 
 class NoRoom(JournalError):
@@ -50,8 +50,8 @@ class NoRoom(JournalError):
 class Refused(JournalError):
     """The cluster understood and said no, in its own words."""
 
-    fields = ("path", "message")
-    message: str
+    fields = ("path", "said")
+    said: str
 
 
 @attrs.frozen
@@ -85,11 +85,9 @@ class Client:
             return decode(reply.body, kind), reply.doubtful
         except ValueError as error:
             message = f"{self.place.shown}: what answers does not speak etcd's JSON gateway (/v3): check host and port"
-            raise Refused(message, path=self.place.shown, message=str(error)) from error
+            raise Refused(message, path=self.place.shown, said=str(error)) from error
 
     def _ask(self, path: str, body: bytes, until: float, patience_s: float) -> Reply:
-        import httpx
-
         tried: dict[str, str] = {}
         doubtful = False
         while True:
@@ -111,8 +109,6 @@ class Client:
             time.sleep(_PAUSE_S if len(tried) >= len(self.place.hosts) else 0)
 
     def _post(self, path: str, body: bytes, until: float) -> httpx.Response:
-        if self._http is None:
-            self._http = self._connect()
         if self.place.user and not self._token:
             who = encode({"name": self.place.user, "password": self.place.password})
             answer = self._send("auth/authenticate", who, self._left_s(until))
@@ -125,15 +121,12 @@ class Client:
         return max(0.05, min(self._request_s, until - time.monotonic()))
 
     def _send(self, path: str, body: bytes, left_s: float, headers: dict[str, str] | None = None) -> httpx.Response:
-        import httpx
-
-        assert self._http is not None
+        if self._http is None:
+            self._http = self._connect()
         timeout = httpx.Timeout(left_s, connect=min(left_s, _CONNECT_S))
         return self._http.post(f"{self.place.endpoints[self._current]}/v3/{path}", content=body, headers=headers, timeout=timeout)
 
     def _connect(self) -> httpx.Client:
-        import httpx
-
         place = self.place
         verify: ssl.SSLContext | bool = False
         if place.tls:
@@ -144,7 +137,9 @@ class Client:
             except OSError as error:
                 message = f"{place.shown}: ca, cert or key cannot be used: {error.strerror or error}; check the files that the URL names"
                 raise InvalidValue(message, name="target", value=place.shown) from error
-        return httpx.Client(verify=verify, trust_env=False)
+        http = httpx.Client(verify=verify, trust_env=False)
+        weakref.finalize(self, http.close)
+        return http
 
     def _refusal(self, answer: httpx.Response, *, doubtful: bool) -> str:
         """Why the answer is none; raises what no other try would mend."""
@@ -161,12 +156,14 @@ class Client:
         if answer.status_code >= _SERVER_FAULT or any(text in failure.message for text in _BUSY):
             return failure.message or f"status {answer.status_code}"
         why = failure.message or f"status {answer.status_code}"
-        raise Refused(f"{self.place.shown}: the cluster refused: {why}", path=self.place.shown, message=why)
+        raise Refused(f"{self.place.shown}: the cluster refused: {why}", path=self.place.shown, said=why)
 
     def _no_answer(self, tried: dict[str, str], patience_s: float, *, doubtful: bool) -> NoAnswer:
         found = ", ".join(f"{host} ({why})" for host, why in tried.items())
         message = f"{self.place.shown}: no answer within {patience_s:g} s; tried {found}. Check that the cluster runs and has a majority"
-        return NoAnswer(message, path=self.place.shown, errno=None, doubtful=doubtful)
+        error = NoAnswer(message, path=self.place.shown, errno=None)
+        error.doubtful = doubtful
+        return error
 
 
 def _failure(answer: httpx.Response) -> Failure:

@@ -15,8 +15,8 @@ So whatever reads and proves a directory reads and proves this: `Shelf` shows it
 from __future__ import annotations
 
 import errno
-import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -83,7 +83,7 @@ class Shipped(msgspec.Struct, frozen=True):
     @classmethod
     def up_to(cls, no: int, last: int, sha256: str, directory: str) -> Shipped:
         """Segment `no` was the last to go, and ended at `last`."""
-        return cls(no + 1, last, sha256, os.path.abspath(directory), socket.gethostname())
+        return cls(no + 1, last, sha256, str(Path(directory).absolute()), socket.gethostname())
 
 
 def pieces(data: bytes) -> list[bytes]:

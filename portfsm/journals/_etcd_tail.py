@@ -49,9 +49,7 @@ class Writes:
             at += len(piece)
 
     def _put(self, key: bytes, value: bytes) -> None:
-        body = transaction(
-            [self._lead.compare(), created(key, 0)], [put(key, value)], [fetch(self._shelf.keys.lead), fetch(key)]
-        )
+        body = transaction([self._lead.compare(), created(key, 0)], [put(key, value)], [fetch(self._shelf.keys.lead), fetch(key)])
         try:
             answer, doubtful = self._ask(body)
         except NoRoom as error:
@@ -85,6 +83,24 @@ class Writes:
             self.change(delete(self._shelf.keys.piece(name, offset), end_of(self._shelf.keys.file(name))))
         except JournalError as error:
             raise self._unknown(error) from error
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Keep a whole file. Its first piece comes last: without it the others are no file."""
+        offset = len(data)
+        for piece in reversed(pieces(data)):
+            offset -= len(piece)
+            self.change(put(self._shelf.keys.piece(name, offset), piece))
+
+    def remove(self, name: str) -> None:
+        """A file goes."""
+        prefix = self._shelf.keys.file(name)
+        self.change(delete(prefix, end_of(prefix)))
+
+    def put_aside(self, name: str, offset: int) -> None:
+        """What stands in a file from `offset` on was never finished: keep it elsewhere, the last piece first."""
+        keys = self._shelf.keys
+        for at, data in reversed(self._shelf.parts(name, offset)):
+            self.change(put(keys.torn(name, at, self._lead.epoch), data), delete(keys.piece(name, at)))
 
     def change(self, *parts: dict[str, object]) -> int:
         """Do `parts` together, if this is still the leader; the revision. Asked twice it must mean the same. Raises `Fenced` and others."""

@@ -1,10 +1,10 @@
 """`etcd://[user:password@]host:port[,host:port…]/NAME[?option=value…]`, read strictly. The password is shown nowhere.
 
-    tls=yes            speak TLS, checked against the system's authorities
-    ca=FILE            ... or against these (implies tls)
-    cert=FILE&key=FILE show this client certificate (implies tls)
-    archive=DIR        where older segments are shipped to before they are deleted
-    quota_mib=2048     the cluster's --quota-backend-bytes, if it is not etcd's default
+tls=yes            speak TLS, checked against the system's authorities
+ca=FILE            ... or against these (implies tls)
+cert=FILE&key=FILE show this client certificate (implies tls)
+archive=DIR        where older segments are shipped to before they are deleted
+quota_mib=2048     the cluster's --quota-backend-bytes, if it is not etcd's default
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def parse(url: str) -> Place:
     name = parts.path.removeprefix("/")
     if not _NAME.fullmatch(name):
         _refuse("NAME, which log of the cluster is meant, is 1 to 64 of the characters a-z A-Z 0-9 . _ -", parts.path)
-    return Place(hosts, name, unquote(user), unquote(password), **_options(parts.query))
+    return attrs.evolve(_options(parts.query), hosts=hosts, name=name, user=unquote(user), password=unquote(password))
 
 
 def _host(text: str) -> str:
@@ -87,7 +87,7 @@ def _host(text: str) -> str:
     return f"{host}:{port}"
 
 
-def _options(query: str) -> dict[str, object]:
+def _options(query: str) -> Place:
     given: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS:
@@ -105,7 +105,7 @@ def _options(query: str) -> dict[str, object]:
     secure = "ca" in given or "cert" in given
     if secure and tls == "no":
         _refuse("tls=no contradicts ca, cert and key", "")
-    return {**given, "tls": secure or tls == "yes", "quota_bytes": int(quota) << 20}
+    return Place((), "", tls=secure or tls == "yes", quota_bytes=int(quota) << 20, **given)
 
 
 def _refuse(why: str, value: str) -> NoReturn:

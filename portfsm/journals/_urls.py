@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from portfsm.events import Event
+    from portfsm.journals._disk import Directory
     from portfsm.protocols import Clock
 
-__all__ = ["ReadApart", "SharedJournal", "is_url", "shared_journal", "shown"]
+__all__ = ["ReadApart", "SharedJournal", "is_url", "shared_directory", "shared_journal", "shown"]
 
 _POSTGRES, _ETCD = ("postgresql", "postgres"), ("etcd",)
 _KINDS = "postgresql://user@host:port/database?log=NAME or etcd://host:port/NAME"
@@ -32,6 +33,15 @@ class ReadApart(Protocol):
 
     def read_apart(self, after: int = 0) -> Iterator[Event]:
         """Events with `seq > after`, verified, on a connection of their own."""
+        ...
+
+
+@runtime_checkable
+class Shelved(Protocol):
+    """A journal that keeps a log's files, wherever it keeps them."""
+
+    def shelf(self) -> Directory:
+        """They, to read from."""
         ...
 
 
@@ -54,10 +64,9 @@ def shared_journal(url: str, *, clock: Clock | None = None, lease_s: float = 10.
 
             return PostgresJournal.from_url(url, lease_s=lease_s)
         if scheme in _ETCD:
-            from portfsm.journals.etcd import EtcdJournal  # type: ignore  # noqa: PGH003, PLC0415  (an extra)
+            from portfsm.journals.etcd import EtcdJournal  # noqa: PLC0415  (an extra)
 
-            journal: SharedJournal = EtcdJournal.from_url(url, clock=clock, lease_s=lease_s)
-            return journal
+            return EtcdJournal.from_url(url, clock=clock, lease_s=lease_s)
     except ModuleNotFoundError as error:
         extra = "postgres" if scheme in _POSTGRES else "etcd"
         raise MissingExtra(
@@ -65,6 +74,14 @@ def shared_journal(url: str, *, clock: Clock | None = None, lease_s: float = 10.
         ) from error
     # The scheme alone: the rest may hold a password.
     raise InvalidValue(f"{scheme}:// is no kind of journal: give a directory, or {_KINDS}", name="target", value=scheme)
+
+
+def shared_directory(url: str) -> Directory:
+    """The log that `url` names as a directory to read from, where its journal keeps it as one. Raises as `shared_journal` does."""
+    journal = shared_journal(url)
+    if isinstance(journal, Shelved):
+        return journal.shelf()
+    raise InvalidValue(f"{shown(url)} is no directory of segments", name="target", value=shown(url))
 
 
 def shown(target: object) -> str:

@@ -8,6 +8,7 @@ Opening becomes the leader first and reads then: whoever led before can write no
 
 from __future__ import annotations
 
+import contextlib
 import os
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -16,17 +17,18 @@ import structlog
 
 from portfsm._codec import BATCH_BYTES, FMT, SCHEMA, Encoder, Header, Seal
 from portfsm._recovery import Place as Where
-from portfsm.errors import InternalError, InvalidValue, JournalError, JournalFull, JournalLocked, OutcomeUnknown
+from portfsm.errors import Fenced, InternalError, InvalidValue, JournalError, JournalFull, JournalLocked, JournalUnreadable, OutcomeUnknown
 from portfsm.journals import _snapshots
 from portfsm.journals._disk import unreadable
 from portfsm.journals._etcd_archive import Archive
 from portfsm.journals._etcd_client import Client, NoRoom
 from portfsm.journals._etcd_lead import Lead
-from portfsm.journals._etcd_store import Shelf, pieces
+from portfsm.journals._etcd_store import Shelf
 from portfsm.journals._etcd_tail import Tail, Writes
 from portfsm.journals._etcd_url import Place, parse
-from portfsm.journals._etcd_wire import Status, delete, end_of, put
+from portfsm.journals._etcd_wire import Status
 from portfsm.journals._mend import sentence
+from portfsm.journals._reader import read_directory
 from portfsm.journals._segments import EMPTY_DIGEST, Ending, Segment, ending_of, read_segment, survey
 from portfsm.values import Head
 
@@ -36,26 +38,12 @@ if TYPE_CHECKING:
     from portfsm.events import Event
     from portfsm.protocols import Clock
 
-__all__ = ["EtcdJournal", "open_shelf"]
+__all__ = ["EtcdJournal"]
 
 _FULL = 0.9
 """Above this share of the quota the log takes no more that grows; what is left is for releases."""
 _LEAST_LEASE_S, _MOST_LEASE_S = 2.0, 3600.0
 _log = structlog.get_logger()
-
-
-def open_shelf(url: str) -> Shelf:
-    """The log that `url` names, as a directory to read from: no lock, no change. Raises `InvalidValue`."""
-    return Shelf(_client(parse(url), 5.0))
-
-
-def _client(place: Place, lease_s: float) -> Client:
-    try:
-        import httpx  # noqa: F401, PLC0415
-    except ModuleNotFoundError as error:
-        message = "etcd:// needs httpx: pip install 'portfsm[etcd]'"
-        raise InvalidValue(message, name="target", value=place.shown) from error
-    return Client(place, request_s=max(0.5, min(5.0, lease_s / 3)))
 
 
 class EtcdJournal:
@@ -77,7 +65,7 @@ class EtcdJournal:
         self.lease_s = float(lease_s)
         self._clock = clock
         self._segment_bytes = segment_bytes
-        self._client = _client(place, lease_s)
+        self._client = self._connection()
         self._log_id = ""
         self._lead: Lead | None = None
         self._forget()
@@ -133,9 +121,16 @@ class EtcdJournal:
         tail = self._tail
         return Head(self._log_id, *(tail.head if tail is not None and tail.count else self._last))
 
+    def _connection(self) -> Client:
+        return Client(self.place, request_s=max(0.5, min(5.0, self.lease_s / 3)))
+
     def shelf(self) -> Shelf:
-        """The log as a directory, for readers: with a connection of its own."""
-        return Shelf(_client(self.place, self.lease_s))
+        """The log as a directory to read from, on a connection of its own: no lock, no change."""
+        return Shelf(self._connection())
+
+    def read_apart(self, after: int = 0) -> Iterator[Event]:
+        """Events with `seq > after`, on a connection of their own, whoever leads. Raises as `read_journal` does."""
+        return read_directory(self.shelf(), after)
 
     # ---- opening --------------------------------------------------------------------------------------------
 
@@ -234,18 +229,19 @@ class EtcdJournal:
     # ---- leading -----------------------------------------------------------------------------------------------
 
     def renew(self) -> None:
-        """A sign of life. Raises `Fenced` when the lease was lost, or must have been by now though nobody answers."""
+        """A sign of life. Raises `Fenced` when the lease was lost, `JournalUnreadable` when nobody answered in a third of `lease_s`."""
         lead = self._check_usable()
         try:
             lead.renew()
-        except JournalError as error:
+        except Fenced as error:
             self._stopped = error
             raise
 
     def _show_life(self) -> None:
-        """In the midst of long work."""
+        """Before and in the midst of other work. Where nobody answers, that work will tell."""
         if self._lead is not None and self._lead.due():
-            self.renew()
+            with contextlib.suppress(JournalUnreadable):
+                self.renew()
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
@@ -315,19 +311,14 @@ class EtcdJournal:
         if ending is not None:
             last = self._segments[-1]
             empty = ending.last_seq == last.header.base
-            self._put_aside(last.name, 0 if empty else ending.good.offset)
+            self._writes.put_aside(last.name, 0 if empty else ending.good.offset)
             if not empty:
                 seal = Seal(ending.last_seq - last.header.base, ending.last_seq, ending.sha256)
                 self._writes.append(last.name, ending.good.offset, Encoder(ending.good.carry).encode_line(seal))
                 self._sealed.append(Segment(last.name, last.header, seal, self._shelf.size(last.name)))
         for seq in _snapshots.seqs_in(self._shelf):
             if seq > self._last[0]:  # of a history that was cut off
-                self._remove(_snapshots.name_of(seq))
-
-    def _put_aside(self, name: str, offset: int) -> None:
-        keys = self._shelf.keys
-        for at, data in reversed(self._shelf.parts(name, offset)):
-            self._writes.change(put(keys.torn(name, at, self._epoch), data), delete(keys.piece(name, at)))
+                self._writes.remove(_snapshots.name_of(seq))
 
     def _header(self, batch_bytes: int) -> Header:
         times: dict[str, Any] = {}
@@ -365,25 +356,14 @@ class EtcdJournal:
         self._check_usable()
         try:
             self._show_life()
-            self._save(_snapshots.name_of(seq), b"".join(_snapshots.render(self._log_id, seq, lines)))
+            self._writes.publish(_snapshots.name_of(seq), b"".join(_snapshots.render(self._log_id, seq, lines)))
             for old in _snapshots.seqs_in(self._shelf)[:-2]:
-                self._remove(_snapshots.name_of(old))
+                self._writes.remove(_snapshots.name_of(old))
         except JournalError as error:
             _log.warning("snapshot.failed", path=self.path, seq=seq, why=str(error), effect="the next opening reads more of the log")
             return
         if self._archive is not None and self._archive.ship(self._sealed):
             self._sealed = self._archive.drop(self._sealed, self._writes)
-
-    def _save(self, name: str, data: bytes) -> None:
-        """The first piece last: without it the others are no snapshot."""
-        offset = len(data)
-        for piece in reversed(pieces(data)):
-            offset -= len(piece)
-            self._writes.change(put(self._shelf.keys.piece(name, offset), piece))
-
-    def _remove(self, name: str) -> None:
-        prefix = self._shelf.keys.file(name)
-        self._writes.change(delete(prefix, end_of(prefix)))
 
     # ---- closing --------------------------------------------------------------------------------------------------
 
