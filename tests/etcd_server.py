@@ -35,12 +35,14 @@ def binary() -> str:
 class Member:
     """One member of a cluster; `cluster` is the text of --initial-cluster."""
 
-    def __init__(self, name: str, place: Path, ports: tuple[int, int], cluster: str, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, place: Path, ports: tuple[int, int], cluster: str, options: tuple[str, ...] = (), *, secure: bool = False) -> None:
         self.name, self.place, self.port = name, place, ports[0]
-        client, peer = (f"http://{HOST}:{port}" for port in ports)
+        self._client = f"http{'s' if secure else ''}://{HOST}:{ports[0]}"
+        client, peer = self._client, f"http://{HOST}:{ports[1]}"
         self._command = [
             binary(), "--name", name, "--data-dir", str(place / name), "--listen-client-urls", client, "--advertise-client-urls", client,
-            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--log-level", "error", *options,
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--log-level", "error",
+            *(["--auto-tls"] if secure else []), *options,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -67,7 +69,7 @@ class Member:
             time.sleep(0.02)
 
     def post(self, path: str, body: dict) -> httpx.Response:
-        return httpx.post(f"http://{self.address}/v3/{path}", json=body, timeout=2, trust_env=False)
+        return httpx.post(f"{self._client}/v3/{path}", json=body, timeout=5, trust_env=False, verify=False)
 
     def leads(self) -> bool:
         """Raft's leader is this one."""
@@ -89,10 +91,10 @@ class Member:
 class Cluster:
     """Members that know each other. Started when entered, killed when left."""
 
-    def __init__(self, place: Path, count: int = 1, *options: str) -> None:
+    def __init__(self, place: Path, count: int = 1, *options: str, secure: bool = False) -> None:
         pairs = [(free_port(), free_port()) for _ in range(count)]
         cluster = ",".join(f"m{number}=http://{HOST}:{peer}" for number, (_, peer) in enumerate(pairs))
-        self.members = [Member(f"m{number}", place, pair, cluster, options) for number, pair in enumerate(pairs)]
+        self.members = [Member(f"m{number}", place, pair, cluster, options, secure=secure) for number, pair in enumerate(pairs)]
 
     @property
     def addresses(self) -> str:

@@ -63,11 +63,12 @@ class Reply:
 
 
 class Client:
-    """One cluster. `request_s` bounds one try."""
+    """One cluster. An answer is waited for `patience_s` unless told otherwise; a member that gives none is left after a third of that."""
 
-    def __init__(self, place: Place, *, request_s: float) -> None:
+    def __init__(self, place: Place, *, patience_s: float) -> None:
         self.place = place
-        self._request_s = request_s
+        self.patience_s = patience_s
+        self._request_s = max(0.5, min(5.0, patience_s / 3))
         self._http: httpx.Client | None = None
         self._current = 0
         self._token = ""
@@ -78,8 +79,9 @@ class Client:
         if http is not None:
             http.close()
 
-    def ask(self, path: str, body: dict[str, Any], kind: type[T], *, patience_s: float) -> tuple[T, bool]:
+    def ask(self, path: str, body: dict[str, Any], kind: type[T], *, patience_s: float | None = None) -> tuple[T, bool]:
         """The answer, and whether an earlier try is in doubt. Raises `NoAnswer`, `NoRoom`, `Refused`."""
+        patience_s = self.patience_s if patience_s is None else patience_s
         reply = self._ask(path, encode(body), time.monotonic() + patience_s, patience_s)
         try:
             return decode(reply.body, kind), reply.doubtful

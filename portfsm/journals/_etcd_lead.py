@@ -63,7 +63,7 @@ class Lead:
         before = found.found(1)
         self.epoch = 1 + max(last_epoch, int(before.value) if before else 0)
         self._kept_at = time.monotonic()
-        grant, _ = self._client.ask("lease/grant", {"TTL": str(self.ttl_s)}, Granted, patience_s=self.lease_s)
+        grant, _ = self._client.ask("lease/grant", {"TTL": str(self.ttl_s)}, Granted)
         self._lease = grant.ID
         try:
             self._take(holder, before.mod_revision if before else 0)
@@ -79,7 +79,7 @@ class Lead:
             [put(self._keys.lead, text, lease=self._lease), put(self._keys.epoch, b"%d" % self.epoch)],
             [fetch(self._keys.lead)],
         )
-        answer, _ = self._client.ask("kv/txn", body, Txn, patience_s=self.lease_s)
+        answer, _ = self._client.ask("kv/txn", body, Txn)
         leader = None if answer.succeeded else answer.found(0)
         if answer.succeeded:
             self._revision = answer.header.revision

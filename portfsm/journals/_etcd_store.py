@@ -34,14 +34,12 @@ if TYPE_CHECKING:
     from portfsm.journals._etcd_url import Place
     from portfsm.journals._etcd_wire import KeyValue
 
-__all__ = ["PATIENCE_S", "VALUE_BYTES", "Keys", "Shelf", "Shipped", "pieces"]
+__all__ = ["VALUE_BYTES", "Keys", "Shelf", "Shipped", "pieces"]
 
 VALUE_BYTES = 1 << 20
 """No value is longer: etcd takes 1.5 MiB a request."""
 _FAR = 10**12 - 2
 """Behind every byte."""
-PATIENCE_S = 5.0
-"""How long a reader waits for an answer."""
 
 
 class Keys:
@@ -170,7 +168,7 @@ class Shelf(Directory):
 
     def ask(self, *parts: dict[str, object]) -> Txn:
         """Read all of `parts` at one moment."""
-        return self.client.ask("kv/txn", transaction([], list(parts)), Txn, patience_s=PATIENCE_S)[0]
+        return self.client.ask("kv/txn", transaction([], list(parts)), Txn)[0]
 
     def parts(self, name: str, start: int = 0) -> list[tuple[int, bytes]]:
         """The pieces of a file from `start`, by offset."""
@@ -182,7 +180,7 @@ class Shelf(Directory):
         start = self.keys.files
         while True:
             body = {"key": start, "range_end": end_of(self.keys.files), "limit": "1", "keys_only": True}
-            found = self.client.ask("kv/range", body, Range, patience_s=PATIENCE_S)[0].kvs
+            found = self.client.ask("kv/range", body, Range)[0].kvs
             if not found:
                 return
             name = found[0].key[len(self.keys.files) :].rpartition(b"/")[0].decode("ascii", "replace")
@@ -206,7 +204,7 @@ class Shelf(Directory):
             "key": self.keys.piece(name, 0), "range_end": min(self.keys.piece(name, offset + 1), end_of(self.keys.file(name))),
             "limit": "1", "sort_order": "DESCEND", "sort_target": "KEY",
         }  # fmt: skip
-        kvs = self.client.ask("kv/range", body, Range, patience_s=PATIENCE_S)[0].kvs
+        kvs = self.client.ask("kv/range", body, Range)[0].kvs
         return _part(kvs[0]) if kvs else None
 
     def _refuse_unfinished(self, moving: KeyValue | None) -> None:

@@ -69,7 +69,7 @@ class Writes:
         """Refused for lack of room; unless an earlier try had arrived, which leaves nothing to do."""
         if error.doubtful:
             try:
-                found = self._shelf.client.ask("kv/range", {"key": key}, Range, patience_s=self._lead.lease_s)[0].kvs
+                found = self._shelf.client.ask("kv/range", {"key": key}, Range)[0].kvs
             except JournalError:
                 found = []
             if found and found[0].value == value:
@@ -110,7 +110,7 @@ class Writes:
         return answer.header.revision
 
     def _ask(self, body: dict[str, object]) -> tuple[Txn, bool]:
-        return self._shelf.client.ask("kv/txn", body, Txn, patience_s=self._lead.lease_s)
+        return self._shelf.client.ask("kv/txn", body, Txn)
 
     def _unknown(self, error: JournalError | None) -> OutcomeUnknown:
         path = self._shelf.path

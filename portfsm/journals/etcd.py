@@ -122,7 +122,7 @@ class EtcdJournal:
         return Head(self._log_id, *(tail.head if tail is not None and tail.count else self._last))
 
     def _connection(self) -> Client:
-        return Client(self.place, request_s=max(0.5, min(5.0, self.lease_s / 3)))
+        return Client(self.place, patience_s=self.lease_s)
 
     def shelf(self) -> Shelf:
         """The log as a directory to read from, on a connection of its own: no lock, no change."""
@@ -196,7 +196,7 @@ class EtcdJournal:
 
     def _measure(self) -> None:
         """Learn how full the cluster is."""
-        status, _ = self._client.ask("maintenance/status", {}, Status, patience_s=self.lease_s)
+        status, _ = self._client.ask("maintenance/status", {}, Status)
         was, self._full = self._full, status.dbSizeInUse > _FULL * self.place.quota_bytes
         if self._full and not was:
             used, quota = status.dbSizeInUse >> 20, self.place.quota_bytes >> 20
