@@ -21,7 +21,7 @@ from common import machine, owner, rounds, spread
 
 from portfsm import Event, EventKind, PoolSpec, open_manager, read_journal
 from portfsm.journals.etcd import EtcdJournal
-from tests.etcd_server import Cluster
+from tests.etcd.server import Cluster
 
 SPEC = PoolSpec("http", ports="10000-59999", hold_s=0.001)
 CALLERS = (64, 256)
@@ -70,34 +70,42 @@ def replayed(url: str) -> float:
     return sum(1 for _ in read_journal(EtcdJournal.from_url(url))) / (time.perf_counter() - began)
 
 
+def compare(cluster: Cluster, backend: str, seconds: float, times: int) -> None:
+    """All on one loop, in turns."""
+    took: dict[int, list[float]] = {callers: [] for callers in CALLERS}
+    last = ""
+
+    def new() -> str:
+        nonlocal last
+        last = cluster.url(f"log-{next(_number)}")
+        return last
+
+    def many(callers: int) -> float:
+        return anyio.run(grouped, new(), seconds, callers, took[callers], backend=backend)
+
+    found = rounds(
+        times,
+        single=lambda: singly(new(), seconds),
+        few=lambda: many(CALLERS[0]),
+        more=lambda: many(CALLERS[1]),
+        replay=lambda: replayed(last),
+    )
+    print(f"{backend}: one transaction a call {spread(found['single'])} events/s, replay {spread(found['replay'])} events/s")
+    for callers, name in zip(CALLERS, ("few", "more"), strict=True):
+        gain = [many / one for many, one in zip(found[name], found["single"], strict=True)]
+        p50, p99 = statistics.median(took[callers]), statistics.quantiles(took[callers], n=100)[98]
+        print(f"    {callers} callers {spread(found[name])} events/s (target {TARGET}), gain {spread(gain, 'x')}")
+        print(f"        allocate p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+
+
 def main() -> None:
-    """All, in turns, on both loops."""
+    """On both loops."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
     times = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     print(machine())
     with tempfile.TemporaryDirectory() as place, Cluster(Path(place)) as cluster:
         for backend in ("asyncio", "trio"):
-            took: dict[int, list[float]] = {callers: [] for callers in CALLERS}
-            last = ""
-
-            def many(callers: int, backend: str = backend, took: dict[int, list[float]] = took) -> float:
-                nonlocal last
-                last = cluster.url(f"log-{next(_number)}")
-                return anyio.run(grouped, last, seconds, callers, took[callers], backend=backend)
-
-            found = rounds(
-                times,
-                single=lambda: singly(cluster.url(f"log-{next(_number)}"), seconds),
-                few=lambda: many(CALLERS[0]),
-                more=lambda: many(CALLERS[1]),
-                replay=lambda: replayed(last),
-            )
-            print(f"{backend}: one transaction a call {spread(found['single'])} events/s, replay {spread(found['replay'])} events/s")
-            for callers, name in zip(CALLERS, ("few", "more"), strict=True):
-                gain = [many / one for many, one in zip(found[name], found["single"], strict=True)]
-                p50, p99 = statistics.median(took[callers]), statistics.quantiles(took[callers], n=100)[98]
-                print(f"    {callers} callers {spread(found[name])} events/s (target {TARGET}), gain {spread(gain, 'x')}")
-                print(f"        allocate p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+            compare(cluster, backend, seconds, times)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from portfsm._replay import replay
 from portfsm.commands import Allocate, Block, Command, DefinePool, Release, Sweep
 from portfsm.events import Event
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
+from portfsm.journals.postgres import PostgresJournal
 from portfsm.manager import PortManager
 from portfsm.protocols import CachingJournal
 from portfsm.specs import PoolSpec
 from portfsm.testing import GatedJournal, ManualClock
 from portfsm.values import Lease
-from tests.etcd_server import Cluster
+from tests import real_postgres
+from tests.etcd.server import Cluster
 
 # `pytest --hypothesis-profile thorough` looks twenty times longer.
 settings.register_profile("portfsm", max_examples=150, deadline=None)
@@ -42,6 +46,28 @@ def pytest_addoption(parser):
 def times(request):
     """By how much more than usual is to be tried."""
     return 10 if request.config.getoption("--long") else 1
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A real PostgreSQL server; tests keep their logs in it side by side."""
+    folder = real_postgres.new_folder()
+    server = None
+    try:
+        server = real_postgres.Server(folder).make().start()
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_url(postgres) -> str:
+    """The URL of a log that is there and empty."""
+    url = postgres.url(f"log-{uuid.uuid4().hex[:12]}")
+    PostgresJournal.from_url(url).init()
+    return url
 
 
 class World:

@@ -58,9 +58,8 @@ class Lead:
 
     def acquire(self, holder: str, last_epoch: int = 0) -> int:
         """Become the leader, with an epoch above all earlier ones and `last_epoch`. Raises `JournalLocked`."""
-        found = self._shelf.ask(fetch(self._keys.lead), fetch(self._keys.epoch))
-        self._refuse(found.found(0))
-        before = found.found(1)
+        self._refuse(self.leader())
+        before = self._shelf.find(self._keys.epoch)
         self.epoch = 1 + max(last_epoch, int(before.value) if before else 0)
         self._kept_at = time.monotonic()
         grant, _ = self._client.ask("lease/grant", {"TTL": str(self.ttl_s)}, Granted)
@@ -104,8 +103,8 @@ class Lead:
         return created(self._keys.lead, self._revision)
 
     def due(self) -> bool:
-        """A third of the lease has gone by without a sign of life."""
-        return time.monotonic() - self._kept_at > self.ttl_s / 3
+        """It is time for another sign of life, whatever else there is to do: the manager waits a third of a lease after an append."""
+        return time.monotonic() - self._kept_at > self.ttl_s / 6
 
     def renew(self) -> None:
         """A sign of life. Raises `Fenced` when the lease is gone, `NoAnswer` when nobody says."""
@@ -117,7 +116,7 @@ class Lead:
 
     def leader(self) -> KeyValue | None:
         """The key as it is now."""
-        return self._shelf.ask(fetch(self._keys.lead)).found(0)
+        return self._shelf.find(self._keys.lead)
 
     def fenced(self, leader: KeyValue | None, why: str = "it lost its lease") -> Fenced:
         """The refusal to write any more."""

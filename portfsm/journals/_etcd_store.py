@@ -24,7 +24,7 @@ import msgspec
 
 from portfsm.errors import JournalCorrupt, JournalUnreadable
 from portfsm.journals._disk import Directory, RealDisk
-from portfsm.journals._etcd_wire import Range, Txn, end_of, fetch, transaction
+from portfsm.journals._etcd_wire import Range, end_of
 from portfsm.journals._segments import names_in
 
 if TYPE_CHECKING:
@@ -125,9 +125,8 @@ class Shelf(Directory):
     def names(self) -> list[str]:
         """All files, those in the archive that are no longer here included."""
         self.origin = (1, 0, "")
-        found = self.ask(fetch(self.keys.shipped), fetch(self.keys.moving))
-        self._refuse_unfinished(found.found(1))
-        kept = found.found(0)
+        self._refuse_unfinished(self.find(self.keys.moving))
+        kept = self.find(self.keys.shipped)
         self.shipped = msgspec.json.decode(kept.value, type=Shipped) if kept else Shipped()
         here = list(self._here())
         older = [name for name in self._archived() if name not in here and int(name[:20]) <= self.shipped.base]
@@ -157,7 +156,7 @@ class Shelf(Directory):
         first = _Part(0, b"") if start == 0 else self._last(name, start)
         begin = self.keys.piece(name, first.offset if first else 0)
         end = end_of(self.keys.file(name)) if stop is None else self.keys.piece(name, max(stop, 0))
-        kvs = self.ask(fetch(begin, end)).kvs(0) if stop is None or stop > start else []
+        kvs = self.range(begin, end) if stop is None or stop > start else []
         if not kvs and (stop is None or stop > start):
             yield from self._shelved(name).chunks(name, start, stop)
             return
@@ -166,21 +165,24 @@ class Shelf(Directory):
 
     # ---- below ---------------------------------------------------------------------------------------------------
 
-    def ask(self, *parts: dict[str, object]) -> Txn:
-        """Read all of `parts` at one moment."""
-        return self.client.ask("kv/txn", transaction([], list(parts)), Txn)[0]
+    def find(self, key: bytes) -> KeyValue | None:
+        """One key."""
+        return next(iter(self.range(key)), None)
+
+    def range(self, key: bytes, end: bytes = b"", **options: object) -> list[KeyValue]:
+        """The keys from `key` to before `end`. No transaction: a full cluster refuses even those that only read."""
+        return self.client.ask("kv/range", {"key": key, "range_end": end, **options}, Range)[0].kvs
 
     def parts(self, name: str, start: int = 0) -> list[tuple[int, bytes]]:
         """The pieces of a file from `start`, by offset."""
-        kvs = self.ask(fetch(self.keys.piece(name, start), end_of(self.keys.file(name)))).kvs(0)
+        kvs = self.range(self.keys.piece(name, start), end_of(self.keys.file(name)))
         return [(part.offset, part.data) for part in map(_part, kvs)]
 
     def _here(self) -> Iterator[str]:
         """The files in etcd, each found behind the keys of the one before."""
         start = self.keys.files
         while True:
-            body = {"key": start, "range_end": end_of(self.keys.files), "limit": "1", "keys_only": True}
-            found = self.client.ask("kv/range", body, Range)[0].kvs
+            found = self.range(start, end_of(self.keys.files), limit="1", keys_only=True)
             if not found:
                 return
             name = found[0].key[len(self.keys.files) :].rpartition(b"/")[0].decode("ascii", "replace")
@@ -200,11 +202,8 @@ class Shelf(Directory):
 
     def _last(self, name: str, offset: int) -> _Part | None:
         """The piece that begins last at or before `offset`."""
-        body = {
-            "key": self.keys.piece(name, 0), "range_end": min(self.keys.piece(name, offset + 1), end_of(self.keys.file(name))),
-            "limit": "1", "sort_order": "DESCEND", "sort_target": "KEY",
-        }  # fmt: skip
-        kvs = self.client.ask("kv/range", body, Range)[0].kvs
+        end = min(self.keys.piece(name, offset + 1), end_of(self.keys.file(name)))
+        kvs = self.range(self.keys.piece(name, 0), end, limit="1", sort_order="DESCEND", sort_target="KEY")
         return _part(kvs[0]) if kvs else None
 
     def _refuse_unfinished(self, moving: KeyValue | None) -> None:

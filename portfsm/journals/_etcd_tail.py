@@ -16,7 +16,7 @@ from portfsm._codec import Encoder, Header, Seal
 from portfsm.errors import JournalError, JournalFull, OutcomeUnknown
 from portfsm.journals._etcd_client import NoAnswer, NoRoom
 from portfsm.journals._etcd_store import pieces
-from portfsm.journals._etcd_wire import Range, Txn, created, delete, end_of, fetch, put, transaction
+from portfsm.journals._etcd_wire import Txn, created, delete, end_of, fetch, put, transaction
 from portfsm.journals._segments import name_of
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ class Writes:
         """Refused for lack of room; unless an earlier try had arrived, which leaves nothing to do."""
         if error.doubtful:
             try:
-                found = self._shelf.client.ask("kv/range", {"key": key}, Range)[0].kvs
+                found = self._shelf.find(key)
             except JournalError:
-                found = []
-            if found and found[0].value == value:
+                found = None
+            if found is not None and found.value == value:
                 return
             raise self._unknown(error) from error
         raise JournalFull(str(error), path=self._shelf.path) from error

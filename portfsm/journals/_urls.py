@@ -90,7 +90,7 @@ def shown(target: object) -> str:
     if not is_url(text):
         return text
     # Up to the last @ all may be password: one that was not percent-encoded holds anything.
-    user, at, place = text.rpartition("@")
-    scheme, _, who = user.partition("//")
-    text = f"{scheme}//{who.partition(':')[0]}@{place}" if at else text
+    before, at, place = text.rpartition("@")
+    scheme, _, user = before.partition(":")
+    text = f"{scheme}://{user.removeprefix('//').partition(':')[0]}@{place}" if at else text
     return _SECRETS.sub(r"\1=...", text)

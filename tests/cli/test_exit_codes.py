@@ -216,7 +216,7 @@ def test_readers_wait_for_the_controller(log, call, command):
         (("status", "LOG", "LOG"), 2, "--help"),
         (("status", ""), 2, "directory"),
         (("status", "redis://host/0"), 2, "directory"),
-        (("status", "postgresql://host:port/db"), 2, "directory"),
+        (("status", "postgresql://host:port/db"), 2, "postgresql://user:password@host:port/database?log=NAME"),
         (("status", "memory:"), 2, "memory:"),
     ],
 )

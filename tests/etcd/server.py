@@ -35,7 +35,9 @@ def binary() -> str:
 class Member:
     """One member of a cluster; `cluster` is the text of --initial-cluster."""
 
-    def __init__(self, name: str, place: Path, ports: tuple[int, int], cluster: str, options: tuple[str, ...] = (), *, secure: bool = False) -> None:
+    def __init__(
+        self, name: str, place: Path, ports: tuple[int, int], cluster: str, options: tuple[str, ...] = (), *, secure: bool = False
+    ) -> None:
         self.name, self.place, self.port = name, place, ports[0]
         self._client = f"http{'s' if secure else ''}://{HOST}:{ports[0]}"
         client, peer = self._client, f"http://{HOST}:{ports[1]}"

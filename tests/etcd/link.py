@@ -46,9 +46,9 @@ class Link:
                 far = socket.create_connection(self._target)
                 self._open += [near, far]
                 for source, sink, back in ((near, far, False), (far, near, True)):
-                    threading.Thread(target=self._pass_on, args=(source, sink, back), daemon=True).start()
+                    threading.Thread(target=self._pass_on, args=(source, sink), kwargs={"back": back}, daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
+    def _pass_on(self, source: socket.socket, sink: socket.socket, *, back: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 if back and self.answers is not None:
