@@ -57,7 +57,7 @@ class Place:
 
 def parse(url: str) -> Place:
     """The place that `url` names. Raises `InvalidValue`, which never quotes what may be a password."""
-    secret, at, _ = url.removeprefix("etcd://").rpartition("@")
+    secret, at, _ = url[len("etcd:") :].removeprefix("//").rpartition("@")
     if "@" in secret or "/" in secret or "?" in secret or "#" in url:
         _refuse("the characters @ / ? # in a user's name, a password or an option must be written %40 %2F %3F %23", "")
     try:
