@@ -16,6 +16,7 @@ from portfsm.errors import InvalidValue, JournalCorrupt
 from portfsm.journals._disk import unreadable
 from portfsm.journals._reader import open_directory
 from portfsm.journals._segments import EMPTY_DIGEST, Segment, corrupt, ending_of, links, names_in, read_ends, refuse_damage, survey
+from portfsm.journals._urls import is_url, shared_journal
 from portfsm.values import Head
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def head_at(path: str, seq: int | None = None, *, disk: Disk | None = None) -> H
 
     Raises `InvalidValue` when the log does not reach `seq`, `JournalCorrupt`, `JournalUnreadable`.
     """
+    if is_url(path):
+        return shared_journal(path).head_at(seq)
     directory = open_directory(path, disk)
     try:
         segments = survey(directory)
