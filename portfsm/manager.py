@@ -81,8 +81,6 @@ async def open_manager(
     `JournalUnreadable`, `JournalTooNew`, `InvalidValue` for pools that overlap. What the block raises comes out as it
     is; a fault of the journal while leaving comes out only if the block raised nothing.
     """
-    if after_reboot not in ("restart", "remaining"):
-        raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
     if history not in ("kept", "lost"):
         raise InvalidValue(f'history is "kept" or "lost", not {history!r}', name="history", value=history)
     specs = check_specs(pools)
