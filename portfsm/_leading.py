@@ -28,8 +28,10 @@ RETRY_S = 0.2
 """How often whoever waits looks whether the lead is free."""
 
 
-def check_leading(role: object, after_reboot: str, journal: Journal) -> None:
-    """Raise `InvalidValue` for a role that is none, and for trust in the clocks of several machines."""
+def check_leading(role: object, after_reboot: object, journal: Journal) -> None:
+    """Raise `InvalidValue` for what is no role or no way after a reboot, and for trust in the clocks of several machines."""
+    if after_reboot not in ("restart", "remaining"):
+        raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
     if role not in ("lead", "lead-or-wait"):
         raise InvalidValue(f'role is "lead" or "lead-or-wait", not {role!r}', name="role", value=role)
     if after_reboot == "remaining" and isinstance(journal, LeadingJournal):

@@ -68,23 +68,19 @@ async def open_manager(
     """Open a log for writing, replay it, and manage its ports until the block is left.
 
     `journal`: a directory (made if missing), a `postgresql://` or `etcd://` URL, `"memory:"`, or a `Journal`. `pools`: those to put in
-    force; pools that
-    the log knows and this list does not stay as they were. `witnesses`: each joins (see `PortManager.join`). `address_of`: what
-    proxies call a node; by default its own name, and 127.0.0.1 for the node "". `after_reboot`: whether every hold starts over in full
-    after a
-    restart of the machine, or goes on with what the wall clock leaves of it. `history`: `"lost"` when the log was lost or is an older
-    copy, so that what it says of free ports is not to be relied on: every port that is not allocated is held for a full hold (cause `lost`,
-    RFC 6888's rule), and `adopt` takes those out of it that live replicas prove. For one opening; the next goes on from there.
-    `role`: `"lead-or-wait"` waits while another manager has the log open and takes over when it closes it, or has given no sign of life
-    for `lease_s` seconds (shared journals; that manager is then refused whatever it still tries). `holder`: tells people who has the
-    log open; host and process by default. `close_s`: how long leaving waits for a disk that hangs.
+    force; pools that the log knows and this list does not stay as they were. `witnesses`: each joins (see `PortManager.join`).
+    `address_of`: what proxies call a node; by default its own name, and 127.0.0.1 for the node "". `after_reboot`: whether every hold
+    starts over in full after a restart of the machine, or goes on with what the wall clock leaves of it. `history`: `"lost"` when the
+    log was lost or is an older copy, so that what it says of free ports is not to be relied on: every port that is not allocated is
+    held for a full hold (cause `lost`, RFC 6888's rule), and `adopt` takes those out of it that live replicas prove. For one opening;
+    the next goes on from there. `role`: `"lead-or-wait"` waits while another manager has the log open and takes over when it closes it,
+    or has given no sign of life for `lease_s` seconds (shared journals; it is then refused whatever it still tries). `holder`:
+    tells people who has the log open; host and process by default. `close_s`: how long leaving waits for a disk that hangs.
 
     Raises `JournalLocked` while another writer has it, `JournalCorrupt` at damage (nothing is changed then),
     `JournalUnreadable`, `JournalTooNew`, `InvalidValue` for pools that overlap. What the block raises comes out as it
     is; a fault of the journal while leaving comes out only if the block raised nothing.
     """
-    if after_reboot not in ("restart", "remaining"):
-        raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
     if history not in ("kept", "lost"):
         raise InvalidValue(f'history is "kept" or "lost", not {history!r}', name="history", value=history)
     specs = check_specs(pools)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 from collections import deque
@@ -17,6 +16,7 @@ from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._views import Selection, event_json
 from portfsm.cli._words import KIND_STYLES, details
 from portfsm.journals import read_journal
+from portfsm.journals._tail import tail_of
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
@@ -145,27 +145,23 @@ def _until(events: Iterable[Event], wanted: Selection) -> Iterator[Event]:
 
 def _coming(log: str, seq: int, printer: Printer) -> Iterator[Event]:
     """What is recorded after `seq`, for ever, or until nobody reads us any more."""
-    seen: object = None
-    while True:
-        found = _signature(log)
-        if found != seen:
-            seen = found
-            for event in read_journal(log, after=seq):
-                seq = event.seq
-                yield event
+    with tail_of(log, after=seq) as tail:
+        while True:
+            for events in tail.take():
+                yield from events
             printer.flush()
-        _wait()
+            _wait(tail.fileno())
 
 
-def _signature(log: str) -> object:
-    """Changes when the log grows."""
-    with os.scandir(log) as entries:
-        return sorted((entry.name, entry.stat().st_size) for entry in entries if entry.name.endswith(".jsonl"))
+def _wait(news: int) -> None:
+    """Sleep until there is news there, a little at most.
 
-
-def _wait() -> None:
-    """Sleep a little. Raise `BrokenPipeError` when the other end of the pipe is closed: with nothing to write we would never notice."""
+    Raise `BrokenPipeError` when the other end of the pipe is closed: with nothing to write we would never notice.
+    """
     poll = select.poll()
     poll.register(sys.stdout, 0)
-    if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(_POLL_S * 1000)):
+    if news >= 0:
+        poll.register(news, select.POLLIN)
+    ready = dict(poll.poll(_POLL_S * 1000))
+    if ready.get(sys.stdout.fileno(), 0) & (select.POLLERR | select.POLLHUP):
         raise BrokenPipeError

@@ -20,6 +20,7 @@ from portfsm.journals import read_journal
 from portfsm.journals._inspect import head_at, inspect
 from portfsm.journals._reader import open_directory
 from portfsm.journals._snapshots import load as load_snapshot
+from portfsm.journals._urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from portfsm.journals._inspect import LogReport
     from portfsm.values import Head
 
-__all__ = ["Check", "Proof", "prove", "where"]
+__all__ = ["Check", "Proof", "Walk", "as_expected", "other_log", "prove", "where"]
 
 
 @attrs.frozen
@@ -61,6 +62,8 @@ class Proof:
             return f"{self.path} holds: {count(self.seq, 'event')}" if self.seq else f"{self.path} holds no events yet"
         if failed <= {"head", "snapshot"}:
             return f"{self.path} opens, but it is not what it should be. Nothing was changed."
+        if "bytes" in failed and is_url(self.path):
+            return f"{self.path} is damaged. Nothing was changed; restore the database from a backup."
         if "bytes" in failed:
             return (
                 f"{self.path} is damaged. Nothing was changed; `portfsm repair {self.path}` shows what could be saved, or restore a copy."
@@ -76,7 +79,9 @@ class Proof:
 def prove(path: str, expect: Head | None) -> Proof:
     """Check everything. Raises `JournalUnreadable`, `JournalTooNew`."""
     report = inspect(path)
-    walk = _Walk(path, report)
+    last_seq = max((segment.last_seq for segment in report.segments), default=0)
+    snapshot = load_snapshot(open_directory(path), report.log_id, last_seq)
+    walk = Walk(path, read_journal(path), snapshot, cache="the *.snap.jsonl files")
     checks = [*_bytes(report), _tail(report), *walk.checks()]
     if expect is not None:
         checks.append(_expected(path, expect, report))
@@ -109,22 +114,26 @@ def _tail(report: LogReport) -> Check:
     return Check("ok", "tail", "complete")
 
 
-class _Walk:
+class Walk:
     """Every step, and on the way the state that the snapshot claims to be."""
 
-    def __init__(self, path: str, report: LogReport) -> None:
+    def __init__(self, path: str, events: Iterable[Event], snapshot: tuple[int, list[bytes]] | None, *, cache: str) -> None:
         self.ledger = Ledger()
+        self.damage: JournalCorrupt | None = None
+        """What ended the walk before the end of the log."""
         self._path = path
-        last_seq = max((segment.last_seq for segment in report.segments), default=0)
-        self._snapshot = load_snapshot(open_directory(path), report.log_id, last_seq)
+        self._events = events
+        self._snapshot = snapshot
+        self._cache = cache
         self._digest = ""
         """Of the state as of the snapshot's seq."""
 
     def checks(self) -> list[Check]:
         """Walk, and say what was found."""
         try:
-            replay(self._noting(Bar(self._path).watch(read_journal(self._path))), onto=self.ledger)
+            replay(self._noting(Bar(self._path).watch(self._events)), onto=self.ledger)
         except JournalCorrupt as error:
+            self.damage = error
             if error.segment is None:
                 return [Check("FAIL", "steps", where(self._path, error)), self._kept()]
             return [Check("note", "steps", f"each of {count(self.ledger.seq, 'event')} before the damage is legal"), self._kept()]
@@ -149,22 +158,31 @@ class _Walk:
         except (ValueError, KeyError, TypeError, IndexError) as error:
             return Check("note", "snapshot", f"of @{seq} cannot be read ({error}) and will be ignored")
         if kept.digest() != self._digest:
-            return Check(
-                "FAIL", "snapshot", f"of @{seq} differs from what the events say: remove the *.snap.jsonl files, which are a cache"
-            )
+            return Check("FAIL", "snapshot", f"of @{seq} differs from what the events say: remove {self._cache}, a cache")
         return Check("ok", "snapshot", f"of @{seq} says what the events say")
 
 
 def _expected(path: str, expect: Head, report: LogReport) -> Check:
     last_seq = max((segment.last_seq for segment in report.segments), default=0)
-    if expect.log_id != report.log_id:
-        return Check("FAIL", "head", f"this is log {report.log_id or '(none yet)'}, not {expect.log_id}")
-    if expect.seq > last_seq:
-        return Check("FAIL", "head", f"the log ends at @{last_seq}, before @{expect.seq}: events were cut off")
+    if other := other_log(expect, report.log_id, last_seq):
+        return other
     try:
-        found = head_at(path, expect.seq)
+        return as_expected(expect, head_at(path, expect.seq))
     except (InvalidValue, JournalCorrupt) as error:
         return Check("FAIL", "head", f"cannot be told: {where(path, error)}" if isinstance(error, JournalCorrupt) else str(error))
+
+
+def other_log(expect: Head, log_id: str, last_seq: int) -> Check | None:
+    """The verdict where the log cannot have the expected head: it is another, or too short."""
+    if expect.log_id != log_id:
+        return Check("FAIL", "head", f"this is log {log_id or '(none yet)'}, not {expect.log_id}")
+    if expect.seq > last_seq:
+        return Check("FAIL", "head", f"the log ends at @{last_seq}, before @{expect.seq}: events were cut off")
+    return None
+
+
+def as_expected(expect: Head, found: Head) -> Check:
+    """The verdict on the head that was made anew."""
     if found != expect:
         return Check("FAIL", "head", f"at @{expect.seq} it is {found.digest}, not {expect.digest}: history was changed")
     return Check("ok", "head", f"as expected at @{expect.seq}")

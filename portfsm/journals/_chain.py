@@ -76,7 +76,7 @@ class Chain:
                 events = decode_events(lines)
             except ValueError:  # msgspec's own errors are such, too
                 return self._read_each(lines)
-            if events[0].seq == self.seq + 1 and events[-1].seq == self.seq + len(events):
+            if events and events[0].seq == self.seq + 1 and events[-1].seq == self.seq + len(events):
                 self.advance(events[-1].seq, suffix)
                 return events
         return self._read_each(lines)

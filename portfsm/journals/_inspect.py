@@ -16,12 +16,13 @@ from portfsm.errors import InvalidValue, JournalCorrupt
 from portfsm.journals._disk import unreadable
 from portfsm.journals._reader import open_directory
 from portfsm.journals._segments import EMPTY_DIGEST, Segment, corrupt, ending_of, links, names_in, read_ends, refuse_damage, survey
+from portfsm.journals._urls import is_url, shared_journal
 from portfsm.values import Head
 
 if TYPE_CHECKING:
     from portfsm.journals._disk import Directory, Disk
 
-__all__ = ["LogReport", "SegmentReport", "head_at", "inspect"]
+__all__ = ["LogReport", "SegmentReport", "head_at", "head_in", "inspect", "inspect_in"]
 
 
 @attrs.frozen
@@ -71,7 +72,12 @@ class LogReport:
 
 def inspect(path: str, *, disk: Disk | None = None) -> LogReport:
     """Read and verify everything. Raises `JournalUnreadable`, `JournalTooNew`."""
-    directory = open_directory(path, disk)
+    return inspect_in(open_directory(path, disk))
+
+
+def inspect_in(directory: Directory) -> LogReport:
+    """The same of a log whose files lie elsewhere."""
+    path = directory.path
     reports: list[SegmentReport] = []
     damage: list[JournalCorrupt] = []
     before: Segment | None = None
@@ -134,7 +140,14 @@ def head_at(path: str, seq: int | None = None, *, disk: Disk | None = None) -> H
 
     Raises `InvalidValue` when the log does not reach `seq`, `JournalCorrupt`, `JournalUnreadable`.
     """
-    directory = open_directory(path, disk)
+    if is_url(path):
+        return shared_journal(path).head_at(seq)
+    return head_in(open_directory(path, disk), seq)
+
+
+def head_in(directory: Directory, seq: int | None = None) -> Head:
+    """The same of a log whose files lie elsewhere."""
+    path = directory.path
     try:
         segments = survey(directory)
         last_seq = _last_seq(directory, segments)

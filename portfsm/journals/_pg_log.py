@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from portfsm.events import Event
     from portfsm.journals._pg_place import Place
 
-__all__ = ["LogRow", "Made", "Tail", "follow_log", "make", "pages", "seize", "who_leads"]
+__all__ = ["PAGE", "LogRow", "Made", "Tail", "fetch", "follow_log", "make", "pages", "seize", "who_leads"]
 
 PAGE = 4096
 """Events fetched at once."""
@@ -182,13 +182,15 @@ def start(session: Session, row: LogRow, after: int) -> Chain:
 
 def take_page(session: Session, row: LogRow, place: Chain) -> list[Event]:
     """The next events. Raises `JournalCorrupt`."""
-    upto = min(place.seq + PAGE, row.seq)
-    wanted = upto - place.seq
-    lines, count = session.read(sql.PAGE, log=row.log, after=place.seq, upto=upto)[0]
-    events = place.read(lines) if lines else []
-    if count != wanted or len(events) != wanted:
-        raise corrupt(session.place.shown, place.seq + 1, f"it is missing, though the log goes on up to {row.seq}")
-    return events
+    return place.read(fetch(session, row, place.seq, min(place.seq + PAGE, row.seq)))
+
+
+def fetch(session: Session, row: LogRow, after: int, upto: int) -> bytes:
+    """The lines of the events behind `after` up to `upto`, as many as there must be. Raises `JournalCorrupt`."""
+    lines, count = session.read(sql.PAGE, log=row.log, after=after, upto=upto)[0]
+    if count != upto - after:
+        raise corrupt(session.place.shown, after + (count or 0) + 1, f"it is missing, or one before it; the log goes on up to {row.seq}")
+    return bytes(lines)
 
 
 class Tail:

@@ -20,6 +20,8 @@ __all__ = [
     "LAST_LINE",
     "LOCK_SCHEMA",
     "LOGS",
+    "MARKS",
+    "MARK_BEFORE",
     "PAGE",
     "RENEW",
     "SCRIPTS",
@@ -52,6 +54,7 @@ create table portfsm_event (
     seq bigint not null,
     at timestamptz not null default statement_timestamp(),
     line text not null,
+    digest bytea,
     primary key (log, seq)
 );
 create table portfsm_snapshot (
@@ -94,7 +97,9 @@ CURRENT = "select version from portfsm_schema"
 LOCK_SCHEMA = "select pg_advisory_xact_lock(hashtext('portfsm_schema')), to_regclass('portfsm_schema') is not null"
 FORGET_VERSION = "delete from portfsm_schema"
 SET_VERSION = "insert into portfsm_schema values (%(version)s)"
-ADD_LOG = "insert into portfsm_log (name, header, digest) values (%(name)s, %(header)s, %(digest)s) on conflict (name) do nothing"
+ADD_LOG = (
+    "insert into portfsm_log (name, header, digest) values (%(name)s, %(header)s, %(digest)s) on conflict (name) do nothing returning log"
+)
 
 LOGS = "select name from portfsm_log order by name"
 FIND_LOG = "select log, header, epoch, seq, digest from portfsm_log where name = %(name)s"
@@ -121,14 +126,20 @@ with head as (
     where log = %(log)s and epoch = %(epoch)s and seq = %(seq)s
     returning log, seq - %(count)s as base
 ), kept as (
-    insert into portfsm_event (log, seq, line)
-    select log, base + number, line from head, string_to_table(%(lines)s, E'\\n') with ordinality as lines (line, number)
+    insert into portfsm_event (log, seq, line, digest)
+    select log, base + number, line, case number when %(count)s then %(digest)s end
+    from head, string_to_table(%(lines)s, E'\\n') with ordinality as lines (line, number)
     returning 1
 )
 select (select count(*) from kept), (select pg_notify('portfsm_event', log::text) from head)
 """
 """One statement, one commit: 0 rows kept means that another leads or that the log stands elsewhere, and nothing was changed."""
 
+MARK_BEFORE = """
+select seq, digest from portfsm_event where log = %(log)s and seq <= %(seq)s and digest is not null order by seq desc limit 1
+"""
+"""The digest is kept with the last event of every batch."""
+MARKS = "select seq, digest from portfsm_event where log = %(log)s and seq > %(after)s and seq <= %(upto)s and digest is not null"
 LAST_LINE = "select right(line, 16) from portfsm_event where log = %(log)s and seq = %(seq)s"
 PAGE = """
 select convert_to(string_agg(line, E'\\n' order by seq) || E'\\n', 'UTF8'), count(*)

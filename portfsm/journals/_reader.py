@@ -15,7 +15,6 @@ from portfsm.errors import JournalCorrupt, JournalUnreadable
 from portfsm.journals._disk import Directory, Disk, RealDisk, unreadable
 from portfsm.journals._lock import NAME as LOCK
 from portfsm.journals._segments import Segment, names_in, refuse_damage, survey
-from portfsm.journals._urls import is_url, shared_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +28,7 @@ _ATTEMPTS = 4
 
 
 def open_directory(path: str, disk: Disk | None = None) -> Directory:
-    """The directory of an existing log, or what a URL names as one. Raises `JournalUnreadable`."""
-    if is_url(path):
-        return shared_directory(path)
+    """The directory of an existing log. Raises `JournalUnreadable`."""
     directory = Directory(disk or RealDisk(), path)
     try:
         names = directory.names()

@@ -7,7 +7,7 @@ the events as whoever does not lead sees them, on a connection of its own. It is
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from portfsm.errors import InvalidValue, MissingExtra
 from portfsm.protocols import LeadingJournal
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from portfsm.events import Event
-    from portfsm.journals._disk import Directory
     from portfsm.protocols import Clock
+    from portfsm.values import Head
 
-__all__ = ["ReadApart", "SharedJournal", "is_url", "shared_directory", "shared_journal", "shown"]
+__all__ = ["Audited", "Prepared", "ReadApart", "SharedJournal", "is_url", "shared_journal", "shown"]
 
 _POSTGRES, _ETCD = ("postgresql", "postgres"), ("etcd",)
 _KINDS = "postgresql://user@host:port/database?log=NAME or etcd://host:port/NAME"
@@ -36,17 +36,49 @@ class ReadApart(Protocol):
         ...
 
 
-@runtime_checkable
-class Shelved(Protocol):
-    """A journal that keeps a log's files, wherever it keeps them."""
+class Audited(Protocol):
+    """A look through a whole log. Use it with `with`; `events` raises `JournalCorrupt` at the first that is not what was written."""
 
-    def shelf(self) -> Directory:
-        """They, to read from."""
+    log_id: str
+    last_seq: int
+    snapshot: tuple[int, list[bytes]] | None
+    heads: dict[int, Head]
+    """By seq, made anew from the events that were read: those asked for, and the last."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def events(self) -> Iterator[Event]:
+        """Every event, proven."""
         ...
+
+
+class Prepared(Protocol):
+    """What `init` did: the version of the tables before (0: there were none) and now, and whether the log is new."""
+
+    @property
+    def log(self) -> str: ...
+    @property
+    def version_before(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def new(self) -> bool: ...
 
 
 class SharedJournal(LeadingJournal, ReadApart, Protocol):
     """What a URL gives."""
+
+    def head_at(self, seq: int | None = None) -> Head:
+        """The head as it was when `seq` was the last event; now, if None. Raises `InvalidValue`."""
+        ...
+
+    def init(self) -> Prepared:
+        """Prepare the place. What is there already stays as it is."""
+        ...
+
+    def audit(self, *, at: int | None = None) -> Audited:
+        """Look through the whole log, and tell its head as of `at` as well."""
+        ...
 
 
 def is_url(target: object) -> bool:
@@ -64,9 +96,10 @@ def shared_journal(url: str, *, clock: Clock | None = None, lease_s: float = 10.
 
             return PostgresJournal.from_url(url, lease_s=lease_s)
         if scheme in _ETCD:
-            from portfsm.journals.etcd import EtcdJournal  # noqa: PLC0415  (an extra)
+            from portfsm.journals.etcd import EtcdJournal  # type: ignore  # noqa: PGH003, PLC0415  (an extra)
 
-            return EtcdJournal.from_url(url, clock=clock, lease_s=lease_s)
+            journal: SharedJournal = EtcdJournal.from_url(url, clock=clock, lease_s=lease_s)
+            return journal
     except ModuleNotFoundError as error:
         extra = "postgres" if scheme in _POSTGRES else "etcd"
         raise MissingExtra(
@@ -74,14 +107,6 @@ def shared_journal(url: str, *, clock: Clock | None = None, lease_s: float = 10.
         ) from error
     # The scheme alone: the rest may hold a password.
     raise InvalidValue(f"{scheme}:// is no kind of journal: give a directory, or {_KINDS}", name="target", value=scheme)
-
-
-def shared_directory(url: str) -> Directory:
-    """The log that `url` names as a directory to read from, where its journal keeps it as one. Raises as `shared_journal` does."""
-    journal = shared_journal(url)
-    if isinstance(journal, Shelved):
-        return journal.shelf()
-    raise InvalidValue(f"{shown(url)} is no directory of segments", name="target", value=shown(url))
 
 
 def shown(target: object) -> str:

@@ -21,12 +21,14 @@ from portfsm.errors import Fenced, InternalError, InvalidValue, JournalError, Jo
 from portfsm.journals import _snapshots
 from portfsm.journals._disk import unreadable
 from portfsm.journals._etcd_archive import Archive
+from portfsm.journals._etcd_audit import Audit, Prepared
 from portfsm.journals._etcd_client import Client, NoRoom
 from portfsm.journals._etcd_lead import Lead
 from portfsm.journals._etcd_store import Shelf
 from portfsm.journals._etcd_tail import Tail, Writes
 from portfsm.journals._etcd_url import Place, parse
 from portfsm.journals._etcd_wire import Status
+from portfsm.journals._inspect import head_in
 from portfsm.journals._mend import sentence
 from portfsm.journals._reader import read_directory
 from portfsm.journals._segments import EMPTY_DIGEST, Ending, Segment, ending_of, read_segment, survey
@@ -131,6 +133,18 @@ class EtcdJournal:
     def read_apart(self, after: int = 0) -> Iterator[Event]:
         """Events with `seq > after`, on a connection of their own, whoever leads. Raises as `read_journal` does."""
         return read_directory(self.shelf(), after)
+
+    def head_at(self, seq: int | None = None) -> Head:
+        """The head as it was when `seq` was the last event; now, if None. Raises `InvalidValue`, `JournalCorrupt`."""
+        return head_in(self.shelf(), seq)
+
+    def audit(self, *, at: int | None = None) -> Audit:
+        """Look through the whole log, and tell its head as of `at` as well."""
+        return Audit(self.shelf(), at)
+
+    def init(self) -> Prepared:
+        """There is nothing to prepare: see whether the cluster answers. Raises `JournalUnreadable`."""
+        return Prepared(self.place.name, new=not self.shelf().names())
 
     # ---- opening --------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from psycopg import errors
 from portfsm.errors import Fenced, InternalError, InvalidValue, JournalError, JournalFull, JournalLocked, OutcomeUnknown
 from portfsm.journals import _pg_schema as sql
 from portfsm.journals._chain import Chain, link
+from portfsm.journals._pg_audit import Audit, head_at, newest_snapshot
 from portfsm.journals._pg_log import LogRow, follow_log, make, pages, seize, who_leads
 from portfsm.journals._pg_place import Place
 from portfsm.journals._pg_session import Session, first_line, lost
@@ -147,6 +148,14 @@ class PostgresJournal:
         with self.tail(after) as tail:
             yield from tail.take()
 
+    def head_at(self, seq: int | None = None) -> Head:
+        """The head as it was when `seq` was the last event; now, if None. Raises `InvalidValue`."""
+        return head_at(self.place, seq, timeout_s=self._timeout_s)
+
+    def audit(self, *, at: int | None = None) -> Audit:
+        """Look through the whole log, and tell its head also as of `at`."""
+        return Audit(self.place, timeout_s=self._timeout_s, at=at)
+
     def tail(self, after: int = 0) -> Tail:
         """A reader to keep, which is told when there is more."""
         return follow_log(self.place, after, timeout_s=self._timeout_s)
@@ -264,13 +273,7 @@ class PostgresJournal:
 
     def load_snapshot(self) -> tuple[int, list[bytes]] | None:
         session = self._usable()
-        for seq, proof, body in session.read(sql.SNAPSHOT_LOAD, log=self._row.log, seq=self._last[0]):
-            if sha256(body).digest() == proof:
-                return seq, body.split(b"\n")[:-1]
-            _log.warning(
-                "snapshot.ignored", path=self.path, why=f"that of {seq} is damaged", effect="an older one, or more of the log, is read"
-            )
-        return None
+        return newest_snapshot(session, self._row.log, self._last[0])
 
     def save_snapshot(self, seq: int, lines: Iterable[bytes]) -> None:
         session = self._session

@@ -15,7 +15,7 @@ from portfsm.journals._etcd_client import Client
 from portfsm.journals._etcd_store import Keys
 from portfsm.journals._etcd_url import parse
 from portfsm.journals._etcd_wire import Txn, delete, put, transaction
-from portfsm.journals._inspect import head_at, inspect
+from portfsm.journals._inspect import head_at, inspect_in
 from portfsm.journals.etcd import EtcdJournal
 from portfsm.protocols import Journal
 from portfsm.testing.contract import JournalContract, sample_events
@@ -87,7 +87,7 @@ def test_a_lost_answer_makes_an_event_twice_or_never(link, url, opened):
         assert link.cut
     journal.close()
     assert list(read_journal(url)) == EVENTS[:90]
-    assert len(inspect(url).segments) > 2
+    assert len(inspect_in(EtcdJournal.from_url(url).shelf()).segments) > 2
 
 
 def test_a_link_cut_for_good_after_the_send_is_taken_for_success_or_failure(link, url, opened):
@@ -131,7 +131,7 @@ def test_a_lost_answer_to_the_opening_locks_everybody_out(link, url, opened, ans
     assert link.cut == 1
     journal.close()
     assert list(read_journal(url)) == EVENTS[:9]
-    assert inspect(url).segments[-1].epoch == 2
+    assert inspect_in(EtcdJournal.from_url(url).shelf()).segments[-1].epoch == 2
 
 
 # ---------------------------------------------------------------------- leaders that come and go
@@ -156,7 +156,7 @@ def test_a_leader_whose_lease_ran_out_writes(url, opened):
     successor.append(EVENTS[3:9])
     successor.close()
     assert list(read_journal(url)) == EVENTS[:9]
-    assert [segment.epoch for segment in inspect(url).segments] == [1, fenced.value.current]
+    assert [segment.epoch for segment in inspect_in(EtcdJournal.from_url(url).shelf()).segments] == [1, fenced.value.current]
 
 
 def test_a_leader_with_nothing_to_write_loses_its_lease(url, opened):
@@ -224,7 +224,7 @@ def test_an_append_of_several_values_is_read_by_half(url, opened):
     assert list(read_journal(url)) == EVENTS[:6]
     kept = change(again, {"request_range": {"key": shelf.keys.all + b"torn/", "range_end": shelf.keys.all + b"torn0"}}).kvs(0)
     assert b"".join(pair.value for pair in kept) == b"".join(data for _, data in parts[:-1])
-    assert inspect(url).damage == ()
+    assert inspect_in(EtcdJournal.from_url(url).shelf()).damage == ()
 
 
 # ---------------------------------------------------------------------- damage
@@ -237,7 +237,7 @@ def test_an_edited_value_is_believed(url, opened):
     head = journal.head()
     journal.close()
     assert head_at(url) == head
-    assert inspect(url).damage == ()
+    assert inspect_in(EtcdJournal.from_url(url).shelf()).damage == ()
     shelf = journal.shelf()
     name = shelf.names()[1]
     offset, data = shelf.parts(name)[3]
@@ -245,7 +245,7 @@ def test_an_edited_value_is_believed(url, opened):
     with pytest.raises(JournalCorrupt) as corrupt:
         list(read_journal(url))
     assert (corrupt.value.segment, corrupt.value.offset) == (name, offset)
-    assert [damage.segment for damage in inspect(url).damage] == [name]
+    assert [damage.segment for damage in inspect_in(EtcdJournal.from_url(url).shelf()).damage] == [name]
 
 
 @pytest.mark.parametrize("gone", ["a value", "a segment"])

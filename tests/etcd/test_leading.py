@@ -19,7 +19,7 @@ from portfsm.errors import Fenced, JournalLocked, OutcomeUnknown
 from portfsm.journals._etcd_client import Client
 from portfsm.journals._etcd_store import Keys
 from portfsm.journals._etcd_url import parse
-from portfsm.journals._inspect import inspect
+from portfsm.journals._inspect import inspect_in
 from portfsm.journals.etcd import EtcdJournal
 from portfsm.manager import open_manager
 from portfsm.states import EventKind
@@ -46,7 +46,7 @@ def check_log(url: str, acknowledged: dict[int, str]) -> None:
     given = {event.seq: event.owner for event in events if event.kind is EventKind.ALLOCATED}
     assert acknowledged.items() <= given.items()
     assert replay(events).seq == len(events)
-    report = inspect(url)
+    report = inspect_in(EtcdJournal.from_url(url).shelf())
     assert report.damage == ()
     assert [segment.epoch for segment in report.segments] == sorted(segment.epoch for segment in report.segments)
 

@@ -6,9 +6,16 @@ import pytest
 
 from portfsm.journals.postgres import PostgresJournal
 from portfsm.specs import PoolSpec
+from tests.conftest import BACKENDS
 from tests.postgres.link import Link
 
+LOOPS = {name: BACKENDS[name] for name in ("asyncio", "trio")}
 SPEC = PoolSpec("http", ports="30000-30999", hold_s=10.0)
+
+
+@pytest.fixture(params=LOOPS.values(), ids=LOOPS.keys())
+def anyio_backend(request):
+    return request.param
 
 
 @pytest.fixture

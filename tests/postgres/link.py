@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
+from typing import Self
 
 
 class Link:
@@ -25,7 +26,7 @@ class Link:
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def __enter__(self) -> Link:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
@@ -61,7 +62,7 @@ class Link:
                 threading.Thread(target=self._pass, args=(client, server, False), daemon=True).start()
                 threading.Thread(target=self._pass, args=(server, client, True), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+    def _pass(self, source: socket.socket, sink: socket.socket, answers) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 if answers and self.muted.is_set():

@@ -50,14 +50,13 @@ async def test_who_waits_is_not_let_in_when_the_leader_leaves(kind, request, log
             told.append(second.epoch)
             assert second.find("a")
 
-    async with anyio.create_task_group() as tasks:
-        async with open_manager(target(), pools=[SPEC], holder="first", lease_s=LEASE_S) as first:
-            await first.allocate("http", owner="a")
-            tasks.start_soon(wait)
-            await anyio.sleep(0.5)
-            assert not told
-            epoch = first.epoch
-            left = time.monotonic()
+    async with anyio.create_task_group() as tasks, open_manager(target(), pools=[SPEC], holder="first", lease_s=LEASE_S) as first:
+        await first.allocate("http", owner="a")
+        tasks.start_soon(wait)
+        await anyio.sleep(0.5)
+        assert not told
+        epoch = first.epoch
+        left = time.monotonic()
     assert told == [epoch + 1]
     assert time.monotonic() - left < LEASE_S + 0.5
 
