@@ -96,10 +96,9 @@ def shared_journal(url: str, *, clock: Clock | None = None, lease_s: float = 10.
 
             return PostgresJournal.from_url(url, lease_s=lease_s)
         if scheme in _ETCD:
-            from portfsm.journals.etcd import EtcdJournal  # type: ignore  # noqa: PGH003, PLC0415  (an extra)
+            from portfsm.journals.etcd import EtcdJournal  # noqa: PLC0415  (an extra)
 
-            journal: SharedJournal = EtcdJournal.from_url(url, clock=clock, lease_s=lease_s)
-            return journal
+            return EtcdJournal.from_url(url, clock=clock, lease_s=lease_s)
     except ModuleNotFoundError as error:
         extra = "postgres" if scheme in _POSTGRES else "etcd"
         raise MissingExtra(
