@@ -7,7 +7,7 @@ The floors, each importing only from those below it:
     I/O        journals (memory, file), sockets, witnesses (HAProxy), clocks
     bytes      line format, recovery rules
     machine    TRANSITIONS, decide, apply, Ledger, replay
-    words      states, events, commands, specs, values, observation, evidence, errors, protocols
+    words      states, events, commands, specs, shards, values, observation, evidence, errors, protocols
 """
 
 from portfsm._decide import decide
@@ -73,6 +73,7 @@ from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
 from portfsm.observation import Conflict, Move, Observation, ReconcileReport, Sighting
 from portfsm.protocols import CachingJournal, Clock, Journal, LeadingJournal
+from portfsm.shards import moved_nodes, shard_of
 from portfsm.sockets import BoundLease, Holder
 from portfsm.specs import PoolSpec, Quota
 from portfsm.states import EventKind, PortState
@@ -159,7 +160,9 @@ __all__ = [
     "apply",
     "decide",
     "hold_ports",
+    "moved_nodes",
     "open_manager",
     "read_journal",
     "replay",
+    "shard_of",
 ]

@@ -23,7 +23,7 @@ import attrs
 import msgspec
 
 from portfsm.errors import JournalCorrupt, JournalUnreadable
-from portfsm.journals._disk import Directory, RealDisk
+from portfsm.journals._disk import Directory, RealDisk, unreadable
 from portfsm.journals._etcd_wire import Range, end_of
 from portfsm.journals._segments import names_in
 
@@ -194,6 +194,8 @@ class Shelf(Directory):
             return names_in(self.archive) if self.archive is not None else []
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise unreadable(self.place.archive, error, "read the archive") from error
 
     def _shelved(self, name: str) -> Directory:
         if self.archive is None or name not in self._archived():
