@@ -77,6 +77,12 @@ class Server:
         self.run(
             "initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync",
         )  # fmt: skip
+        subprocess.run(["cp", "-a", self.data, self.folder / "fresh"], check=True)
+        return self
+
+    def make_like(self, other: Server) -> Server:
+        """As `make`, in less time: from what the other one was made with."""
+        subprocess.run(["cp", "-a", other.folder / "fresh", self.data], check=True)
         return self
 
     def start(self, *options: str) -> Server:
