@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from hashlib import blake2b
+from pathlib import Path
 
 from common import Core, machine, owner, spread
 
@@ -69,7 +70,7 @@ def speed() -> None:
 
 def resident() -> int:
     """Bytes of this process in memory now."""
-    with open("/proc/self/statm") as file:
+    with Path("/proc/self/statm").open() as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 

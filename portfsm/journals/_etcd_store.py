@@ -106,6 +106,8 @@ class Shelf(Directory):
         self.keys = Keys(client.place.name)
         self.archive = Directory(RealDisk(), client.place.archive) if client.place.archive else None
         self.shipped = Shipped()
+        self.finished = True
+        """Whoever copies into this log sees it before it is whole."""
 
     @property
     def place(self) -> Place:
@@ -209,7 +211,7 @@ class Shelf(Directory):
         return _part(kvs[0]) if kvs else None
 
     def _refuse_unfinished(self, moving: KeyValue | None) -> None:
-        if moving is not None:
+        if moving is not None and self.finished:
             raise JournalUnreadable(
                 f"{self.path}: a copy into this log was begun and not finished: run `portfsm copy` again, which starts over",
                 path=self.path, errno=None,

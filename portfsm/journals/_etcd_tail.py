@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from portfsm.events import Event
     from portfsm.journals._etcd_lead import Lead
     from portfsm.journals._etcd_store import Shelf
+    from portfsm.journals._segments import Ending, Segment
 
 __all__ = ["Tail", "Writes"]
 
@@ -96,7 +97,17 @@ class Writes:
         prefix = self._shelf.keys.file(name)
         self.change(delete(prefix, end_of(prefix)))
 
-    def put_aside(self, name: str, offset: int) -> None:
+    def mend(self, segment: Segment, ending: Ending) -> Seal | None:
+        """Seal what an unsealed segment holds, and put aside what was never finished; None when it holds no event. May be repeated."""
+        empty = ending.last_seq == segment.header.base
+        self._put_aside(segment.name, 0 if empty else ending.good.offset)
+        if empty:
+            return None
+        seal = Seal(ending.last_seq - segment.header.base, ending.last_seq, ending.sha256)
+        self.append(segment.name, ending.good.offset, Encoder(ending.good.carry).encode_line(seal))
+        return seal
+
+    def _put_aside(self, name: str, offset: int) -> None:
         """What stands in a file from `offset` on was never finished: keep it elsewhere, the last piece first."""
         keys = self._shelf.keys
         for at, data in reversed(self._shelf.parts(name, offset)):

@@ -23,6 +23,8 @@ __all__ = [
     "MARKS",
     "MARK_BEFORE",
     "PAGE",
+    "RECEIVE",
+    "RECEIVED",
     "RENEW",
     "SCRIPTS",
     "SET_VERSION",
@@ -134,6 +136,14 @@ with head as (
 select (select count(*) from kept), (select pg_notify('portfsm_event', log::text) from head)
 """
 """One statement, one commit: 0 rows kept means that another leads or that the log stands elsewhere, and nothing was changed."""
+
+RECEIVE = """
+update portfsm_log set header = %(header)s, digest = %(digest)s
+where name = %(name)s and seq = 0 and epoch = 0 and lease_until is null
+returning log, header, epoch, seq, digest
+"""
+"""A log that was only made so far becomes that of another place, before its events come, in one transaction."""
+RECEIVED = "update portfsm_log set epoch = %(epoch)s, lease_until = null where log = %(log)s"
 
 MARK_BEFORE = """
 select seq, digest from portfsm_event where log = %(log)s and seq <= %(seq)s and digest is not null order by seq desc limit 1

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from portfsm.events import Event
+    from portfsm.journals._copy_source import Source
     from portfsm.protocols import Clock
     from portfsm.values import Head
 
@@ -74,6 +75,10 @@ class SharedJournal(LeadingJournal, ReadApart, Protocol):
 
     def init(self) -> Prepared:
         """Prepare the place. What is there already stays as it is."""
+        ...
+
+    def receive(self, source: Source) -> Head:
+        """Become a copy of `source`, all of it or nothing; the head there, proven. Raises `InvalidValue` when there is a log already."""
         ...
 
     def audit(self, *, at: int | None = None) -> Audited:

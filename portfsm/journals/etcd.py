@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from portfsm._codec import BATCH_BYTES, FMT, SCHEMA, Encoder, Header, Seal
+from portfsm._codec import BATCH_BYTES, FMT, SCHEMA, Header, Seal
 from portfsm._recovery import Place as Where
 from portfsm.errors import Fenced, InternalError, InvalidValue, JournalError, JournalFull, JournalLocked, JournalUnreadable, OutcomeUnknown
 from portfsm.journals import _snapshots
@@ -24,6 +24,7 @@ from portfsm.journals._etcd_archive import Archive
 from portfsm.journals._etcd_audit import Audit, Prepared
 from portfsm.journals._etcd_client import Client, NoRoom
 from portfsm.journals._etcd_lead import Lead
+from portfsm.journals._etcd_receive import receive
 from portfsm.journals._etcd_store import Shelf
 from portfsm.journals._etcd_tail import Tail, Writes
 from portfsm.journals._etcd_url import Place, parse
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from portfsm.events import Event
+    from portfsm.journals._copy_source import Source
     from portfsm.protocols import Clock
 
 __all__ = ["EtcdJournal"]
@@ -57,8 +59,7 @@ class EtcdJournal:
 
     def __init__(self, place: Place, *, clock: Clock | None = None, lease_s: float = 10.0, segment_bytes: int = 4 << 20) -> None:
         if type(lease_s) not in (int, float) or not _LEAST_LEASE_S <= lease_s <= _MOST_LEASE_S:
-            message = f"lease_s must be from 2 to 3600 seconds for etcd, not {lease_s!r}"
-            raise InvalidValue(message, name="lease_s", value=lease_s)
+            raise InvalidValue(f"lease_s must be from 2 to 3600 seconds for etcd, not {lease_s!r}", name="lease_s", value=lease_s)
         if type(segment_bytes) is not int or segment_bytes < 1:
             message = f"segment_bytes must be a whole number of at least 1, not {segment_bytes!r}"
             raise InvalidValue(message, name="segment_bytes", value=segment_bytes)
@@ -145,6 +146,10 @@ class EtcdJournal:
     def init(self) -> Prepared:
         """There is nothing to prepare: see whether the cluster answers. Raises `JournalUnreadable`."""
         return Prepared(self.place.name, new=not self.shelf().names())
+
+    def receive(self, source: Source) -> Head:
+        """Become a copy of `source`: see `portfsm copy`. Raises `InvalidValue` when there is a log already."""
+        return receive(self.shelf(), source, self.lease_s)
 
     # ---- opening --------------------------------------------------------------------------------------------
 
@@ -324,20 +329,16 @@ class EtcdJournal:
         ending, self._ending = self._ending, None
         if ending is not None:
             last = self._segments[-1]
-            empty = ending.last_seq == last.header.base
-            self._writes.put_aside(last.name, 0 if empty else ending.good.offset)
-            if not empty:
-                seal = Seal(ending.last_seq - last.header.base, ending.last_seq, ending.sha256)
-                self._writes.append(last.name, ending.good.offset, Encoder(ending.good.carry).encode_line(seal))
+            seal = self._writes.mend(last, ending)
+            if seal is not None:
                 self._sealed.append(Segment(last.name, last.header, seal, self._shelf.size(last.name)))
         for seq in _snapshots.seqs_in(self._shelf):
             if seq > self._last[0]:  # of a history that was cut off
                 self._writes.remove(_snapshots.name_of(seq))
 
     def _header(self, batch_bytes: int) -> Header:
-        times: dict[str, Any] = {}
-        if self._clock is not None:
-            times = {"boot_id": self._clock.boot_id(), "wall_ns": self._clock.wall_ns(), "boot_ns": self._clock.boot_ns()}
+        clock = self._clock
+        times: dict[str, Any] = {"boot_id": clock.boot_id(), "wall_ns": clock.wall_ns(), "boot_ns": clock.boot_ns()} if clock else {}
         return Header(
             fmt=FMT, log=self._log_id, no=self._next_no, base=self._last[0], epoch=self._epoch, prev=self._link, schema=SCHEMA,
             batch=batch_bytes, **times,

@@ -28,6 +28,7 @@ from portfsm.journals._chain import Chain, link
 from portfsm.journals._pg_audit import Audit, head_at, newest_snapshot
 from portfsm.journals._pg_log import LogRow, follow_log, make, pages, seize, who_leads
 from portfsm.journals._pg_place import Place
+from portfsm.journals._pg_receive import receive
 from portfsm.journals._pg_session import Session, first_line, lost
 from portfsm.specs import check_seconds
 from portfsm.values import Head
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from portfsm.events import Event
+    from portfsm.journals._copy_source import Source
     from portfsm.journals._pg_log import Made, Tail
 
 __all__ = ["PostgresJournal"]
@@ -105,6 +107,15 @@ class PostgresJournal:
         session = Session(self.place, timeout_s=self._timeout_s, writing=True)
         try:
             return make(session)
+        finally:
+            session.close()
+
+    def receive(self, source: Source) -> Head:
+        """Become a copy of `source`: see `portfsm copy`. Raises `InvalidValue` when there is a log already, `JournalUnreadable`."""
+        session = Session(self.place, timeout_s=self._timeout_s, writing=True)
+        try:
+            make(session)
+            return receive(session, source)
         finally:
             session.close()
 
