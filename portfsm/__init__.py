@@ -11,6 +11,7 @@ The floors, each importing only from those below it:
 """
 
 from portfsm._decide import decide
+from portfsm._follow import Follower, follow
 from portfsm._forecast import Forecast, Rate
 from portfsm._holding import hold_ports
 from portfsm._ledger import Ledger, apply
@@ -100,6 +101,7 @@ __all__ = [
     "Evidence",
     "Fenced",
     "FileJournal",
+    "Follower",
     "Forecast",
     "Free",
     "GroupUnavailable",
@@ -159,6 +161,7 @@ __all__ = [
     "Witness",
     "apply",
     "decide",
+    "follow",
     "hold_ports",
     "moved_nodes",
     "open_manager",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
-from select import select
 from typing import TYPE_CHECKING, Self
 
 import attrs
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE", "LogRow", "Made", "Tail", "fetch", "follow_log", "make", "pages", "seize", "who_leads"]
 
-PAGE = 4096
+PAGE = 8192
 """Events fetched at once."""
 
 
@@ -159,10 +159,27 @@ def who_leads(session: Session) -> str:
 
 def pages(session: Session, row: LogRow, after: int, *, each: Callable[[], object] = int) -> Iterator[list[Event]]:
     """The events after `after` up to where `row` says the log ends, all proven. `each` is called before each page."""
-    place = start(session, row, after)
-    while place.seq < row.seq:
+    return _prefetched(session, row, start(session, row, after), each)
+
+
+def _prefetched(session: Session, row: LogRow, place: Chain, each: Callable[[], object]) -> Iterator[list[Event]]:
+    """Page by page, the next one on its way while this one is decoded. Only the helping thread uses the session meanwhile."""
+
+    def get(first: int) -> bytes:
         each()
-        yield take_page(session, row, place)
+        return fetch(session, row, first, min(first + PAGE, row.seq))
+
+    if row.seq - place.seq <= PAGE:
+        if place.seq < row.seq:
+            yield place.read(get(place.seq))
+        return
+    with ThreadPoolExecutor(1, "portfsm-fetch") as helper:
+        coming = helper.submit(get, place.seq)
+        while place.seq < row.seq:
+            lines, after = coming.result(), min(place.seq + PAGE, row.seq)
+            if after < row.seq:
+                coming = helper.submit(get, after)
+            yield place.read(lines)
 
 
 def start(session: Session, row: LogRow, after: int) -> Chain:
@@ -178,11 +195,6 @@ def start(session: Session, row: LogRow, after: int) -> Chain:
         if len(carry) != SUFFIX_SIZE:
             raise corrupt(where, after, "it is no line of a log")
     return Chain(row.header, where, seq=after, carry=carry)
-
-
-def take_page(session: Session, row: LogRow, place: Chain) -> list[Event]:
-    """The next events. Raises `JournalCorrupt`."""
-    return place.read(fetch(session, row, place.seq, min(place.seq + PAGE, row.seq)))
 
 
 def fetch(session: Session, row: LogRow, after: int, upto: int) -> bytes:
@@ -218,29 +230,27 @@ class Tail:
         """Everything after what was taken before, by pages. Connects when there is no connection; one that fails is given up."""
         try:
             session = self._session or self._connect()
-            for _ in session.notices():
-                pass
-            row = LogRow.find(session)
-            if self._chain is None and row.seq < self._after:
-                return  # what was asked for is still to come
-            place = self._chain = self._chain or start(session, row, self._after)
-            self._check(place, row)
-            while place.seq < row.seq:
-                yield take_page(session, row, place)
+            session.told()
+            yield from self._take(session)
+            while session.told():  # word of what came after our look, and will not come again
+                yield from self._take(session)
         except psycopg.Error as error:
             raise self._given_up("go on", error) from error
         except JournalUnreadable:
             self.close()
             raise
 
+    def _take(self, session: Session) -> Iterator[list[Event]]:
+        row = LogRow.find(session)
+        if self._chain is None and row.seq < self._after:
+            return  # what was asked for is still to come
+        place = self._chain = self._chain or start(session, row, self._after)
+        self._check(place, row)
+        yield from _prefetched(session, row, place, int)
+
     def fileno(self) -> int:
         """The socket that becomes readable when there is more, -1 without a connection."""
         return self._session.fileno() if self._session is not None else -1
-
-    def wait(self, seconds: float) -> None:
-        """Return when there may be more, after `seconds` at the latest."""
-        fd = self.fileno()
-        select([fd] if fd >= 0 else [], [], [], seconds)
 
     def close(self) -> None:
         """Let go of the connection; `take` makes another."""

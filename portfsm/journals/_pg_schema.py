@@ -152,9 +152,10 @@ select seq, digest from portfsm_event where log = %(log)s and seq <= %(seq)s and
 MARKS = "select seq, digest from portfsm_event where log = %(log)s and seq > %(after)s and seq <= %(upto)s and digest is not null"
 LAST_LINE = "select right(line, 16) from portfsm_event where log = %(log)s and seq = %(seq)s"
 PAGE = """
-select convert_to(string_agg(line, E'\\n' order by seq) || E'\\n', 'UTF8'), count(*)
-from portfsm_event where log = %(log)s and seq > %(after)s and seq <= %(upto)s
+select convert_to(string_agg(line, E'\\n') || E'\\n', 'UTF8'), count(*)
+from (select line from portfsm_event where log = %(log)s and seq > %(after)s and seq <= %(upto)s order by seq) lines
 """
+"""Many lines as one value: a row each would cost the driver more than decoding them. The order is that of the inner query (and proven)."""
 
 SNAPSHOT_SAVE = """
 insert into portfsm_snapshot (log, seq, sha256, body)

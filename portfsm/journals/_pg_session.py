@@ -21,7 +21,6 @@ from psycopg import errors
 from portfsm.errors import JournalUnreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from portfsm.journals._pg_place import Place
@@ -106,9 +105,9 @@ class Session:
         """Several statements as one: `with session.many(): ...`."""
         return self._connection.transaction()
 
-    def notices(self) -> Iterator[psycopg.Notify]:
-        """What listeners were told up to now."""
-        return self._connection.notifies(timeout=0)
+    def told(self) -> bool:
+        """Whether a listener was told something since it was last asked, also while a statement ran."""
+        return bool(list(self._connection.notifies(timeout=0)))
 
     def close(self) -> None:
         """Let go, whatever state it is in."""

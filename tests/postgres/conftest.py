@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from portfsm.journals.postgres import PostgresJournal
@@ -51,3 +53,11 @@ def open_postgres(short):
     yield open_one
     for journal in journals:
         journal.close()
+
+
+@pytest.fixture
+def database(postgres):
+    """A database of its own: its name."""
+    name = f"d{time.monotonic_ns()}"
+    postgres.ask(f"create database {name}")
+    return name

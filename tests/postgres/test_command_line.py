@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import structlog
 
 from portfsm.cli._main import run
 from portfsm.journals.postgres import PostgresJournal
@@ -21,7 +22,8 @@ def call(capsys):
         assert "hunter2" not in out + err
         return code, out, err
 
-    return one
+    yield one
+    structlog.reset_defaults()
 
 
 @pytest.fixture

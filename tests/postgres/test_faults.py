@@ -274,14 +274,6 @@ def test_an_acknowledged_event_is_lost_with_a_primary_whose_stand_by_is_promoted
 # ---------------------------------------------------------------------- another server, other tables
 
 
-@pytest.fixture
-def database(postgres):
-    """A database of its own: its name."""
-    name = f"d{time.monotonic_ns()}"
-    postgres.ask(f"create database {name}")
-    return name
-
-
 def test_two_servers_behind_one_url_are_taken_for_one_log(postgres, own_server, short):
     """The link leads to another server from one connection to the next, with a log of the same name."""
     for server in (postgres, own_server):
