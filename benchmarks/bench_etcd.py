@@ -1,15 +1,18 @@
 """The manager on a real etcd: grouped callers against one transaction a call, and reading the log back.
 
     python benchmarks/bench_etcd.py [SECONDS] [ROUNDS]
+    python benchmarks/bench_etcd.py takeover [ROUNDS]
 
-One member on this machine, fsync as it comes; client and server share its processors. Grouped: so many callers, each awaiting its own
-lease and releasing it. One transaction a call: the same journal, each event appended and awaited alone. Replay: `read_journal`
-of what the grouped callers wrote, every byte proven. Absolute figures swing with the machine's disk, ratios travel.
+One member on this machine, fsync as it comes; client and server share its processors. Grouped: so many callers, each awaiting its
+own lease and releasing it. One transaction a call: the same journal, each event appended and awaited alone. Replay: `read_journal` of
+what the grouped callers wrote, every byte proven. Take-over: a leading process is killed with -9 while it works, another waits with
+`role="lead-or-wait"`; seconds from the kill to its first answer, replay included.
 """
 
 from __future__ import annotations
 
 import itertools
+import random
 import statistics
 import sys
 import tempfile
@@ -21,6 +24,7 @@ from common import machine, owner, rounds, spread
 
 from portfsm import Event, EventKind, PoolSpec, open_manager, read_journal
 from portfsm.journals.etcd import EtcdJournal
+from tests.etcd.leader import Leader
 from tests.etcd.server import Cluster
 
 SPEC = PoolSpec("http", ports="10000-59999", hold_s=0.001)
@@ -98,14 +102,41 @@ def compare(cluster: Cluster, backend: str, seconds: float, times: int) -> None:
         print(f"        allocate p50 {p50:.2f} ms, p99 {p99:.2f} ms")
 
 
+def taken_over(url: str, place: Path, lease_s: float) -> float:
+    """Seconds more than the lease; the kill comes at any time between two signs of life."""
+    first = Leader(url, "first", place, lease_s)
+    first.until("given", 100)
+    second = Leader(url, "second", place, lease_s)
+    try:
+        time.sleep(1.0)  # it stands by
+        time.sleep(random.random() * lease_s / 2)
+        first.process.kill()
+        killed = time.monotonic()
+        return second.until("leads") - killed - lease_s
+    finally:
+        first.kill()
+        second.kill()
+
+
+def takeovers(times: int) -> None:
+    """With a short lease and with the default."""
+    with tempfile.TemporaryDirectory() as place, Cluster(Path(place)) as cluster:
+        for lease_s in (3.0, 10.0):
+            found = [taken_over(cluster.url(f"log-{next(_number)}"), Path(place), lease_s) for _ in range(times)]
+            print(f"take-over after kill -9, lease {lease_s:g} s: lease {spread(found, ' s')} (target lease + 0.5 s)")
+
+
 def main() -> None:
     """On both loops."""
+    if sys.argv[1:2] == ["takeover"]:
+        return takeovers(int(sys.argv[2]) if len(sys.argv) > 2 else 7)
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
     times = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     print(machine())
     with tempfile.TemporaryDirectory() as place, Cluster(Path(place)) as cluster:
         for backend in ("asyncio", "trio"):
             compare(cluster, backend, seconds, times)
+    return None
 
 
 if __name__ == "__main__":

@@ -21,17 +21,14 @@ from portfsm.errors import Fenced, InternalError, InvalidValue, JournalError, Jo
 from portfsm.journals import _snapshots
 from portfsm.journals._disk import unreadable
 from portfsm.journals._etcd_archive import Archive
-from portfsm.journals._etcd_audit import Audit, Prepared
-from portfsm.journals._etcd_client import Client, NoRoom
+from portfsm.journals._etcd_client import NoRoom
 from portfsm.journals._etcd_lead import Lead
-from portfsm.journals._etcd_receive import receive
+from portfsm.journals._etcd_place import EtcdPlace
 from portfsm.journals._etcd_store import Shelf
 from portfsm.journals._etcd_tail import Tail, Writes
 from portfsm.journals._etcd_url import Place, parse
 from portfsm.journals._etcd_wire import Status
-from portfsm.journals._inspect import head_in
 from portfsm.journals._mend import sentence
-from portfsm.journals._reader import read_directory
 from portfsm.journals._segments import EMPTY_DIGEST, Ending, Segment, ending_of, read_segment, survey
 from portfsm.values import Head
 
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from portfsm.events import Event
-    from portfsm.journals._copy_source import Source
     from portfsm.protocols import Clock
 
 __all__ = ["EtcdJournal"]
@@ -50,7 +46,7 @@ _LEAST_LEASE_S, _MOST_LEASE_S = 2.0, 3600.0
 _log = structlog.get_logger()
 
 
-class EtcdJournal:
+class EtcdJournal(EtcdPlace):
     """A log in the cluster that `place` names. `EtcdJournal.from_url` is the usual way to one.
 
     `lease_s`: how long a leader that died is waited for; etcd's least is about 2 s. `clock` lets segments pair the wall clock with the
@@ -63,9 +59,7 @@ class EtcdJournal:
         if type(segment_bytes) is not int or segment_bytes < 1:
             message = f"segment_bytes must be a whole number of at least 1, not {segment_bytes!r}"
             raise InvalidValue(message, name="segment_bytes", value=segment_bytes)
-        self.place = place
-        self.path = place.shown
-        self.lease_s = float(lease_s)
+        super().__init__(place, float(lease_s))
         self._clock = clock
         self._segment_bytes = segment_bytes
         self._client = self._connection()
@@ -123,33 +117,6 @@ class EtcdJournal:
         """Names the whole history up to the last durable event: the same as of a file log that holds the same bytes."""
         tail = self._tail
         return Head(self._log_id, *(tail.head if tail is not None and tail.count else self._last))
-
-    def _connection(self) -> Client:
-        return Client(self.place, patience_s=self.lease_s)
-
-    def shelf(self) -> Shelf:
-        """The log as a directory to read from, on a connection of its own: no lock, no change."""
-        return Shelf(self._connection())
-
-    def read_apart(self, after: int = 0) -> Iterator[Event]:
-        """Events with `seq > after`, on a connection of their own, whoever leads. Raises as `read_journal` does."""
-        return read_directory(self.shelf(), after)
-
-    def head_at(self, seq: int | None = None) -> Head:
-        """The head as it was when `seq` was the last event; now, if None. Raises `InvalidValue`, `JournalCorrupt`."""
-        return head_in(self.shelf(), seq)
-
-    def audit(self, *, at: int | None = None) -> Audit:
-        """Look through the whole log, and tell its head as of `at` as well."""
-        return Audit(self.shelf(), at)
-
-    def init(self) -> Prepared:
-        """There is nothing to prepare: see whether the cluster answers. Raises `JournalUnreadable`."""
-        return Prepared(self.place.name, new=not self.shelf().names())
-
-    def receive(self, source: Source) -> Head:
-        """Become a copy of `source`: see `portfsm copy`. Raises `InvalidValue` when there is a log already."""
-        return receive(self.shelf(), source, self.lease_s)
 
     # ---- opening --------------------------------------------------------------------------------------------
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -24,11 +21,9 @@ from portfsm.journals.etcd import EtcdJournal
 from portfsm.manager import open_manager
 from portfsm.states import EventKind
 from portfsm.testing import ManualClock
-from tests.etcd.leader import SPEC
+from tests.etcd.leader import LEASE_S, SPEC, Leader
 from tests.etcd.link import Link
 from tests.etcd.server import Cluster
-
-LEASE_S = 3.0
 
 
 def lose(url: str) -> None:
@@ -51,45 +46,12 @@ def check_log(url: str, acknowledged: dict[int, str]) -> None:
     assert [segment.epoch for segment in report.segments] == sorted(segment.epoch for segment in report.segments)
 
 
-class Leader:
-    """`tests.etcd.leader` in a process, its lines as they come."""
-
-    def __init__(self, url: str, holder: str, place: Path, lease_s: float = LEASE_S) -> None:
-        self._out = (place / f"{holder}.out").open("w+")
-        command = [sys.executable, "-m", "tests.etcd.leader", url, holder, str(lease_s)]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        self.process = subprocess.Popen(command, stdout=self._out, env=environment, stderr=subprocess.DEVNULL)
-
-    def lines(self) -> list[list[str]]:
-        with open(self._out.name) as file:
-            return [line.split() for line in file if line.endswith("\n")]
-
-    def until(self, word: str, count: int = 1, within_s: float = 20.0) -> float:
-        """Wait for so many lines that begin with `word`; when it was seen, by the monotonic clock."""
-        end = time.monotonic() + within_s
-        while sum(line[0] == word for line in self.lines()) < count:
-            assert time.monotonic() < end, (word, self.lines()[-3:])
-            assert self.process.poll() is None or word == "ended"
-            time.sleep(0.005)
-        return time.monotonic()
-
-    def given(self) -> dict[int, str]:
-        return {int(line[1]): line[2] for line in self.lines() if line[0] == "given" and len(line) == 3}
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._out.close()
-
-
 @pytest.fixture
 def leaders(url: str, tmp_path: Path) -> Iterator[list[Leader]]:
     found: list[Leader] = []
     yield found
     for leader in found:
-        leader.process.kill()
-        leader.process.wait()
-        leader._out.close()
+        leader.kill()
 
 
 def test_a_killed_leader_is_waited_for_longer_than_its_lease(url, leaders, tmp_path):
