@@ -14,12 +14,13 @@ import resource
 import sys
 import time
 from collections import Counter
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
-from common import Core, machine, owner, spread
+from common import Core, machine, owner, rounds, spread
 
-from portfsm import Allocate, Ledger, PoolSpec, moved_nodes, shard_of
+from portfsm import Allocate, Event, Ledger, PoolSpec, moved_nodes, shard_of
 from portfsm._dump import dump, load
 from portfsm._replay import replay
 
@@ -96,17 +97,24 @@ def one_shard(nodes: int) -> None:
     print(f"    a copy of the state: {size:.0f} MiB, made in {paused:.2f} s, opened from in {loaded:.2f} s")
 
 
-def replay_rate(nodes: int) -> None:
-    core = Core(PoolSpec("http", ports="30000-30999", hold_s=10.0))
-    for port in range(PORTS_A_NODE):
-        for number in range(nodes):
-            core.do(Allocate("http", owner=owner(number * PORTS_A_NODE + port), node=f"node-{number:05d}"))
-    found = []
-    for _ in range(3):
+def replay_rates(live: int) -> None:
+    """As many events on few nodes and on many, in turns."""
+    logs = {}
+    for nodes in (live // 1000, live // PORTS_A_NODE):
+        core = Core(PoolSpec("http", ports="30000-30999", hold_s=10.0))
+        for number in range(live):
+            core.do(Allocate("http", owner=owner(number), node=f"node-{number % nodes:05d}"))
+        logs[nodes] = core.log
+    gc.collect()
+
+    def rate(log: list[Event]) -> float:
         began = time.perf_counter()
-        replay(core.log)
-        found.append(len(core.log) / (time.perf_counter() - began) / 1e6)
-    print(f"    replay of {len(core.log)} events over {nodes} nodes: {spread(found)} million events/s")
+        replay(log)
+        return len(log) / (time.perf_counter() - began) / 1e6
+
+    found = rounds(5, **{str(nodes): partial(rate, log) for nodes, log in logs.items()})
+    for nodes, rates in found.items():
+        print(f"    replay of {live} leases on {nodes} nodes: {spread(rates)} million events/s")
 
 
 def main() -> None:
@@ -114,8 +122,7 @@ def main() -> None:
     print(machine())
     for size in (nodes // 10, nodes):
         one_shard(size)
-    for size in (1, nodes // 100, nodes // 10):
-        replay_rate(size)
+    replay_rates(nodes)
     balance(nodes)
     moves(nodes // 5)
     speed()

@@ -23,7 +23,7 @@ import attrs
 import msgspec
 
 from portfsm.errors import JournalCorrupt, JournalUnreadable
-from portfsm.journals._disk import Directory, RealDisk, unreadable
+from portfsm.journals._disk import CHUNK_BYTES, Directory, RealDisk, unreadable
 from portfsm.journals._etcd_wire import Range, end_of
 from portfsm.journals._segments import names_in
 
@@ -154,16 +154,20 @@ class Shelf(Directory):
         return self._shelved(name).size(name)
 
     def chunks(self, name: str, start: int = 0, stop: int | None = None, size: int = 0) -> Iterator[bytes]:  # noqa: ARG002
-        """The bytes of a file, in the pieces in which they were written."""
+        """The bytes of a file from `start` to `stop` (its end). Fetched at once: a segment is a few mebibytes long."""
+        if stop is not None and stop <= start:
+            return
         first = _Part(0, b"") if start == 0 else self._last(name, start)
         begin = self.keys.piece(name, first.offset if first else 0)
-        end = end_of(self.keys.file(name)) if stop is None else self.keys.piece(name, max(stop, 0))
-        kvs = self.range(begin, end) if stop is None or stop > start else []
-        if not kvs and (stop is None or stop > start):
+        end = end_of(self.keys.file(name)) if stop is None else self.keys.piece(name, stop)
+        kvs = self.range(begin, end)
+        if not kvs:
             yield from self._shelved(name).chunks(name, start, stop)
             return
-        for part in map(_part, kvs):
-            yield part.data[max(0, start - part.offset) : None if stop is None else stop - part.offset]
+        data = b"".join(pair.value for pair in kvs)
+        begun = _part(kvs[0]).offset
+        for at in range(max(0, start - begun), len(data) if stop is None else min(len(data), stop - begun), CHUNK_BYTES):
+            yield data[at : at + CHUNK_BYTES if stop is None else min(at + CHUNK_BYTES, stop - begun)]
 
     # ---- below ---------------------------------------------------------------------------------------------------
 
