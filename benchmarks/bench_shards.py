@@ -85,6 +85,8 @@ def one_shard(nodes: int) -> None:
             core.do(Allocate("http", owner=owner(number * PORTS_A_NODE + port), node=f"node-{number:05d}"))
         core.log.clear()
     grown = resident() - base
+    shown = core.ledger.copy()
+    both = resident() - base
     began = time.perf_counter()
     lines = list(dump(core.ledger))
     paused = time.perf_counter() - began
@@ -93,6 +95,9 @@ def one_shard(nodes: int) -> None:
     loaded = time.perf_counter() - began
     live = nodes * PORTS_A_NODE
     print(f"one ledger of {nodes} nodes with {PORTS_A_NODE} live ports each: {grown / 2**20:.0f} MiB, {grown / live:.0f} bytes a live port")
+    print(
+        f"    with the one that is shown, as in a manager ({shown.seq} events): {both / 2**20:.0f} MiB, {both / live:.0f} bytes a live port"
+    )
     size = sum(len(line) for line in lines) / 2**20
     print(f"    a copy of the state: {size:.0f} MiB, made in {paused:.2f} s, opened from in {loaded:.2f} s")
 
