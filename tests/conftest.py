@@ -213,12 +213,22 @@ class Log:
         assert found.size == found.free + found.allocated + found.quarantined + found.blocked
 
 
-@pytest.fixture(params=["memory", "file", pytest.param("postgres", marks=pytest.mark.slow)])
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> Log:
+ON_POSTGRES = {"test_manager", "test_failures", "test_cancellation", "test_recovery", "test_watch"}
+"""Files whose tests of a log run on a server as well."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "log_place" in metafunc.fixturenames:
+        on_server = metafunc.module.__name__.rpartition(".")[2] in ON_POSTGRES
+        metafunc.parametrize("log_place", ["memory", "file", *[pytest.param("postgres", marks=pytest.mark.slow)] * on_server])
+
+
+@pytest.fixture
+def log(log_place: str, request: pytest.FixtureRequest, tmp_path: Path) -> Log:
     """A log in each kind of place."""
-    if request.param == "postgres":
+    if log_place == "postgres":
         return Log(url=request.getfixturevalue("postgres_url"))
-    return Log(tmp_path / "log") if request.param == "file" else Log()
+    return Log(tmp_path / "log") if log_place == "file" else Log()
 
 
 @pytest.fixture
