@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import psycopg
 import pytest
 import structlog
 import structlog.testing
@@ -158,15 +159,24 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return request.param
 
 
+def end_lease(journal: PostgresJournal) -> None:
+    """Let the lease of whoever leads be over."""
+    with psycopg.connect(**journal.place.parameters, autocommit=True) as connection:
+        connection.execute("update portfsm_log set lease_until = 'epoch' where name = %s", [journal.place.log])
+
+
 @attrs.define
 class Log:
     """One log, in a directory or in memory, whoever has it open."""
 
     path: Path | None = None
     memory: MemoryJournal = attrs.field(factory=MemoryJournal)
+    url: str = ""
 
     def handle(self) -> CachingJournal:
         """One more handle on it, not yet open."""
+        if self.url:
+            return PostgresJournal.from_url(self.url, lease_s=60.0)
         return FileJournal(self.path, reserve_bytes=RESERVE_BYTES) if self.path is not None else self.memory.reopened()
 
     def gated(self) -> GatedJournal:
@@ -175,7 +185,9 @@ class Log:
 
     def lose(self, handle: CachingJournal) -> None:
         """Let `handle` lose its place without knowing, as a crash or a lost lock does: the next opening gets in."""
-        if self.path is not None:
+        if self.url:
+            end_lease(handle)
+        elif self.path is not None:
             (self.path / "LOCK").unlink()
         else:
             assert isinstance(handle, MemoryJournal)
@@ -183,7 +195,7 @@ class Log:
 
     def events(self, *, after: int = 0) -> list[Event]:
         """What is recorded now."""
-        return list(read_journal(self.path if self.path is not None else self.memory, after=after))
+        return list(read_journal(self.url or self.path or self.memory, after=after))
 
     def kinds(self, *, after: int = 0) -> list[str]:
         """The kinds of what is recorded now, those of opening and closing left out."""
@@ -202,10 +214,22 @@ class Log:
         assert found.size == found.free + found.allocated + found.quarantined + found.blocked
 
 
-@pytest.fixture(params=["memory", "file"])
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> Log:
+ON_POSTGRES = {"test_manager", "test_failures", "test_cancellation", "test_recovery", "test_watch"}
+"""Files whose tests of a log run on a server as well."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "log_place" in metafunc.fixturenames:
+        on_server = metafunc.module.__name__.rpartition(".")[2] in ON_POSTGRES
+        metafunc.parametrize("log_place", ["memory", "file", *[pytest.param("postgres", marks=pytest.mark.slow)] * on_server])
+
+
+@pytest.fixture
+def log(log_place: str, request: pytest.FixtureRequest, tmp_path: Path) -> Log:
     """A log in each kind of place."""
-    return Log(tmp_path / "log") if request.param == "file" else Log()
+    if log_place == "postgres":
+        return Log(url=request.getfixturevalue("postgres_url"))
+    return Log(tmp_path / "log") if log_place == "file" else Log()
 
 
 @pytest.fixture
