@@ -19,7 +19,9 @@ from portfsm._ledger import Ledger, apply_all
 from portfsm._replay import replay
 from portfsm.commands import Allocate, Block, Command, DefinePool, Release, Sweep
 from portfsm.events import Event
-from portfsm.journals import FileJournal, MemoryJournal, read_journal
+from portfsm.journals import FileJournal, MemoryJournal, open_journal, read_journal
+from portfsm.journals._etcd_store import Keys
+from portfsm.journals.etcd import EtcdJournal
 from portfsm.journals.postgres import PostgresJournal
 from portfsm.manager import PortManager
 from portfsm.protocols import CachingJournal
@@ -159,6 +161,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return request.param
 
 
+def lose_lead(journal: EtcdJournal) -> None:
+    """Let the key of whoever leads go."""
+    journal.shelf().client.ask("kv/deleterange", {"key": Keys(journal.place.name).lead}, dict)
+
+
 def end_lease(journal: PostgresJournal) -> None:
     """Let the lease of whoever leads be over."""
     with psycopg.connect(**journal.place.parameters, autocommit=True) as connection:
@@ -176,7 +183,7 @@ class Log:
     def handle(self) -> CachingJournal:
         """One more handle on it, not yet open."""
         if self.url:
-            return PostgresJournal.from_url(self.url, lease_s=60.0)
+            return open_journal(self.url, lease_s=60.0)
         return FileJournal(self.path, reserve_bytes=RESERVE_BYTES) if self.path is not None else self.memory.reopened()
 
     def gated(self) -> GatedJournal:
@@ -185,7 +192,9 @@ class Log:
 
     def lose(self, handle: CachingJournal) -> None:
         """Let `handle` lose its place without knowing, as a crash or a lost lock does: the next opening gets in."""
-        if self.url:
+        if isinstance(handle, EtcdJournal):
+            lose_lead(handle)
+        elif self.url:
             end_lease(handle)
         elif self.path is not None:
             (self.path / "LOCK").unlink()
@@ -218,17 +227,22 @@ ON_POSTGRES = {"test_manager", "test_failures", "test_cancellation", "test_recov
 """Files whose tests of a log run on a server as well."""
 
 
+SERVERS = ["postgres", "etcd"]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "log_place" in metafunc.fixturenames:
         on_server = metafunc.module.__name__.rpartition(".")[2] in ON_POSTGRES
-        metafunc.parametrize("log_place", ["memory", "file", *[pytest.param("postgres", marks=pytest.mark.slow)] * on_server])
+        metafunc.parametrize(
+            "log_place", ["memory", "file", *[pytest.param(server, marks=pytest.mark.slow) for server in SERVERS] * on_server]
+        )
 
 
 @pytest.fixture
 def log(log_place: str, request: pytest.FixtureRequest, tmp_path: Path) -> Log:
     """A log in each kind of place."""
-    if log_place == "postgres":
-        return Log(url=request.getfixturevalue("postgres_url"))
+    if log_place in SERVERS:
+        return Log(url=request.getfixturevalue(f"{log_place}_url"))
     return Log(tmp_path / "log") if log_place == "file" else Log()
 
 
@@ -268,3 +282,9 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One real member, for all tests that need no cluster of their own."""
     with Cluster(tmp_path_factory.mktemp("etcd")) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def etcd_url(etcd: Cluster) -> str:
+    """The URL of a log that is not there yet."""
+    return etcd.url(f"log-{uuid.uuid4().hex[:12]}")

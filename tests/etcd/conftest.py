@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.etcd.server import Cluster
-
 
 def name_for(place: Path) -> str:
     """A log of its own for each test."""
@@ -15,6 +13,12 @@ def name_for(place: Path) -> str:
 
 
 @pytest.fixture
-def url(etcd: Cluster, tmp_path: Path) -> str:
+def url(etcd_url: str) -> str:
     """A log that is not there yet."""
-    return etcd.url(name_for(tmp_path))
+    return etcd_url
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """The loops; with another loop under asyncio nothing here is different."""
+    return request.param

@@ -117,7 +117,7 @@ def test_what_another_machine_shipped_is_left_out_of_the_archive(url, archive, t
 @pytest.mark.parametrize("wrong", ["another log", "an edited copy", "a torn copy"])
 def test_what_is_not_proven_in_the_archive_is_deleted(url, archive, wrong, told):
     if wrong == "another log":
-        other = EtcdJournal(parse(f"{url[:-4]}-oth?archive={archive}"), segment_bytes=4000)
+        other = EtcdJournal(parse(f"{url}-other?archive={archive}"), segment_bytes=4000)
         other.open("other")
         for start in range(0, 60, 3):
             other.append(EVENTS[start : start + 3])

@@ -273,6 +273,7 @@ def test_a_hole_is_read_over(url, opened, gone):
 # ---------------------------------------------------------------------- servers
 
 
+@pytest.mark.slow
 def test_a_member_that_restarts_stops_the_writer(tmp_path, opened):
     with Cluster(tmp_path) as cluster:
         journal = opened(cluster.url("log"))
@@ -285,6 +286,7 @@ def test_a_member_that_restarts_stops_the_writer(tmp_path, opened):
         assert list(read_journal(cluster.url("log"))) == EVENTS[:12]
 
 
+@pytest.mark.slow
 def test_a_dead_member_stops_the_cluster(tmp_path, opened):
     """Raft's leader is killed while the log is written: the others elect one, the writer goes on with them and keeps its lease."""
     with Cluster(tmp_path, 3) as cluster:
@@ -406,6 +408,7 @@ def test_a_password_is_not_asked_for_or_not_sent(tmp_path, opened):
         assert "p@ss" not in repr(journal.place) + journal.path
 
 
+@pytest.mark.slow
 def test_an_encrypted_cluster_is_spoken_to_in_clear(tmp_path, opened):
     with Cluster(tmp_path, 1, secure=True) as cluster:
         member = cluster.members[0]

@@ -13,14 +13,13 @@ import pytest
 
 from portfsm import read_journal, replay
 from portfsm.errors import Fenced, JournalLocked, OutcomeUnknown
-from portfsm.journals._etcd_client import Client
-from portfsm.journals._etcd_store import Keys
 from portfsm.journals._etcd_url import parse
 from portfsm.journals._inspect import inspect_in
 from portfsm.journals.etcd import EtcdJournal
 from portfsm.manager import open_manager
 from portfsm.states import EventKind
 from portfsm.testing import ManualClock
+from tests.conftest import lose_lead
 from tests.etcd.leader import LEASE_S, SPEC, Leader
 from tests.etcd.link import Link
 from tests.etcd.server import Cluster
@@ -28,8 +27,7 @@ from tests.etcd.server import Cluster
 
 def lose(url: str) -> None:
     """The lease of whoever leads is over, and nobody told it."""
-    place = parse(url)
-    Client(place, patience_s=5).ask("kv/deleterange", {"key": Keys(place.name).lead}, dict)
+    lose_lead(EtcdJournal.from_url(url))
 
 
 def check_log(url: str, acknowledged: dict[int, str]) -> None:

@@ -211,7 +211,7 @@ copy(sys.argv[1], sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("there", ["file", "etcd"])
+@pytest.mark.parametrize("there", ["file", pytest.param("etcd", marks=pytest.mark.slow)])
 def test_an_interrupted_copy_looks_finished(there, place):
     """Killed after its first file: it cannot be opened nor read, a second copy to the same place is kept out while it lives, and then starts over."""
     source, target = place("file", "one"), place(there, "two")
