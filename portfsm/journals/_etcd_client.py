@@ -72,6 +72,7 @@ class Client:
         self._http: httpx.Client | None = None
         self._current = 0
         self._token = ""
+        self._cluster = 0
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -84,10 +85,19 @@ class Client:
         patience_s = self.patience_s if patience_s is None else patience_s
         reply = self._ask(path, encode(body), time.monotonic() + patience_s, patience_s)
         try:
-            return decode(reply.body, kind), reply.doubtful
+            answer = decode(reply.body, kind)
         except ValueError as error:
             message = f"{self.place.shown}: what answers does not speak etcd's JSON gateway (/v3): check host and port"
             raise Refused(message, path=self.place.shown, said=str(error)) from error
+        self._check_cluster(getattr(getattr(answer, "header", None), "cluster_id", 0))
+        return answer, reply.doubtful
+
+    def _check_cluster(self, found: int) -> None:
+        """Members of two clusters in one URL would each have a log of their own."""
+        if found and self._cluster and found != self._cluster:
+            said = f"cluster {found:x} answered where {self._cluster:x} did before"
+            raise Refused(f"{self.place.shown}: {said}: name members of one cluster only", path=self.place.shown, said=said)
+        self._cluster = found or self._cluster
 
     def _ask(self, path: str, body: bytes, until: float, patience_s: float) -> Reply:
         tried: dict[str, str] = {}

@@ -90,6 +90,8 @@ class Writes:
         offset = len(data)
         for piece in reversed(pieces(data)):
             offset -= len(piece)
+            if self._lead.due():
+                self._lead.renew()
             self.change(put(self._shelf.keys.piece(name, offset), piece))
 
     def remove(self, name: str) -> None:

@@ -34,6 +34,7 @@ encode = msgspec.json.Encoder().encode
 
 class _Header(msgspec.Struct):
     revision: int = 0
+    cluster_id: int = 0
 
 
 class KeyValue(msgspec.Struct):

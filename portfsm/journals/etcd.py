@@ -181,8 +181,11 @@ class EtcdJournal(EtcdPlace):
         self._last = (last_seq, link or EMPTY_DIGEST)
 
     def _measure(self) -> None:
-        """Learn how full the cluster is."""
-        status, _ = self._client.ask("maintenance/status", {}, Status)
+        """Learn how full the cluster is. Where it does not say, nothing is new: an append will tell."""
+        try:
+            status, _ = self._client.ask("maintenance/status", {}, Status)
+        except JournalError:
+            return
         was, self._full = self._full, status.dbSizeInUse > _FULL * self.place.quota_bytes
         if self._full and not was:
             used, quota = status.dbSizeInUse >> 20, self.place.quota_bytes >> 20
@@ -222,6 +225,7 @@ class EtcdJournal(EtcdPlace):
         except Fenced as error:
             self._stopped = error
             raise
+        self._measure()
 
     def _show_life(self) -> None:
         """Before and in the midst of other work. Where nobody answers, that work will tell."""
@@ -287,7 +291,6 @@ class EtcdJournal(EtcdPlace):
         if not self._mended:
             self._mend()
             self._mended = True
-        self._measure()
         self._tail = Tail(self._writes, self._header(batch_bytes))
         return self._tail
 
@@ -331,9 +334,9 @@ class EtcdJournal(EtcdPlace):
     def save_snapshot(self, seq: int, lines: Iterable[bytes]) -> None:
         """Keep the state as of `seq` and the one before; then let go of the segments that neither needs, if they were shipped.
 
-        Not where room is short, nor after a failure. Failing is only logged.
+        Not after a failure, nor where room is short, unless this is how room is made. Failing is only logged.
         """
-        if self._full or self._stopped is not None:
+        if self._stopped is not None or (self._full and self._archive is None):
             return
         self._check_usable()
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from portfsm.errors import Fenced, InvalidValue, JournalCorrupt, JournalError, JournalFull, JournalLocked, JournalUnreadable, OutcomeUnknown
@@ -270,6 +272,16 @@ def test_a_hole_is_read_over(url, opened, gone):
         again.close()
 
 
+def test_a_copy_that_was_never_finished_is_opened(url, opened):
+    journal = opened()
+    journal.append(EVENTS[:3])
+    journal.close()
+    change(journal, put(Keys(journal.place.name).moving, b"somewhere"))
+    for use in (lambda: journal.open("x"), lambda: list(read_journal(url)), lambda: head_at(url)):
+        with pytest.raises(JournalUnreadable, match="portfsm copy"):
+            use()
+
+
 # ---------------------------------------------------------------------- servers
 
 
@@ -308,6 +320,17 @@ def test_a_frozen_member_hangs_the_writer(tmp_path, opened):
         for number in range(10):
             journal.append(EVENTS[3 * number : 3 * number + 3])
         assert time.monotonic() - began < 6
+        journal.close()
+
+
+def test_members_of_two_clusters_are_taken_for_one(tmp_path, opened, etcd):
+    with Cluster(tmp_path) as other:
+        journal = opened(f"etcd://{other.members[0].address},{etcd.members[0].address}/log-of-two", lease_s=2.0)
+        journal.append(EVENTS[:3])
+        other.members[0].kill()
+        with pytest.raises(JournalError, match="one cluster"):
+            journal.append(EVENTS[3:6])
+        assert EtcdJournal.from_url(f"etcd://{etcd.members[0].address}/log-of-two").shelf().names() == []
         journal.close()
 
 
@@ -363,7 +386,7 @@ def test_a_full_cluster_says_something_else_to_who_opens(tmp_path):
 def test_a_cluster_nearly_full_takes_what_grows(tmp_path, opened):
     """Nine tenths of the stated quota: `full`, which lets releases through only. Room again: no longer."""
     with Cluster(tmp_path) as cluster:
-        journal = opened(cluster.url("log", quota_mib=4))
+        journal = opened(cluster.url("log", quota_mib=4), lease_s=3.0)
         assert not journal.full
         for number in range(4):
             change(journal, put(b"filler/%d" % number, bytes(1 << 20)))
@@ -400,12 +423,39 @@ def test_a_password_is_not_asked_for_or_not_sent(tmp_path, opened):
         member.start()
         journal.append(EVENTS[3:6])
         journal.close()
+        for path, body in (
+            ("auth/user/add", {"name": "ports", "password": "hunter2"}),
+            ("auth/role/add", {"name": "ports"}),
+            (
+                "auth/role/grant",
+                {"name": "ports", "perm": {"permType": "READWRITE", "key": base64("portfsm/log/"), "range_end": base64("portfsm/log0")}},
+            ),
+            ("auth/user/grant", {"user": "ports", "role": "ports"}),
+        ):
+            assert as_root(member, path, body) == 200
+        journal = opened(f"etcd://ports:hunter2@{member.address}/log")  # no right to anything else in the cluster
+        for start in range(6, 90, 3):
+            journal.append(EVENTS[start : start + 3])
+        journal.save_snapshot(90, [b"state"])
+        journal.renew()
+        journal.close()
+        with pytest.raises(JournalError, match="permission denied"):
+            opened(f"etcd://ports:hunter2@{member.address}/other")
         for wrong in (f"etcd://root:wr%40ng@{member.address}/log", f"etcd://{member.address}/log"):
             with pytest.raises(JournalError) as refused:
                 opened(wrong)
             assert "ng" not in str(refused.value).replace("nothing", "")
             assert "user" in str(refused.value)
         assert "p@ss" not in repr(journal.place) + journal.path
+
+
+def base64(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+def as_root(member, path: str, body: dict) -> int:
+    token = member.post("auth/authenticate", {"name": "root", "password": "p@ss"}).json()["token"]
+    return httpx.post(f"http://{member.address}/v3/{path}", json=body, headers={"Authorization": token}, trust_env=False).status_code
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from portfsm import read_journal, replay
-from portfsm.errors import Fenced, JournalLocked, OutcomeUnknown
+from portfsm.errors import Fenced, JournalFull, JournalLocked, OutcomeUnknown
 from portfsm.journals._etcd_url import parse
 from portfsm.journals._inspect import inspect_in
 from portfsm.journals.etcd import EtcdJournal
@@ -188,6 +188,22 @@ async def test_a_hold_is_shorter_on_the_next_machine(url):
         assert not await second.sweep()
         clock.advance(2)
         assert await second.sweep()
+
+
+@pytest.mark.anyio
+async def test_a_cluster_nearly_full_gives_ports_or_takes_none_back(tmp_path):
+    with Cluster(tmp_path) as cluster:
+        async with open_manager(cluster.url("log", quota_mib=4), pools=[SPEC], lease_s=2.0) as manager:
+            lease = await manager.allocate("http", owner="a")
+            for _ in range(6):
+                await anyio.to_thread.run_sync(lambda: cluster.members[0].post("kv/put", {"key": "Zg==", "value": "A" * (1 << 20)}))
+            with anyio.fail_after(10), pytest.raises(JournalFull):
+                while True:  # it looks with each sign of life
+                    await manager.release(await manager.allocate("http", owner="b"))
+                    await anyio.sleep(0.1)
+            assert (await manager.allocate("http", owner="a")) == lease
+            await manager.release(lease)
+            assert not manager.find("a")
 
 
 @pytest.mark.anyio

@@ -19,8 +19,10 @@ from portfsm import PoolSpec, read_journal, replay
 from portfsm.cli._main import run
 from portfsm.errors import InvalidValue, JournalCorrupt, JournalError, JournalLocked, JournalUnreadable
 from portfsm.journals import FileJournal, open_journal
-from portfsm.journals._copy import copy
+from portfsm.journals._copy import copy, prove
+from portfsm.journals._copy_source import open_source
 from portfsm.journals._inspect import head_at
+from portfsm.journals._reader import open_directory
 from portfsm.manager import open_manager
 
 SPEC = PoolSpec("http", ports="30000-30999", hold_s=10.0)
@@ -94,6 +96,18 @@ def test_a_head_kept_elsewhere_is_of_no_use_after_two_moves(place, capsys):
         path.read_bytes() for path in Path(three).glob("0*0?.jsonl")
     )
     structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_history_passes_for_a_copy(kind, place):
+    """What lies at the other end proves, and is of another log."""
+    source, other = place(kind, "one"), place("file", "other")
+    live(source, openings=1)
+    live(other, openings=1)
+    copy(source, place("file", "two"))
+    prove(open_source(source), open_directory(place("file", "two")))
+    with pytest.raises(JournalCorrupt, match="copy again"):
+        prove(open_source(source), open_directory(other))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -206,7 +220,8 @@ for owner, name in ((_etcd_tail.Writes, "append"), (_disk.Directory, "publish"))
         print("wrote", flush=True)
         time.sleep(60)
     setattr(owner, name, slow)
-from portfsm.journals._copy import copy
+from portfsm.journals._copy import copy, prove
+from portfsm.journals._copy_source import open_source
 copy(sys.argv[1], sys.argv[2])
 """
 
