@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import anyio
+import psycopg
 import pytest
 
 from portfsm import read_journal, replay
@@ -371,6 +374,32 @@ def test_a_user_without_rights_is_told_nothing_useful(postgres, database):
     assert list(read_journal(as_reader)) == []
     with pytest.raises(JournalUnreadable, match="permission denied"):
         PostgresJournal.from_url(as_reader).open("one")
+
+
+def test_the_rights_that_the_page_names_are_not_enough(postgres, database):
+    url = postgres.url("ports", database)
+    PostgresJournal.from_url(url).init()
+    for role in ("leader", "auditor"):
+        if not postgres.ask("select 1 from pg_roles where rolname = %(role)s", role=role):
+            postgres.ask(f"create role {role} login")
+    page = (Path(__file__).parents[2] / "docs" / "postgres.md").read_text()
+    for grant in re.findall(r"^grant .*?;", page, re.MULTILINE):
+        postgres.ask(grant, database)
+    journal = PostgresJournal.from_url(url.replace("postgres@", "leader@"))
+    journal.open("one")
+    journal.append(sample_events(3))
+    journal.save_snapshot(3, [b"x"])
+    journal.renew()
+    journal.close()
+    assert journal.head_at() == journal.head()
+    with journal.audit() as audit:
+        assert audit.snapshot == (3, [b"x"])
+    as_auditor = postgres.dsn(database).replace("postgres@", "auditor@")
+    with psycopg.connect(as_auditor, autocommit=True) as connection:
+        assert connection.execute("select count(*) from portfsm_history").fetchone() == (3,)
+        assert connection.execute("select count(*) from portfsm_holders").fetchone() == (1,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("delete from portfsm_event")
 
 
 def test_a_server_that_does_not_wait_for_its_disk_is_taken_at_its_word(postgres, database, open_postgres):
