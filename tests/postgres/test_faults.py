@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -248,7 +249,7 @@ def test_an_acknowledged_event_is_lost_with_a_primary_whose_stand_by_is_promoted
     second.start()
     own_server.ask("select pg_reload_conf()")
     try:
-        both = f"postgresql://postgres@127.0.0.1:{own_server.port},127.0.0.1:{second.port}/postgres?log=ports"
+        both = f"postgresql://postgres@127.0.0.1:{second.port},127.0.0.1:{own_server.port}/postgres?log=ports"  # the stand-by first
         journal = PostgresJournal.from_url(both, **short)
         journal.init()
         journal.open("one")
@@ -272,6 +273,26 @@ def test_an_acknowledged_event_is_lost_with_a_primary_whose_stand_by_is_promoted
     finally:
         if second.process is not None:
             second.stop(signal.SIGQUIT)
+
+
+def test_an_append_is_acknowledged_that_only_the_primary_has(own_server):
+    """The stand-by is away and an operator ends the wait: the server says so in a warning, and calls it done."""
+    url = own_server.url("ports")
+    PostgresJournal.from_url(url).init()
+    journal = PostgresJournal.from_url(url, lease_s=60.0)
+    journal.open("one")
+    own_server.ask("alter system set synchronous_standby_names = 'away'")
+    own_server.ask("select pg_reload_conf()")
+    with ThreadPoolExecutor(1) as thread:
+        appended = thread.submit(journal.append, sample_events(1))
+        waiting = "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"
+        while not appended.done() and not own_server.ask(waiting):
+            time.sleep(0.02)
+        with pytest.raises(OutcomeUnknown, match="canceling wait"):
+            appended.result(10)
+    own_server.ask("alter system reset synchronous_standby_names")
+    own_server.ask("select pg_reload_conf()")
+    journal.close()
 
 
 # ---------------------------------------------------------------------- another server, other tables
@@ -304,6 +325,28 @@ def test_two_servers_behind_one_url_are_taken_for_one_log(postgres, own_server, 
     assert list(read_journal(own_server.url("same"))) == []
 
 
+@pytest.mark.parametrize("way", ["renew", "append"])
+def test_a_server_that_forgot_events_is_written_on(postgres, postgres_url, through_link, link, short, way):
+    """A stand-by was promoted that lacks the last event which its primary acknowledged."""
+    journal = PostgresJournal.from_url(through_link, **short)
+    journal.open("one")
+    events = sample_events(3)
+    journal.append(events[:1])
+    head = journal.head()
+    journal.append(events[1:2])
+    name = {"name": name_of(postgres_url)}
+    postgres.ask("delete from portfsm_event where seq = 2 and log = (select log from portfsm_log where name = %(name)s)", **name)
+    postgres.ask("update portfsm_log set seq = 1, digest = %(digest)s where name = %(name)s", digest=bytes.fromhex(head.digest), **name)
+    link.cut()
+    with contextlib.suppress(JournalUnreadable):
+        journal.renew()
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown, match="ends at 1"):
+            journal.renew() if way == "renew" else journal.append(events[2:])
+    journal.close()
+    assert list(read_journal(postgres_url)) == events[:1]
+
+
 def test_tables_of_another_version_are_written(postgres, database):
     url = postgres.url("ports", database)
     with pytest.raises(JournalUnreadable, match="portfsm init"):
@@ -331,8 +374,6 @@ def test_an_older_database_is_not_brought_up(postgres, database):
 
 
 def test_two_who_prepare_at_once_spoil_it(postgres, database):
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(6) as pool:
         made = list(pool.map(lambda _: PostgresJournal.from_url(postgres.url("ports", database)).init(), range(6)))
     assert sorted(one.new for one in made) == [False] * 5 + [True]
