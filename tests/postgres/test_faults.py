@@ -256,6 +256,9 @@ def test_an_acknowledged_event_is_lost_with_a_primary_whose_stand_by_is_promoted
         events = sample_events(4000)
         for start in range(0, 3000, 10):
             journal.append(events[start : start + 10])
+        with PostgresJournal.from_url(second.url("ports")).tail() as tail:
+            assert sum(map(len, tail.take())) == 3000, "a stand-by is read as well"
+            assert tail.fileno() == -1, "and asked now and then, as it tells nobody"
         own_server.kill()
         with pytest.raises(OutcomeUnknown):
             journal.append(events[3000:3010])
@@ -323,6 +326,39 @@ def test_two_servers_behind_one_url_are_taken_for_one_log(postgres, own_server, 
             journal.append(sample_events(1, after=3))
         journal.close()
     assert list(read_journal(own_server.url("same"))) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "delete from portfsm_event where seq = 3 and log = {log}",
+        "update portfsm_event set line = 'x' where seq = 3 and log = {log}",
+        "update portfsm_log set digest = '\\x00' where log = {log}",
+        "update portfsm_log set header = 'x' where log = {log}",
+    ],
+)
+def test_a_damaged_end_is_written_on(postgres, postgres_url, open_postgres, damage):
+    """With a snapshot up to the end nothing of the log would be read: the last event is looked at all the same."""
+    journal = open_postgres(postgres_url)
+    journal.append(sample_events(3))
+    journal.close()
+    log = postgres.ask("select log from portfsm_log where name = %(name)s", name=name_of(postgres_url))[0][0]
+    postgres.ask(damage.format(log=log))
+    for _ in range(2):  # and the lead is not kept
+        with pytest.raises(JournalCorrupt):
+            open_postgres(postgres_url)
+
+
+def test_a_database_with_another_isolation_refuses_the_lead(postgres, database):
+    postgres.ask(f"alter database {database} set default_transaction_isolation = 'serializable'")
+    url = postgres.url("ports", database)
+    PostgresJournal.from_url(url).init()
+    with ThreadPoolExecutor(8) as threads:
+        journals = [PostgresJournal.from_url(url, lease_s=60.0) for _ in range(8)]
+        errors = [outcome.exception() for outcome in [threads.submit(journal.open, "one") for journal in journals]]
+    for journal in journals:
+        journal.close()
+    assert sorted(type(error).__name__ for error in errors) == ["JournalLocked"] * 7 + ["NoneType"]
 
 
 @pytest.mark.parametrize("way", ["renew", "append"])
