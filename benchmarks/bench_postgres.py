@@ -47,8 +47,8 @@ anyio.run(lead, *sys.argv[1:4], backend=sys.argv[4])
 """
 
 
-async def grouped(url: str, seconds: float, callers: int = CALLERS) -> tuple[float, float]:
-    """Events a second through the manager, and the median milliseconds of a call."""
+async def grouped(url: str, seconds: float, callers: int = CALLERS) -> tuple[float, float, float]:
+    """Events a second through the manager, the median milliseconds of a call, and microseconds of our own CPU an event."""
     took: list[float] = []
     async with open_manager(url, pools=[SPEC]) as manager:
         before, end = manager.seq, time.perf_counter() + seconds
@@ -61,11 +61,13 @@ async def grouped(url: str, seconds: float, callers: int = CALLERS) -> tuple[flo
                 await manager.release(lease)
                 turn += 1
 
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         async with anyio.create_task_group() as tasks:
             for number in range(callers):
                 tasks.start_soon(caller, number)
-        return (manager.seq - before) / (time.perf_counter() - started), statistics.median(took) * 1000
+        events = manager.seq - before
+        cpu_us = (time.process_time() - cpu) / events * 1e6
+        return events / (time.perf_counter() - started), statistics.median(took) * 1000, cpu_us
 
 
 async def one_commit_a_call(url: str, seconds: float) -> float:
@@ -101,13 +103,15 @@ def fresh(server: real_postgres.Server) -> str:
 
 def bench_grouped(server: real_postgres.Server, seconds: float) -> None:
     for backend in ("asyncio", "trio"):
-        many, singly, median = [], [], []
+        many, singly, median, cpu = [], [], [], []
         for _ in range(ROUNDS):
-            rate, middle = anyio.run(grouped, fresh(server), seconds, backend=backend)
+            rate, middle, cpu_us = anyio.run(grouped, fresh(server), seconds, backend=backend)
+            cpu.append(cpu_us)
             many.append(rate)
             median.append(middle)
             singly.append(anyio.run(one_commit_a_call, fresh(server), seconds, backend=backend))
         print(f"{backend}: {CALLERS} callers {spread(many)} events/s, a call p50 {spread(median, ' ms')}")
+        print(f"    of the client's CPU {spread(cpu, ' us')} an event")
         print(f"    one commit a call {spread(singly)} events/s")
         print(f"    gain {spread([a / b for a, b in zip(many, singly, strict=True)], 'x')} (target 10x, and 20,000 events/s)")
 

@@ -48,19 +48,22 @@ async def take_lead(writer: Writer, open_journal: Callable[[], int], *, wait: bo
     While it waits, a server that cannot be reached for a time is waited for as well: it may be failing over, too.
     """
     leader: object = None
+    told = ""
     while True:
         try:
             return await writer.call(open_journal)
         except JournalLocked as error:
             if not wait:
                 raise
-            if error.holder != leader:
+            if error.holder != leader or told:
                 warn("standing_by", path=error.path, leader=error.holder)
-            leader = error.holder
+            leader, told = error.holder, ""
         except JournalUnreadable as error:
             if leader is None:
                 raise
-            warn("standing_by", path=error.path, error=str(error))
+            if not told:
+                warn("standing_by", path=error.path, error=str(error))
+            told = str(error)
         await anyio.sleep(RETRY_S)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from portfsm.events import Event
     from portfsm.journals._pg_place import Place
 
-__all__ = ["PAGE", "LogRow", "Made", "Tail", "fetch", "follow_log", "make", "pages", "seize", "who_leads"]
+__all__ = ["PAGE", "LogRow", "Made", "Tail", "fetch", "follow_log", "make", "pages", "seize", "start", "who_leads"]
 
 PAGE = 8192
 """Events fetched at once."""
@@ -182,8 +182,8 @@ def _prefetched(session: Session, row: LogRow, place: Chain, each: Callable[[], 
             yield place.read(lines)
 
 
-def start(session: Session, row: LogRow, after: int) -> Chain:
-    """A place to read on from: behind the event `after`."""
+def start(session: Session, row: LogRow, after: int, *, digest: bytes | None = None) -> Chain:
+    """A place to go on from: behind the event `after`; with `digest`, only if that is kept with it. Raises `JournalCorrupt`."""
     after = min(after, row.seq)
     where = session.place.shown
     carry = b""
@@ -192,6 +192,8 @@ def start(session: Session, row: LogRow, after: int) -> Chain:
         if not found:
             raise corrupt(where, after, "it is missing")
         carry = found[0][0].encode() + b"\n"
+        if digest is not None and found[0][1] != digest:
+            raise corrupt(where, after, "the digest kept with it is not the one in the log's row")
         if len(carry) != SUFFIX_SIZE:
             raise corrupt(where, after, "it is no line of a log")
     return Chain(row.header, where, seq=after, carry=carry)
@@ -214,6 +216,7 @@ class Tail:
         self._timeout_s = timeout_s
         self._session: Session | None = None
         self._chain: Chain | None = None
+        self._deaf = False
 
     def __enter__(self) -> Self:
         return self
@@ -249,8 +252,8 @@ class Tail:
         yield from _prefetched(session, row, place, int)
 
     def fileno(self) -> int:
-        """The socket that becomes readable when there is more, -1 without a connection."""
-        return self._session.fileno() if self._session is not None else -1
+        """The socket that becomes readable when there is more, -1 where nothing tells."""
+        return self._session.fileno() if self._session is not None and not self._deaf else -1
 
     def close(self) -> None:
         """Let go of the connection; `take` makes another."""
@@ -260,7 +263,10 @@ class Tail:
 
     def _connect(self) -> Session:
         session = self._session = Session(self.place, timeout_s=self._timeout_s)
-        session.ask(f"listen {sql.CHANNEL}")
+        try:
+            session.ask(f"listen {sql.CHANNEL}")
+        except errors.ReadOnlySqlTransaction:  # a stand-by tells nobody anything
+            self._deaf = True
         return session
 
     def _check(self, place: Chain, row: LogRow) -> None:

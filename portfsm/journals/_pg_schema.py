@@ -150,7 +150,7 @@ select seq, digest from portfsm_event where log = %(log)s and seq <= %(seq)s and
 """
 """The digest is kept with the last event of every batch."""
 MARKS = "select seq, digest from portfsm_event where log = %(log)s and seq > %(after)s and seq <= %(upto)s and digest is not null"
-LAST_LINE = "select right(line, 16) from portfsm_event where log = %(log)s and seq = %(seq)s"
+LAST_LINE = "select right(line, 16), digest from portfsm_event where log = %(log)s and seq = %(seq)s"
 PAGE = """
 select convert_to(string_agg(line, E'\\n') || E'\\n', 'UTF8'), count(*)
 from (select line from portfsm_event where log = %(log)s and seq > %(after)s and seq <= %(upto)s order by seq) lines

@@ -32,6 +32,7 @@ _OLDEST = 150_000
 _HELLO = """
 select pg_backend_pid(), current_setting('server_version_num')::int, current_setting('server_encoding'), current_setting('fsync'),
     set_config('statement_timeout', %(timeout)s, false), set_config('lock_timeout', '0', false),
+    set_config('default_transaction_isolation', 'read committed', false),
     case current_setting('synchronous_commit') when 'off' then set_config('synchronous_commit', 'on', false) end
 """
 _log = structlog.get_logger()

@@ -104,11 +104,12 @@ def shared_journal(url: str, *, clock: Clock | None = None, lease_s: float = 10.
             from portfsm.journals.etcd import EtcdJournal  # noqa: PLC0415  (an extra)
 
             return EtcdJournal.from_url(url, clock=clock, lease_s=lease_s)
-    except ModuleNotFoundError as error:
+    except ImportError as error:  # psycopg without a libpq is no ModuleNotFoundError
+        if (error.name or "").startswith("portfsm."):
+            raise
         extra = "postgres" if scheme in _POSTGRES else "etcd"
-        raise MissingExtra(
-            f'a journal on {extra} needs {error.name}: pip install "portfsm[{extra}]"', extra=extra, name=error.name
-        ) from error
+        message = f'a journal on {extra} cannot be used ({error}): pip install "portfsm[{extra}]"'
+        raise MissingExtra(message, extra=extra, name=error.name) from error
     # The scheme alone: the rest may hold a password.
     raise InvalidValue(f"{scheme}:// is no kind of journal: give a directory, or {_KINDS}", name="target", value=scheme)
 

@@ -24,9 +24,9 @@ from psycopg import errors
 
 from portfsm.errors import Fenced, InternalError, InvalidValue, JournalError, JournalFull, JournalLocked, OutcomeUnknown
 from portfsm.journals import _pg_schema as sql
-from portfsm.journals._chain import Chain, link
+from portfsm.journals._chain import link
 from portfsm.journals._pg_audit import Audit, head_at, newest_snapshot
-from portfsm.journals._pg_log import LogRow, follow_log, make, pages, seize, who_leads
+from portfsm.journals._pg_log import LogRow, follow_log, make, pages, seize, start, who_leads
 from portfsm.journals._pg_place import Place
 from portfsm.journals._pg_receive import receive
 from portfsm.journals._pg_session import Session, first_line, lost
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from portfsm.events import Event
+    from portfsm.journals._chain import Chain
     from portfsm.journals._copy_source import Source
     from portfsm.journals._pg_log import Made, Tail
 
@@ -138,9 +139,13 @@ class PostgresJournal:
         return row.epoch
 
     def _begin(self, session: Session, row: LogRow) -> None:
+        """Go on behind the last event, if it is what the log's row says it is."""
         self._signed_s = time.monotonic()
-        carry = session.read(sql.LAST_LINE, log=row.log, seq=row.seq) if row.seq else []
-        self._chain = Chain(row.header, self.path, seq=row.seq, carry=carry[0][0].encode() + b"\n" if carry else b"")
+        try:
+            self._chain = start(session, row, row.seq, digest=row.digest)
+        except JournalError:
+            session.ask(sql.GIVE_UP, log=row.log, epoch=row.epoch)
+            raise
         self._log_id, self._row, self._last = self._chain.log_id, row, (row.seq, row.digest)
         self._session, self._pid = session, os.getpid()
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import anyio
+import psycopg
 import pytest
 
 from portfsm import read_journal, replay
@@ -245,13 +249,16 @@ def test_an_acknowledged_event_is_lost_with_a_primary_whose_stand_by_is_promoted
     second.start()
     own_server.ask("select pg_reload_conf()")
     try:
-        both = f"postgresql://postgres@127.0.0.1:{own_server.port},127.0.0.1:{second.port}/postgres?log=ports"
+        both = f"postgresql://postgres@127.0.0.1:{second.port},127.0.0.1:{own_server.port}/postgres?log=ports"  # the stand-by first
         journal = PostgresJournal.from_url(both, **short)
         journal.init()
         journal.open("one")
         events = sample_events(4000)
         for start in range(0, 3000, 10):
             journal.append(events[start : start + 10])
+        with PostgresJournal.from_url(second.url("ports")).tail() as tail:
+            assert sum(map(len, tail.take())) == 3000, "a stand-by is read as well"
+            assert tail.fileno() == -1, "and asked now and then, as it tells nobody"
         own_server.kill()
         with pytest.raises(OutcomeUnknown):
             journal.append(events[3000:3010])
@@ -269,6 +276,26 @@ def test_an_acknowledged_event_is_lost_with_a_primary_whose_stand_by_is_promoted
     finally:
         if second.process is not None:
             second.stop(signal.SIGQUIT)
+
+
+def test_an_append_is_acknowledged_that_only_the_primary_has(own_server):
+    """The stand-by is away and an operator ends the wait: the server says so in a warning, and calls it done."""
+    url = own_server.url("ports")
+    PostgresJournal.from_url(url).init()
+    journal = PostgresJournal.from_url(url, lease_s=60.0)
+    journal.open("one")
+    own_server.ask("alter system set synchronous_standby_names = 'away'")
+    own_server.ask("select pg_reload_conf()")
+    with ThreadPoolExecutor(1) as thread:
+        appended = thread.submit(journal.append, sample_events(1))
+        waiting = "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"
+        while not appended.done() and not own_server.ask(waiting):
+            time.sleep(0.02)
+        with pytest.raises(OutcomeUnknown, match="canceling wait"):
+            appended.result(10)
+    own_server.ask("alter system reset synchronous_standby_names")
+    own_server.ask("select pg_reload_conf()")
+    journal.close()
 
 
 # ---------------------------------------------------------------------- another server, other tables
@@ -301,6 +328,61 @@ def test_two_servers_behind_one_url_are_taken_for_one_log(postgres, own_server, 
     assert list(read_journal(own_server.url("same"))) == []
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "delete from portfsm_event where seq = 3 and log = {log}",
+        "update portfsm_event set line = 'x' where seq = 3 and log = {log}",
+        "update portfsm_log set digest = '\\x00' where log = {log}",
+        "update portfsm_log set header = 'x' where log = {log}",
+    ],
+)
+def test_a_damaged_end_is_written_on(postgres, postgres_url, open_postgres, damage):
+    """With a snapshot up to the end nothing of the log would be read: the last event is looked at all the same."""
+    journal = open_postgres(postgres_url)
+    journal.append(sample_events(3))
+    journal.close()
+    log = postgres.ask("select log from portfsm_log where name = %(name)s", name=name_of(postgres_url))[0][0]
+    postgres.ask(damage.format(log=log))
+    for _ in range(2):  # and the lead is not kept
+        with pytest.raises(JournalCorrupt):
+            open_postgres(postgres_url)
+
+
+def test_a_database_with_another_isolation_refuses_the_lead(postgres, database):
+    postgres.ask(f"alter database {database} set default_transaction_isolation = 'serializable'")
+    url = postgres.url("ports", database)
+    PostgresJournal.from_url(url).init()
+    with ThreadPoolExecutor(8) as threads:
+        journals = [PostgresJournal.from_url(url, lease_s=60.0) for _ in range(8)]
+        errors = [outcome.exception() for outcome in [threads.submit(journal.open, "one") for journal in journals]]
+    for journal in journals:
+        journal.close()
+    assert sorted(type(error).__name__ for error in errors) == ["JournalLocked"] * 7 + ["NoneType"]
+
+
+@pytest.mark.parametrize("way", ["renew", "append"])
+def test_a_server_that_forgot_events_is_written_on(postgres, postgres_url, through_link, link, short, way):
+    """A stand-by was promoted that lacks the last event which its primary acknowledged."""
+    journal = PostgresJournal.from_url(through_link, **short)
+    journal.open("one")
+    events = sample_events(3)
+    journal.append(events[:1])
+    head = journal.head()
+    journal.append(events[1:2])
+    name = {"name": name_of(postgres_url)}
+    postgres.ask("delete from portfsm_event where seq = 2 and log = (select log from portfsm_log where name = %(name)s)", **name)
+    postgres.ask("update portfsm_log set seq = 1, digest = %(digest)s where name = %(name)s", digest=bytes.fromhex(head.digest), **name)
+    link.cut()
+    with contextlib.suppress(JournalUnreadable):
+        journal.renew()
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown, match="ends at 1"):
+            journal.renew() if way == "renew" else journal.append(events[2:])
+    journal.close()
+    assert list(read_journal(postgres_url)) == events[:1]
+
+
 def test_tables_of_another_version_are_written(postgres, database):
     url = postgres.url("ports", database)
     with pytest.raises(JournalUnreadable, match="portfsm init"):
@@ -328,8 +410,6 @@ def test_an_older_database_is_not_brought_up(postgres, database):
 
 
 def test_two_who_prepare_at_once_spoil_it(postgres, database):
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(6) as pool:
         made = list(pool.map(lambda _: PostgresJournal.from_url(postgres.url("ports", database)).init(), range(6)))
     assert sorted(one.new for one in made) == [False] * 5 + [True]
@@ -371,6 +451,32 @@ def test_a_user_without_rights_is_told_nothing_useful(postgres, database):
     assert list(read_journal(as_reader)) == []
     with pytest.raises(JournalUnreadable, match="permission denied"):
         PostgresJournal.from_url(as_reader).open("one")
+
+
+def test_the_rights_that_the_page_names_are_not_enough(postgres, database):
+    url = postgres.url("ports", database)
+    PostgresJournal.from_url(url).init()
+    for role in ("leader", "auditor"):
+        if not postgres.ask("select 1 from pg_roles where rolname = %(role)s", role=role):
+            postgres.ask(f"create role {role} login")
+    page = (Path(__file__).parents[2] / "docs" / "postgres.md").read_text()
+    for grant in re.findall(r"^grant .*?;", page, re.MULTILINE):
+        postgres.ask(grant, database)
+    journal = PostgresJournal.from_url(url.replace("postgres@", "leader@"))
+    journal.open("one")
+    journal.append(sample_events(3))
+    journal.save_snapshot(3, [b"x"])
+    journal.renew()
+    journal.close()
+    assert journal.head_at() == journal.head()
+    with journal.audit() as audit:
+        assert audit.snapshot == (3, [b"x"])
+    as_auditor = postgres.dsn(database).replace("postgres@", "auditor@")
+    with psycopg.connect(as_auditor, autocommit=True) as connection:
+        assert connection.execute("select count(*) from portfsm_history").fetchone() == (3,)
+        assert connection.execute("select count(*) from portfsm_holders").fetchone() == (1,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("delete from portfsm_event")
 
 
 def test_a_server_that_does_not_wait_for_its_disk_is_taken_at_its_word(postgres, database, open_postgres):

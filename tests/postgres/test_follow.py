@@ -9,6 +9,7 @@ from portfsm import follow, open_manager, read_journal
 from portfsm.errors import InvalidValue, JournalCorrupt, JournalUnreadable, ManagerClosed, PortOutOfRange
 from portfsm.events import Event
 from portfsm.journals import FileJournal
+from portfsm.journals._pg_log import PAGE
 from portfsm.journals.postgres import PostgresJournal
 from portfsm.states import EventKind
 from portfsm.testing.contract import sample_events
@@ -78,6 +79,18 @@ async def test_word_that_was_lost_loses_an_event(postgres_url, open_postgres):
                 await follower.reached(seq)
 
 
+async def test_word_that_comes_while_reading_is_forgotten(postgres_url, open_postgres):
+    """It arrives with the answer to a query, so that the socket is silent afterwards."""
+    journal = open_postgres(postgres_url, lease_s=60.0)
+    count = 3 * PAGE
+    journal.append([Event(seq, seq, EventKind.CLOSED) for seq in range(1, count + 1)])
+    with journal.tail() as tail:
+        parts = tail.take()
+        next(parts)
+        journal.append([Event(count + 1, count + 1, EventKind.CLOSED)])
+        assert sum(map(len, parts)) == 2 * PAGE + 1
+
+
 async def test_a_follower_gives_up_because_the_link_is_cut(postgres_url, through_link, link):
     async with open_manager(postgres_url, pools=[SPEC]) as manager, follow(through_link, poll_s=0.05) as follower:
         for round_ in range(3):
@@ -101,6 +114,8 @@ async def test_another_server_is_followed_on(postgres, postgres_url, link, throu
     journal.append([Event(1, 1, EventKind.CLOSED)])
     name = postgres_url.partition("log=")[2]
     PostgresJournal.from_url(postgres_url + "-other").init()
+    other = open_postgres(postgres_url + "-other", lease_s=60.0)
+    other.append([Event(seq, seq, EventKind.CLOSED) for seq in (1, 2)])
     async with follow(through_link, poll_s=0.05) as follower:
         assert follower.seq == 1
         for old, new in ((name, name + "-gone"), (name + "-other", name)):
