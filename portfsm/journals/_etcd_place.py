@@ -59,7 +59,8 @@ class EtcdPlace:
 
     def init(self) -> Prepared:
         """There is nothing to prepare: see whether the cluster answers. Raises `JournalUnreadable`."""
-        return Prepared(self.place.name, new=not self.shelf().names())
+        shelf = self.shelf()
+        return Prepared(self.place.name, new=shelf.find(shelf.keys.epoch) is None)
 
     def receive(self, source: Source) -> Head:
         """Become a copy of `source`: see `portfsm copy`. Raises `InvalidValue` when there is a log already."""

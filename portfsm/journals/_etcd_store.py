@@ -131,6 +131,8 @@ class Shelf(Directory):
         kept = self.find(self.keys.shipped)
         self.shipped = msgspec.json.decode(kept.value, type=Shipped) if kept else Shipped()
         here = list(self._here())
+        if not here and kept is None and self.finished:
+            self._refuse_none()
         older = [name for name in self._archived() if name not in here and int(name[:20]) <= self.shipped.base]
         if not older:
             self.origin = (self.shipped.no, self.shipped.base, self.shipped.prev)
@@ -213,6 +215,11 @@ class Shelf(Directory):
         end = min(self.keys.piece(name, offset + 1), end_of(self.keys.file(name)))
         kvs = self.range(self.keys.piece(name, 0), end, limit="1", sort_order="DESCEND", sort_target="KEY")
         return _part(kvs[0]) if kvs else None
+
+    def _refuse_none(self) -> None:
+        if self.find(self.keys.epoch) is None:
+            message = f"{self.path}: this cluster holds no log of that name yet: check NAME, the last part of the URL"
+            raise JournalUnreadable(message, path=self.path, errno=None)
 
     def _refuse_unfinished(self, moving: KeyValue | None) -> None:
         if moving is not None and self.finished:

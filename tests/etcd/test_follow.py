@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from portfsm import follow
-from portfsm.errors import JournalCorrupt
+from portfsm.errors import JournalCorrupt, JournalUnreadable
 from portfsm.journals._etcd_url import parse
 from portfsm.journals._etcd_wire import delete, put
 from portfsm.journals.etcd import EtcdJournal
@@ -26,9 +26,13 @@ def taken(tail) -> list[int]:
 @pytest.mark.parametrize("after", [0, 1, 7, 100])
 def test_an_event_is_skipped_or_comes_twice(url, after):
     found = []
+    journal = EtcdJournal(parse(url), segment_bytes=4000)
     with EtcdJournal.from_url(url).tail(after) as tail:
+        with pytest.raises(JournalUnreadable):
+            taken(tail)
+        journal.open("nobody")
         assert taken(tail) == []
-        journal = EtcdJournal(parse(url), segment_bytes=4000)
+        journal.close()
         for opening in range(3):
             journal.open("writer")
             for start in range(100 * opening, 100 * opening + 100, 4):
@@ -43,8 +47,8 @@ def test_an_event_is_skipped_or_comes_twice(url, after):
 
 def test_who_was_away_while_segments_were_shipped_waits_for_ever(url, tmp_path):
     archive = tmp_path / "archive"
+    written(url, archive, last=30, snapshots=()).close()
     with EtcdJournal.from_url(f"{url}?archive={archive}").tail() as tail:
-        written(url, archive, last=30, snapshots=()).close()
         assert taken(tail) == list(range(1, 31))
         written(url, archive, first=30).close()
         assert taken(tail) + taken(tail) == list(range(31, 601))

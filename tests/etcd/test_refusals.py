@@ -107,6 +107,15 @@ def test_a_cluster_that_is_not_there_is_waited_for_for_ever():
     assert time.monotonic() - began < 6
 
 
+def test_a_misspelt_name_reads_as_an_empty_log(url):
+    with pytest.raises(JournalUnreadable, match="check NAME"):
+        list(read_journal(url))
+    journal = EtcdJournal.from_url(url)
+    journal.open("first")
+    journal.close()
+    assert list(read_journal(url)) == []
+
+
 class _Other(http.server.BaseHTTPRequestHandler):
     status, body = 200, b"<html>hello"
 
