@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from portfsm._codec import Encoder, Header, Seal
 from portfsm.errors import JournalError, JournalFull, OutcomeUnknown
-from portfsm.journals._etcd_client import NoAnswer, NoRoom
+from portfsm.journals._etcd_client import NoAnswer, NoRoom, Refused
 from portfsm.journals._etcd_store import pieces
 from portfsm.journals._etcd_wire import Txn, created, delete, end_of, fetch, put, transaction
 from portfsm.journals._segments import name_of
@@ -55,7 +55,7 @@ class Writes:
             answer, doubtful = self._ask(body)
         except NoRoom as error:
             return self._without_room(key, value, error)
-        except NoAnswer as error:
+        except (NoAnswer, Refused) as error:  # a refusal says nothing of the tries before it
             raise self._unknown(error) from error
         if answer.succeeded:
             return None

@@ -29,7 +29,7 @@ from portfsm.journals._etcd_tail import Tail, Writes
 from portfsm.journals._etcd_url import Place, parse
 from portfsm.journals._etcd_wire import Status
 from portfsm.journals._mend import sentence
-from portfsm.journals._segments import EMPTY_DIGEST, Ending, Segment, ending_of, read_segment, survey
+from portfsm.journals._segments import EMPTY_DIGEST, Ending, Segment, corrupt, ending_of, read_segment, survey
 from portfsm.values import Head
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ class EtcdJournal(EtcdPlace):
         lead = Lead(self._shelf, self.lease_s)
         try:
             lead.acquire(holder)
-            self._look()
             self._epoch = lead.epoch
+            self._look()
             self._measure()
         except NoRoom as error:
             self._abandon(lead)
@@ -163,6 +163,9 @@ class EtcdJournal(EtcdPlace):
             return
         last = self._segments[-1]
         self._log_id = last.header.log
+        if last.header.epoch >= self._epoch:
+            why = f"it is of epoch {last.header.epoch} and the key `epoch` says {self._epoch - 1}: somebody changed that key; put it right"
+            raise corrupt(self.path, last.name, 0, last.header.base + 1, why)
         self._sealed = [segment for segment in here if segment.seal is not None]
         if last.seal is not None:
             self._follow(last.header.no + 1, last.seal.last, last.seal.sha256)
@@ -183,7 +186,7 @@ class EtcdJournal(EtcdPlace):
     def _measure(self) -> None:
         """Learn how full the cluster is. Where it does not say, nothing is new: an append will tell."""
         try:
-            status, _ = self._client.ask("maintenance/status", {}, Status)
+            status, _ = self._client.ask("maintenance/status", {}, Status, patience_s=1.0)
         except JournalError:
             return
         was, self._full = self._full, status.dbSizeInUse > _FULL * self.place.quota_bytes

@@ -272,6 +272,16 @@ def test_a_hole_is_read_over(url, opened, gone):
         again.close()
 
 
+def test_an_epoch_is_given_twice(url, opened):
+    for number in range(3):
+        journal = opened()
+        journal.append(EVENTS[number : number + 1])
+        journal.close()
+    change(journal, put(Keys(journal.place.name).epoch, b"1"))
+    with pytest.raises(JournalCorrupt, match="epoch 3"):
+        opened()
+
+
 def test_a_copy_that_was_never_finished_is_opened(url, opened):
     journal = opened()
     journal.append(EVENTS[:3])
@@ -328,7 +338,7 @@ def test_members_of_two_clusters_are_taken_for_one(tmp_path, opened, etcd):
         journal = opened(f"etcd://{other.members[0].address},{etcd.members[0].address}/log-of-two", lease_s=2.0)
         journal.append(EVENTS[:3])
         other.members[0].kill()
-        with pytest.raises(JournalError, match="one cluster"):
+        with pytest.raises(OutcomeUnknown, match="one cluster"):
             journal.append(EVENTS[3:6])
         with pytest.raises(JournalUnreadable):
             list(read_journal(f"etcd://{etcd.members[0].address}/log-of-two"))
