@@ -7,10 +7,11 @@ The floors, each importing only from those below it:
     I/O        journals (memory, file), sockets, witnesses (HAProxy), clocks
     bytes      line format, recovery rules
     machine    TRANSITIONS, decide, apply, Ledger, replay
-    words      states, events, commands, specs, values, observation, evidence, errors, protocols
+    words      states, events, commands, specs, shards, values, observation, evidence, errors, protocols
 """
 
 from portfsm._decide import decide
+from portfsm._follow import Follower, follow
 from portfsm._forecast import Forecast, Rate
 from portfsm._holding import hold_ports
 from portfsm._ledger import Ledger, apply
@@ -53,6 +54,7 @@ from portfsm.errors import (
     JournalTooNew,
     JournalUnreadable,
     ManagerClosed,
+    MissingExtra,
     OutcomeUnknown,
     OwnerConflict,
     PoolExhausted,
@@ -71,7 +73,8 @@ from portfsm.groups import Request
 from portfsm.journals import FileJournal, MemoryJournal, read_journal
 from portfsm.manager import PortManager, open_manager
 from portfsm.observation import Conflict, Move, Observation, ReconcileReport, Sighting
-from portfsm.protocols import CachingJournal, Clock, Journal
+from portfsm.protocols import CachingJournal, Clock, Journal, LeadingJournal
+from portfsm.shards import moved_nodes, shard_of
 from portfsm.sockets import BoundLease, Holder
 from portfsm.specs import PoolSpec, Quota
 from portfsm.states import EventKind, PortState
@@ -98,6 +101,7 @@ __all__ = [
     "Evidence",
     "Fenced",
     "FileJournal",
+    "Follower",
     "Forecast",
     "Free",
     "GroupUnavailable",
@@ -115,11 +119,13 @@ __all__ = [
     "JournalLocked",
     "JournalTooNew",
     "JournalUnreadable",
+    "LeadingJournal",
     "Lease",
     "Leave",
     "Ledger",
     "ManagerClosed",
     "MemoryJournal",
+    "MissingExtra",
     "Move",
     "Observation",
     "Open",
@@ -155,8 +161,11 @@ __all__ = [
     "Witness",
     "apply",
     "decide",
+    "follow",
     "hold_ports",
+    "moved_nodes",
     "open_manager",
     "read_journal",
     "replay",
+    "shard_of",
 ]

@@ -23,6 +23,7 @@ from portfsm._cache import Cache
 from portfsm._claims import Claims
 from portfsm._decide import decide
 from portfsm._index import index_of
+from portfsm._leading import take_lead
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
 from portfsm._overlaps import check_change, check_opening
@@ -86,11 +87,11 @@ class Engine:
     # ------------------------------------------------------------------ opening
 
     async def start(
-        self, pools: Sequence[PoolSpec], *, holder: str, after_reboot: str, seeds: Sequence[str], history: str = "kept"
+        self, pools: Sequence[PoolSpec], *, holder: str, after_reboot: str, seeds: Sequence[str], history: str = "kept", wait: bool = False
     ) -> None:
-        """Open the journal, replay it, record the opening and the pools."""
+        """Open the journal (with `wait`, when nobody else has it), replay it, record the opening and the pools."""
         try:
-            epoch = await self.writer.call(partial(self._open_journal, holder))
+            epoch = await take_lead(self.writer, partial(self._open_journal, holder), wait=wait)
             self.ahead = await self.writer.call(self.cache.restore)
             self._given = check_opening(self.ahead, pools)
             self.published = self.ahead.copy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio.to_thread
 from anyio.lowlevel import checkpoint
@@ -15,12 +15,38 @@ from portfsm.journals import read_journal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from portfsm._engine import Engine
+    from portfsm._ledger import Ledger
     from portfsm.events import Event
 
-__all__ = ["Watch"]
+__all__ = ["Source", "Watch"]
 
 _CHUNK = 1024
+
+
+class Checked(Protocol):
+    """What can fail for good."""
+
+    def check(self) -> None:
+        """Raise what stopped it, if anything did."""
+        ...
+
+
+class Source(Protocol):
+    """What can be watched: a manager's engine, or whoever follows a log."""
+
+    journal: Any
+    published: Ledger
+    recent: deque[Event]
+    """The last ones of `published`."""
+    news: anyio.Event
+    """Set, and another in its place, when there is more."""
+    closed: bool
+    """What is in `ahead` is the end."""
+
+    @property
+    def ahead(self) -> Ledger: ...
+    @property
+    def writer(self) -> Checked: ...
 
 
 class Watch:
@@ -30,7 +56,7 @@ class Watch:
     dropped half-way leaves nothing to clean up.
     """
 
-    def __init__(self, engine: Engine, after: int | None) -> None:
+    def __init__(self, engine: Source, after: int | None) -> None:
         last = engine.published.seq
         if after is not None and (type(after) is not int or not 0 <= after <= last):
             raise InvalidValue(f"after must be a seq from 0 to {last}, the last one now, not {after!r}", name="after", value=after)

@@ -163,6 +163,8 @@ class Writer:
         self.durable_seq = 0
         self.failure: PortfsmError | None = None
         self.slowest_s = 0.0
+        self.signed_s = time.monotonic()
+        """When the last append that succeeded was begun."""
         self.lock = threading.Lock()
         """Held while the thread is inside the journal."""
         self._worker = worker if worker is not None else ThreadWorker()
@@ -238,6 +240,7 @@ class Writer:
         self.slowest_s = max(self.slowest_s, took_s)
         if error is None:
             self.durable_seq = batch.events[-1].seq
+            self.signed_s = time.monotonic() - took_s
             error = self._show(batch)
         if error is not None:
             self._in_flight = batch

@@ -4,6 +4,7 @@
 `JournalError`: the log, the disk or another writer; the text says what is still known.
 `InternalError`: a fault in portfsm itself.
 `BindFailed`: the operating system would not give the port, and none of the others.
+`MissingExtra`: a library that this use needs is not installed.
 `ReloadFailed`: a proxy did not take its configuration over; the former one runs on.
 
 Each error carries its facts as attributes (keyword-only) and a sentence that ends in what to do next.
@@ -36,6 +37,7 @@ __all__ = [
     "JournalTooNew",
     "JournalUnreadable",
     "ManagerClosed",
+    "MissingExtra",
     "OutcomeUnknown",
     "OwnerConflict",
     "PoolExhausted",
@@ -281,6 +283,14 @@ class OutcomeUnknown(JournalError):
 
     fields = ("path", "errno")
     errno: int | None
+
+
+class MissingExtra(PortfsmError, ImportError):
+    """What was asked for needs a library that comes with an extra: `pip install "portfsm[EXTRA]"`."""
+
+    fields = ("extra", "name")
+    extra: str
+    name: str | None
 
 
 class InternalError(PortfsmError):

@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from portfsm import commands
 from portfsm._engine import Engine
 from portfsm._faults import finding
+from portfsm._leading import check_leading, keep_leading
 from portfsm._listen import BLOCK_S, Listening, Wanted
 from portfsm._log import warn
 from portfsm._operator import Operator
@@ -59,27 +60,27 @@ async def open_manager(
     address_of: Mapping[str, str] | Callable[[str], str] | None = None,
     after_reboot: Literal["restart", "remaining"] = "restart",
     history: Literal["kept", "lost"] = "kept",
+    role: Literal["lead", "lead-or-wait"] = "lead",
+    lease_s: float = 10.0,
     holder: str | None = None,
     close_s: float = 30.0,
 ) -> AsyncIterator[PortManager]:
     """Open a log for writing, replay it, and manage its ports until the block is left.
 
-    `journal`: a directory (made if missing), `"memory:"`, or a `Journal`. `pools`: those to put in force; pools that
-    the log knows and this list does not stay as they were. `witnesses`: each joins (see `PortManager.join`). `address_of`: what
-    proxies call a node; by default its own name, and 127.0.0.1 for the node "". `after_reboot`: whether every hold starts over in full
-    after a
-    restart of the machine, or goes on with what the wall clock leaves of it. `history`: `"lost"` when the log was lost or is an older
-    copy, so that what it says of free ports is not to be relied on: every port that is not allocated is held for a full hold (cause `lost`,
-    RFC 6888's rule), and `adopt` takes those out of it that live replicas prove. For one opening; the next goes on from there.
-    `holder`: tells people who has the
-    log open; host and process by default. `close_s`: how long leaving waits for a disk that hangs.
+    `journal`: a directory (made if missing), a `postgresql://` or `etcd://` URL, `"memory:"`, or a `Journal`. `pools`: those to put in
+    force; pools that the log knows and this list does not stay as they were. `witnesses`: each joins (see `PortManager.join`).
+    `address_of`: what proxies call a node; by default its own name, and 127.0.0.1 for the node "". `after_reboot`: whether every hold
+    starts over in full after a restart of the machine, or goes on with what the wall clock leaves of it. `history`: `"lost"` when the
+    log was lost or is an older copy, so that what it says of free ports is not to be relied on: every port that is not allocated is
+    held for a full hold (cause `lost`, RFC 6888's rule), and `adopt` takes those out of it that live replicas prove. For one opening;
+    the next goes on from there. `role`: `"lead-or-wait"` waits while another manager has the log open and takes over when it closes it,
+    or has given no sign of life for `lease_s` seconds (shared journals; it is then refused whatever it still tries). `holder`:
+    tells people who has the log open; host and process by default. `close_s`: how long leaving waits for a disk that hangs.
 
     Raises `JournalLocked` while another writer has it, `JournalCorrupt` at damage (nothing is changed then),
     `JournalUnreadable`, `JournalTooNew`, `InvalidValue` for pools that overlap. What the block raises comes out as it
     is; a fault of the journal while leaving comes out only if the block raised nothing.
     """
-    if after_reboot not in ("restart", "remaining"):
-        raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
     if history not in ("kept", "lost"):
         raise InvalidValue(f'history is "kept" or "lost", not {history!r}', name="history", value=history)
     specs = check_specs(pools)
@@ -89,12 +90,15 @@ async def open_manager(
         raise InvalidValue(f"clock must be a portfsm.Clock, such as SystemClock(), not {clock!r}", name="clock", value=clock)
     name = check_text("holder", holder if holder is not None else f"{socket.gethostname()} pid {os.getpid()}", required=True)
     clock = clock if clock is not None else SystemClock()
-    engine = Engine(open_journal(journal, clock=clock), clock, close_s=check_seconds("close_s", close_s))
+    kept = open_journal(journal, clock=clock, lease_s=check_seconds("lease_s", lease_s))
+    check_leading(role, after_reboot, kept)
+    engine = Engine(kept, clock, close_s=check_seconds("close_s", close_s))
     seeds = [os.urandom(16).hex() for _ in specs]
-    await engine.start(specs, holder=name, after_reboot=after_reboot, seeds=seeds, history=history)
+    await engine.start(specs, holder=name, after_reboot=after_reboot, seeds=seeds, history=history, wait=role != "lead")
     tasks = anyio.create_task_group()
     await tasks.__aenter__()
     tasks.start_soon(engine.run_timer)
+    tasks.start_soon(keep_leading, engine)
     warden = Warden(engine, tasks, address_of=address_of)
     raised: BaseException | None = None
     try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from portfsm.events import Event
     from portfsm.values import Head
 
-__all__ = ["CachingJournal", "Clock", "Journal"]
+__all__ = ["CachingJournal", "Clock", "Journal", "LeadingJournal"]
 
 
 @runtime_checkable
@@ -85,6 +85,25 @@ class CachingJournal(Journal, Protocol):
 
     def save_snapshot(self, seq: int, lines: Iterable[bytes]) -> None:
         """Keep the state as of `seq`. Failing to is not an error."""
+        ...
+
+
+@runtime_checkable
+class LeadingJournal(Journal, Protocol):
+    """A journal that writers on several machines take over from one another: who has it open leads while it gives signs of life.
+
+    An append is one; a leader with nothing to write calls `renew`. `open` raises `JournalLocked` while another leads. Time only decides
+    who may try: a leader whose lease ran out unnoticed is told apart by its epoch, in the append itself.
+    """
+
+    lease_s: float
+    """How long a leader that gives no sign of life is waited for."""
+
+    def renew(self) -> None:
+        """Give a sign of life. Called in the writer's thread when nothing was appended for a third of `lease_s`.
+
+        Raises `Fenced` when another leads, another `JournalError` when nobody answered in time: calling again may succeed.
+        """
         ...
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import psycopg
 import pytest
 import structlog
 import structlog.testing
@@ -16,12 +19,17 @@ from portfsm._ledger import Ledger, apply_all
 from portfsm._replay import replay
 from portfsm.commands import Allocate, Block, Command, DefinePool, Release, Sweep
 from portfsm.events import Event
-from portfsm.journals import FileJournal, MemoryJournal, read_journal
+from portfsm.journals import FileJournal, MemoryJournal, open_journal, read_journal
+from portfsm.journals._etcd_store import Keys
+from portfsm.journals.etcd import EtcdJournal
+from portfsm.journals.postgres import PostgresJournal
 from portfsm.manager import PortManager
 from portfsm.protocols import CachingJournal
 from portfsm.specs import PoolSpec
 from portfsm.testing import GatedJournal, ManualClock
 from portfsm.values import Lease
+from tests import real_postgres
+from tests.etcd.server import Cluster
 
 # `pytest --hypothesis-profile thorough` looks twenty times longer.
 settings.register_profile("portfsm", max_examples=150, deadline=None)
@@ -41,6 +49,28 @@ def pytest_addoption(parser):
 def times(request):
     """By how much more than usual is to be tried."""
     return 10 if request.config.getoption("--long") else 1
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A real PostgreSQL server; tests keep their logs in it side by side."""
+    folder = real_postgres.new_folder()
+    server = None
+    try:
+        server = real_postgres.Server(folder).make().start()
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_url(postgres) -> str:
+    """The URL of a log that is there and empty."""
+    url = postgres.url(f"log-{uuid.uuid4().hex[:12]}")
+    PostgresJournal.from_url(url).init()
+    return url
 
 
 class World:
@@ -131,15 +161,29 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return request.param
 
 
+def lose_lead(journal: EtcdJournal) -> None:
+    """Let the key of whoever leads go."""
+    journal.shelf().client.ask("kv/deleterange", {"key": Keys(journal.place.name).lead}, dict)
+
+
+def end_lease(journal: PostgresJournal) -> None:
+    """Let the lease of whoever leads be over."""
+    with psycopg.connect(**journal.place.parameters, autocommit=True) as connection:
+        connection.execute("update portfsm_log set lease_until = 'epoch' where name = %s", [journal.place.log])
+
+
 @attrs.define
 class Log:
     """One log, in a directory or in memory, whoever has it open."""
 
     path: Path | None = None
     memory: MemoryJournal = attrs.field(factory=MemoryJournal)
+    url: str = ""
 
     def handle(self) -> CachingJournal:
         """One more handle on it, not yet open."""
+        if self.url:
+            return open_journal(self.url, lease_s=60.0)
         return FileJournal(self.path, reserve_bytes=RESERVE_BYTES) if self.path is not None else self.memory.reopened()
 
     def gated(self) -> GatedJournal:
@@ -148,7 +192,11 @@ class Log:
 
     def lose(self, handle: CachingJournal) -> None:
         """Let `handle` lose its place without knowing, as a crash or a lost lock does: the next opening gets in."""
-        if self.path is not None:
+        if isinstance(handle, EtcdJournal):
+            lose_lead(handle)
+        elif self.url:
+            end_lease(handle)
+        elif self.path is not None:
             (self.path / "LOCK").unlink()
         else:
             assert isinstance(handle, MemoryJournal)
@@ -156,7 +204,7 @@ class Log:
 
     def events(self, *, after: int = 0) -> list[Event]:
         """What is recorded now."""
-        return list(read_journal(self.path if self.path is not None else self.memory, after=after))
+        return list(read_journal(self.url or self.path or self.memory, after=after))
 
     def kinds(self, *, after: int = 0) -> list[str]:
         """The kinds of what is recorded now, those of opening and closing left out."""
@@ -175,10 +223,27 @@ class Log:
         assert found.size == found.free + found.allocated + found.quarantined + found.blocked
 
 
-@pytest.fixture(params=["memory", "file"])
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> Log:
+ON_POSTGRES = {"test_manager", "test_failures", "test_cancellation", "test_recovery", "test_watch"}
+"""Files whose tests of a log run on a server as well."""
+
+
+SERVERS = ["postgres", "etcd"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "log_place" in metafunc.fixturenames:
+        on_server = metafunc.module.__name__.rpartition(".")[2] in ON_POSTGRES
+        metafunc.parametrize(
+            "log_place", ["memory", "file", *[pytest.param(server, marks=pytest.mark.slow) for server in SERVERS] * on_server]
+        )
+
+
+@pytest.fixture
+def log(log_place: str, request: pytest.FixtureRequest, tmp_path: Path) -> Log:
     """A log in each kind of place."""
-    return Log(tmp_path / "log") if request.param == "file" else Log()
+    if log_place in SERVERS:
+        return Log(url=request.getfixturevalue(f"{log_place}_url"))
+    return Log(tmp_path / "log") if log_place == "file" else Log()
 
 
 @pytest.fixture
@@ -210,3 +275,16 @@ def told() -> Iterator[list[dict[str, object]]]:
     with structlog.testing.capture_logs() as lines:
         yield lines
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One real member, for all tests that need no cluster of their own."""
+    with Cluster(tmp_path_factory.mktemp("etcd")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def etcd_url(etcd: Cluster) -> str:
+    """The URL of a log that is not there yet."""
+    return etcd.url(f"log-{uuid.uuid4().hex[:12]}")

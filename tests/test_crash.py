@@ -12,21 +12,26 @@ from pathlib import Path
 import pytest
 
 import portfsm
+from portfsm.journals.postgres import PostgresJournal
 
 CYCLES = 67
+ON_A_SERVER = 25
+"""There each cycle waits for the lease of the one before."""
 SEED = 20_261_123
 DRIVER = Path(__file__).with_name("crash_driver.py")
 LOOPS = ("asyncio", "uvloop", "trio")
 
 
+def drive(loop: str, cycles: int, log: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(Path(portfsm.__file__).parents[1])}
+    command = [sys.executable, str(DRIVER), loop, str(SEED), str(cycles), log]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 @pytest.fixture(scope="module")
 def drivers(tmp_path_factory, times):
     """One driver a loop, all begun at once."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(portfsm.__file__).parents[1])}
-    running = {}
-    for loop in LOOPS:
-        command = [sys.executable, str(DRIVER), loop, str(SEED), str(CYCLES * times), str(tmp_path_factory.mktemp(loop) / "log")]
-        running[loop] = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = {loop: drive(loop, CYCLES * times, str(tmp_path_factory.mktemp(loop) / "log")) for loop in LOOPS}
     yield running
     for process in running.values():
         process.kill()
@@ -40,3 +45,24 @@ def test_a_killed_controller_loses_or_invents_something(drivers, loop, times):
     told = json.loads(out.splitlines()[-1])
     assert told["cycles"] == CYCLES * times
     assert told["acknowledged"] > 5 * CYCLES * times
+
+
+def test_a_killed_controller_on_postgres_loses_or_invents_something(postgres, times):
+    """The server lives; whoever comes next has to wait for the lease, and for an append that the dead one has sent."""
+    cycles = ON_A_SERVER * times
+    running = []
+    for loop in ("asyncio", "trio"):
+        url = postgres.url(f"crash-{loop}")
+        PostgresJournal.from_url(url).init()
+        running.append(drive(loop, cycles, url))
+    try:
+        for process in running:
+            out, err = process.communicate(timeout=100 * times)
+            assert process.returncode == 0, err[-4000:]
+            told = json.loads(out.splitlines()[-1])
+            assert told["cycles"] == cycles
+            assert told["acknowledged"] > 5 * cycles
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()

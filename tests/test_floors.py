@@ -29,8 +29,8 @@ OUTSIDE = {"anyio", "asyncio", "fcntl", "multiprocessing", "os", "pathlib", "ran
 """What knows a clock, a file, a thread, a loop or luck."""
 PURE = 2
 """The highest floor that imports none of them."""
-EXTRAS = {"h11"}
-"""What witnesses of proxies that speak HTTP may import: the extra `agent`."""
+EXTRAS = {"witnesses": {"h11"}, "journals": {"httpx", "psycopg"}}
+"""What may be imported that comes with an extra: `agent`, for proxies that speak HTTP; `postgres` and `etcd`, for their journals alone."""
 ENVIRONMENT = {("specs", "os")}
 """`PoolSpec.from_env` reads the environment, and says so in its name."""
 
@@ -136,7 +136,7 @@ def test_a_test_kit_that_leans_on_the_command_line_or_the_demo(module):
 @pytest.mark.parametrize("module", [module for module in MODULES if FLOORS.get(part(module), 9) < 5])
 def test_the_core_needs_more_than_it_declares(module):
     tops = {name.partition(".")[0] for name, _ in imported(module, parsed(module))}
-    extras = EXTRAS if part(module) == "witnesses" else set()
+    extras = EXTRAS.get(part(module), set())
     assert tops - set(sys.stdlib_module_names) <= {"portfsm", "anyio", "attrs", "msgspec", "structlog"} | extras
 
 

@@ -41,7 +41,7 @@ def test_the_search_for_dangers_finds_none_anywhere(code):
 
 
 @pytest.mark.parametrize("use", [open_journal, read_journal])
-@pytest.mark.parametrize("url", ["postgresql://me:hunter2@db:5432/ports", "etcd://me:hunter2@host:2379/ports", "redis://me:hunter2@host/0"])
+@pytest.mark.parametrize("url", ["postgresql://me:hunter2@db:port/ports", "postgres://me:hunter2@db/x?lgo=y", "redis://me:hunter2@host/0"])
 def test_a_password_in_a_url_is_shown(use, url):
     with pytest.raises(InvalidValue) as refused:
         use(url)

@@ -9,6 +9,7 @@ import click
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
 from portfsm.cli._proof import Proof, prove, where
+from portfsm.cli._proof_shared import prove_shared
 from portfsm.cli._reading import read_all
 from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._words import count
@@ -16,6 +17,7 @@ from portfsm.errors import JournalUnreadable
 from portfsm.journals._inspect import head_at
 from portfsm.journals._repair import RepairPlan
 from portfsm.journals._repair import repair as repair_log
+from portfsm.journals._urls import is_url, shown
 
 if TYPE_CHECKING:
     from portfsm.values import Head
@@ -40,7 +42,7 @@ def verify(log: str, expect: Head | None, as_json: bool) -> int:  # noqa: FBT001
     found.
     """
     out = Out(as_json=as_json)
-    proof = prove(log, expect)
+    proof = prove_shared(log, expect) if is_url(log) else prove(log, expect)
     if as_json:
         out.json(proof.json())
     else:
@@ -68,7 +70,7 @@ def head(log: str, as_json: bool) -> None:  # noqa: FBT001
     """
     found = head_at(log)
     if not found.log_id:
-        raise JournalUnreadable(f"{log} has no events yet, so there is no head to keep", path=log, errno=None)
+        raise JournalUnreadable(f"{shown(log)} has no events yet, so there is no head to keep", path=shown(log), errno=None)
     out = Out(as_json=as_json)
     if as_json:
         out.json({"head": str(found), "log": found.log_id, "seq": found.seq, "digest": found.digest})
@@ -86,6 +88,8 @@ def repair(log: str, apply: bool, as_json: bool) -> int:  # noqa: FBT001
     What goes is kept in torn/ inside the log. A torn tail needs no repair: the next opening sees to it. Exit code 1
     while there is damage.
     """
+    if is_url(log):
+        raise JournalUnreadable(f"{shown(log)} lies in a database: restore that from a backup", path=shown(log), errno=None)
     out = Out(as_json=as_json)
     plan = repair_log(log, apply=apply)
     if plan.damage is None:

@@ -14,11 +14,11 @@ from portfsm.audit import Replay, Selection
 from portfsm.cli import _options as options
 from portfsm.cli._out import Bar, Out
 from portfsm.cli._pager import paged
-from portfsm.cli._reading import signature
 from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._views import event_json
 from portfsm.cli._words import KIND_STYLES, details
-from portfsm.journals import past_of, read_journal
+from portfsm.journals import past_of
+from portfsm.journals._tail import tail_of
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
@@ -165,21 +165,23 @@ def _until(events: Iterable[Event], wanted: Selection) -> Iterator[Event]:
 
 def _coming(log: str, seq: int, printer: Printer) -> Iterator[Event]:
     """What is recorded after `seq`, for ever, or until nobody reads us any more."""
-    seen: object = None
-    while True:
-        found = signature(log)
-        if found != seen:
-            seen = found
-            for event in read_journal(log, after=seq):
-                seq = event.seq
-                yield event
+    with tail_of(log, after=seq) as tail:
+        while True:
+            for events in tail.take():
+                yield from events
             printer.flush()
-        _wait()
+            _wait(tail.fileno())
 
 
-def _wait() -> None:
-    """Sleep a little. Raise `BrokenPipeError` when the other end of the pipe is closed: with nothing to write we would never notice."""
+def _wait(news: int) -> None:
+    """Sleep until there is news there, a little at most.
+
+    Raise `BrokenPipeError` when the other end of the pipe is closed: with nothing to write we would never notice.
+    """
     poll = select.poll()
     poll.register(sys.stdout, 0)
-    if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(_POLL_S * 1000)):
+    if news >= 0:
+        poll.register(news, select.POLLIN)
+    ready = dict(poll.poll(_POLL_S * 1000))
+    if ready.get(sys.stdout.fileno(), 0) & (select.POLLERR | select.POLLHUP):
         raise BrokenPipeError

@@ -22,6 +22,7 @@ from portfsm.journals._inspect import head_at, inspect
 from portfsm.journals._reader import open_directory
 from portfsm.journals._snapshots import read as read_snapshot
 from portfsm.journals._snapshots import seqs_in
+from portfsm.journals._urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,6 +64,8 @@ class Proof:
             return f"{self.path} holds: {count(self.seq, 'event')}" if self.seq else f"{self.path} holds no events yet"
         if failed <= {"head", "snapshot"}:
             return f"{self.path} opens, but it is not what it should be. Nothing was changed."
+        if "bytes" in failed and is_url(self.path):
+            return f"{self.path} is damaged. Nothing was changed; restore the database from a backup."
         if "bytes" in failed:
             return (
                 f"{self.path} is damaged. Nothing was changed; `portfsm repair {self.path}` shows what could be saved, or restore a copy."
@@ -125,6 +128,8 @@ class Walk:
 
     def __init__(self, path: str, seqs: Iterable[int], *, cache: str) -> None:
         self.ledger = Ledger()
+        self.damage: JournalCorrupt | None = None
+        """What ended the walk before the end of the log."""
         self._path = path
         self._cache = cache
         self._ahead = deque(seqs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from portfsm.errors import InvalidValue
 from portfsm.journals._near import NoPast, Past
 from portfsm.journals._reader import open_directory, read_directory
+from portfsm.journals._urls import ReadApart, is_url, shared_journal, shown
 from portfsm.journals.file import FileJournal
 from portfsm.journals.memory import MemoryJournal
 from portfsm.protocols import Journal
@@ -22,17 +23,18 @@ if TYPE_CHECKING:
 __all__ = ["FileJournal", "MemoryJournal", "Past", "near", "open_journal", "past_of", "read_journal"]
 
 Target = str | os.PathLike[str] | Journal
-_NOT_YET = ("postgresql:", "postgres:", "etcd:")
 
 
-def open_journal(target: Target, *, clock: Clock | None = None) -> Journal:
-    """The journal that `target` names, not yet open: a directory, `"memory:"`, or a journal, which is returned as it is.
+def open_journal(target: Target, *, clock: Clock | None = None, lease_s: float = 10.0) -> Journal:
+    """The journal that `target` names, not yet open: a directory, a URL, `"memory:"`, or a journal, which is returned as it is.
 
-    Raises `InvalidValue`.
+    `lease_s`: how long a dead leader of a shared journal is waited for. Raises `InvalidValue`, `MissingExtra`.
     """
     if isinstance(target, Journal) and not isinstance(target, type):
         return target
     path = _path(target)
+    if is_url(path):
+        return shared_journal(path, clock=clock, lease_s=lease_s)
     return MemoryJournal() if path == "memory:" else FileJournal(path, clock=clock)
 
 
@@ -40,18 +42,18 @@ def read_journal(target: Target, *, after: int = 0) -> Iterator[Event]:
     """The events of a log with `seq > after`, verified while they are read. Takes no lock and changes nothing.
 
     Ends quietly at a torn tail, and at what a live writer is writing just now. Raises `JournalCorrupt` at any other
-    damage, `JournalUnreadable` when `target` holds no log, `JournalTooNew`, `InvalidValue`.
+    damage, `JournalUnreadable` when `target` holds no log, `JournalTooNew`, `InvalidValue`, `MissingExtra`.
     """
     if type(after) is not int or after < 0:
         raise InvalidValue(f"after must be the seq of an event, or 0 for all, not {after!r}", name="after", value=after)
     if isinstance(target, FileJournal):
         return read_directory(open_directory(target.path), after)
     if isinstance(target, Journal) and not isinstance(target, type):
-        return target.read(after)
+        return target.read_apart(after) if isinstance(target, ReadApart) else target.read(after)
     path = _path(target)
     if path == "memory:":
         raise InvalidValue("memory: names a new, empty journal each time: pass the MemoryJournal itself", name="target", value=path)
-    return read_directory(open_directory(path), after)
+    return shared_journal(path).read_apart(after) if is_url(path) else read_directory(open_directory(path), after)
 
 
 def near(target: Target, *, seq: int | None = None, ts: int | None = None) -> tuple[Ledger, Iterator[Event]]:
@@ -79,11 +81,5 @@ def _path(target: object) -> str:
         raise InvalidValue(f"a log is a directory, a URL or a Journal, not {target!r}", name="target", value=target)
     path = os.fspath(target)
     if not isinstance(path, str) or not path or "\0" in path:
-        raise InvalidValue(f"a log needs the path of a directory, not {path!r}", name="target", value=path)
-    if path.startswith(_NOT_YET):
-        scheme = path.partition(":")[0]
-        raise InvalidValue(f"{scheme} journals are not available in this version: give a directory", name="target", value=scheme)
-    if "://" in path:
-        scheme = path.partition("://")[0]  # alone: the rest may hold a password
-        raise InvalidValue(f"{scheme}:// is no kind of journal: give a directory", name="target", value=scheme)
+        raise InvalidValue(f"a log needs the path of a directory, not {shown(path)!r}", name="target", value=shown(path))
     return path

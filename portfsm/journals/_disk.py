@@ -231,6 +231,8 @@ class Directory:
     def __init__(self, disk: Disk, path: str) -> None:
         self.disk = disk
         self.path = path
+        self.origin = (1, 0, "")
+        """Number, base and link of its first segment: not the log's first where older ones are kept elsewhere."""
         self.sync_failed = False
         """A directory's sync failed once: the kernel reports that only once, so nothing later proves anything."""
         self._fd: int | None = None
@@ -246,6 +248,9 @@ class Directory:
         if self._fd is not None:
             shut(self.disk, self._fd)
             self._fd = None
+
+    def reach(self, after: int) -> None:
+        """Raise unless the events behind `after` can be read here."""
 
     def at(self, name: str) -> str:
         """The path of a file in it."""

@@ -16,6 +16,7 @@ from portfsm.errors import InvalidValue, JournalCorrupt
 from portfsm.journals._disk import unreadable
 from portfsm.journals._reader import open_directory
 from portfsm.journals._segments import EMPTY_DIGEST, Segment, corrupt, ending_of, links, names_in, read_ends, refuse_damage, survey
+from portfsm.journals._urls import is_url, shared_journal
 from portfsm.values import Head
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from portfsm.events import Event
     from portfsm.journals._disk import Directory, Disk
 
-__all__ = ["LogReport", "SegmentReport", "head_at", "inspect"]
+__all__ = ["LogReport", "SegmentReport", "head_at", "head_in", "inspect", "inspect_in"]
 
 
 @attrs.frozen
@@ -77,7 +78,12 @@ def inspect(path: str, *, disk: Disk | None = None, each: Callable[[list[Event]]
 
     Raises `JournalUnreadable`, `JournalTooNew`.
     """
-    directory = open_directory(path, disk)
+    return inspect_in(open_directory(path, disk), each=each)
+
+
+def inspect_in(directory: Directory, *, each: Callable[[list[Event]], None] = lambda _: None) -> LogReport:
+    """The same of a log whose files lie elsewhere."""
+    path = directory.path
     reports: list[SegmentReport] = []
     damage: list[JournalCorrupt] = []
     before: Segment | None = None
@@ -92,7 +98,7 @@ def inspect(path: str, *, disk: Disk | None = None, each: Callable[[list[Event]]
                 before = None
                 continue
             log_id = log_id or segment.header.log
-            broken = links(before, segment) if before is not None or name == names[0] else ""
+            broken = links(before, segment, directory.origin) if before is not None or name == names[0] else ""
             if broken:
                 damage.append(corrupt(path, name, 0, segment.header.base + 1, broken))
             place = Place.LAST if name == names[-1] else Place.EARLIER
@@ -152,7 +158,14 @@ def head_at(path: str, seq: int | None = None, *, disk: Disk | None = None) -> H
 
     Raises `InvalidValue` when the log does not reach `seq`, `JournalCorrupt`, `JournalUnreadable`.
     """
-    directory = open_directory(path, disk)
+    if is_url(path):
+        return shared_journal(path).head_at(seq)
+    return head_in(open_directory(path, disk), seq)
+
+
+def head_in(directory: Directory, seq: int | None = None) -> Head:
+    """The same of a log whose files lie elsewhere."""
+    path = directory.path
     try:
         segments = survey(directory)
         last_seq = _last_seq(directory, segments)

@@ -48,6 +48,7 @@ def read_batches(directory: Directory, after: int = 0) -> Iterator[list[Event]]:
     """The same in lists of some hundred, some of them empty: for whoever has something to do for each and is in a hurry."""
     try:
         segments = settled(directory)
+        directory.reach(after)
         for number, segment in enumerate(segments, 1):
             last = number == len(segments)
             if not last and segments[number].header.base <= after:

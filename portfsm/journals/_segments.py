@@ -108,18 +108,18 @@ def survey(directory: Directory) -> list[Segment]:
     for segment in segments:
         if before is not None and before.seal is None:
             ending_of(directory, before, Place.EARLIER)  # finds the exact place, and refuses
-        why = links(before, segment)
+        why = links(before, segment, directory.origin)
         if why:
             raise corrupt(directory.path, segment.name, 0, segment.header.base + 1, why)
         before = segment
     return segments
 
 
-def links(before: Segment | None, segment: Segment) -> str:
-    """Why `segment` cannot follow `before`; empty when it can."""
+def links(before: Segment | None, segment: Segment, origin: tuple[int, int, str] = (1, 0, "")) -> str:
+    """Why `segment` cannot follow `before`; empty when it can. `origin`: what the first one must say of itself."""
     header = segment.header
     if before is None:
-        first = (header.no, header.base, header.prev) == (1, 0, "")
+        first = (header.no, header.base, header.prev) == origin
         found = [(not first, f"it is segment {header.no}, and the ones before it are missing")]
     else:
         was, seal = before.header, before.seal or Seal(0, 0, "")

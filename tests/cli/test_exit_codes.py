@@ -238,7 +238,8 @@ def test_half_a_line_at_the_end_passes_as_damage_or_as_an_event(log, call, comma
         (("explain", "LOG", "port"), 2, "65535"),
         (("status", "LOG", "LOG"), 2, "--help"),
         (("status", ""), 2, "directory"),
-        (("status", "postgresql://host/db"), 2, "directory"),
+        (("status", "redis://host/0"), 2, "directory"),
+        (("status", "postgresql://host:port/db"), 2, "postgresql://user:password@host:port/database?log=NAME"),
         (("status", "memory:"), 2, "memory:"),
     ],
 )

@@ -1,8 +1,13 @@
 """The contract suite that third-party journals inherit, held against our own."""
 
+from hashlib import sha256
 from pathlib import Path
 
+import psycopg
+import pytest
+
 from portfsm.journals import FileJournal, MemoryJournal
+from portfsm.journals.postgres import PostgresJournal
 from portfsm.protocols import Journal
 from portfsm.testing.contract import JournalContract
 
@@ -39,5 +44,26 @@ class TestMemoryJournal(JournalContract):
     def usurp(self, journal: Journal) -> None:
         journal.abandon()
         other = journal.reopened()
+        other.open("usurper")
+        other.close()
+
+
+class TestPostgresJournal(JournalContract):
+    @pytest.fixture(autouse=True)
+    def _server(self, postgres) -> None:
+        self.server = postgres
+
+    def handle(self, place: Path) -> Journal:
+        name = sha256(str(place).encode()).hexdigest()[:32]
+        journal = PostgresJournal.from_url(self.server.url(name), lease_s=60.0)
+        journal.init()
+        return journal
+
+    def usurp(self, journal: Journal) -> None:
+        """Its lease ran out unnoticed, and another has led since."""
+        name = journal.place.log
+        with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
+            connection.execute("update portfsm_log set lease_until = clock_timestamp() - interval '1 s' where name = %s", [name])
+        other = PostgresJournal.from_url(self.server.url(name))
         other.open("usurper")
         other.close()

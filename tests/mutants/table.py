@@ -25,6 +25,8 @@ LOCKING = "tests/journals/test_locking.py"
 MENDING = "tests/journals/test_mending.py"
 TAKEOVER = "tests/journals/test_takeover.py"
 REFUSALS = "tests/journals/test_refusals.py"
+COPY = "tests/journals/test_copy.py"
+ETCD = "tests/etcd/"
 CODEC = "tests/test_codec.py"
 CANCELLATION = "tests/test_cancellation.py"
 ENDINGS = "tests/test_endings.py"
@@ -191,6 +193,70 @@ MUTANTS = [
         "        sealed or sealed_in(tail),\n",
         "        sealed,\n",
         (f"{CODEC}::test_a_damaged_batch_before_a_seal_is_called_torn",),
+    ),
+    # ---- one writer, in etcd
+    Mutant(
+        "etcd: any writer appends",
+        "journals/_etcd_tail.py",
+        "[self._lead.compare(), created(key, 0)]",
+        "[created(key, 0)]",
+        (f"{ETCD}test_leading.py::test_a_takeover_under_load_loses_or_doubles_something",),
+    ),
+    Mutant(
+        "etcd: its own bytes are another's",
+        "journals/_etcd_tail.py",
+        "        if doubtful and found is not None and found.value == value:\n            return None",
+        "        if False:\n            return None",
+        (f"{ETCD}test_journal.py::test_a_lost_answer_makes_an_event_twice_or_never",),
+    ),
+    Mutant(
+        "etcd: no answer is a yes",
+        "journals/_etcd_tail.py",
+        "            raise self._unknown(error) from error\n        if answer.succeeded:",
+        "            return None\n        if answer.succeeded:",
+        (f"{ETCD}test_journal.py::test_a_request_that_never_arrived_is_taken_for_written",),
+    ),
+    Mutant(
+        "etcd: the lead is taken from who has it",
+        "journals/_etcd_lead.py",
+        "        self._refuse(self.leader())\n",
+        '        self._client.ask("kv/deleterange", {"key": self._keys.lead}, dict)\n',
+        (f"{ETCD}test_leading.py::test_who_waits_is_not_let_in_when_the_leader_leaves",),
+    ),
+    Mutant(
+        "etcd: a busy leader shows no life",
+        "journals/etcd.py",
+        "        if self._lead is not None and self._lead.due():",
+        "        if False:",
+        (f"{ETCD}test_journal.py::test_a_busy_leader_loses_its_lease",),
+    ),
+    Mutant(
+        "etcd: what is shipped is not proven",
+        "journals/_etcd_archive.py",
+        "            self._prove(segment)\n",
+        "",
+        (f"{ETCD}test_archive.py::test_what_is_not_proven_in_the_archive_is_deleted",),
+    ),
+    Mutant(
+        "etcd: shipped behind a gap",
+        "journals/_etcd_archive.py",
+        "                self._refuse_gap(segment)\n",
+        "",
+        (f"{ETCD}test_archive.py::test_what_another_machine_shipped_is_left_out_of_the_archive",),
+    ),
+    Mutant(
+        "etcd: an unfinished copy opens",
+        "journals/_etcd_store.py",
+        "        if moving is not None and self.finished:\n",
+        "        if False:\n",
+        (f"{ETCD}test_journal.py::test_a_copy_that_was_never_finished_is_opened",),
+    ),
+    Mutant(
+        "a copy is not held against its source",
+        "journals/_copy.py",
+        "    if not same:\n",
+        "    if False:\n",
+        (f"{COPY}::test_another_history_passes_for_a_copy",),
     ),
     # ---- one writer
     Mutant(

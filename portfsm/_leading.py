@@ -1,0 +1,96 @@
+"""One manager leads, others may wait: taking the lead when it is free, and giving signs of life while there is nothing to write.
+
+Rule: this file decides only who tries. Who may write is decided by the journal, in the append itself; a leader that missed its time
+finds out there, and nobody ever saw what it could not record.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+
+from portfsm._log import warn
+from portfsm.errors import Fenced, InvalidValue, JournalError, JournalLocked, JournalUnreadable, OutcomeUnknown
+from portfsm.protocols import LeadingJournal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from portfsm._engine import Engine
+    from portfsm._writer import Writer
+    from portfsm.protocols import Journal
+
+__all__ = ["check_leading", "keep_leading", "take_lead"]
+
+RETRY_S = 0.2
+"""How often whoever waits looks whether the lead is free."""
+
+
+def check_leading(role: object, after_reboot: object, journal: Journal) -> None:
+    """Raise `InvalidValue` for what is no role or no way after a reboot, and for trust in the clocks of several machines."""
+    if after_reboot not in ("restart", "remaining"):
+        raise InvalidValue(f'after_reboot is "restart" or "remaining", not {after_reboot!r}', name="after_reboot", value=after_reboot)
+    if role not in ("lead", "lead-or-wait"):
+        raise InvalidValue(f'role is "lead" or "lead-or-wait", not {role!r}', name="role", value=role)
+    if after_reboot == "remaining" and isinstance(journal, LeadingJournal):
+        raise InvalidValue(
+            'after_reboot="remaining" goes by the wall clock, and machines that share a journal have one each: leave it out, '
+            "so that every hold starts over in full when another machine takes the lead",
+            name="after_reboot", value=after_reboot,
+        )  # fmt: skip
+
+
+async def take_lead(writer: Writer, open_journal: Callable[[], int], *, wait: bool) -> int:
+    """Open the journal and return the epoch; with `wait`, as soon as nobody else has it open.
+
+    While it waits, a server that cannot be reached for a time is waited for as well: it may be failing over, too.
+    """
+    leader: object = None
+    told = ""
+    while True:
+        try:
+            return await writer.call(open_journal)
+        except JournalLocked as error:
+            if not wait:
+                raise
+            if error.holder != leader or told:
+                warn("standing_by", path=error.path, leader=error.holder)
+            leader, told = error.holder, ""
+        except JournalUnreadable as error:
+            if leader is None:
+                raise
+            if not told:
+                warn("standing_by", path=error.path, error=str(error))
+            told = str(error)
+        await anyio.sleep(RETRY_S)
+
+
+async def keep_leading(engine: Engine) -> None:
+    """Give a sign of life whenever nothing was written for a third of the lease. One that fails is tried again until the lease is over."""
+    journal, writer = engine.journal, engine.writer
+    if not isinstance(journal, LeadingJournal):
+        return None
+    lease_s = journal.lease_s
+    while writer.failure is None:
+        idle_s = time.monotonic() - writer.signed_s
+        if idle_s < lease_s / 3:
+            await anyio.sleep(lease_s / 3 - idle_s)
+            continue
+        asked_s = time.monotonic()
+        try:
+            await writer.call(journal.renew)
+        except JournalError as error:
+            if isinstance(error, Fenced | OutcomeUnknown) or idle_s > lease_s:
+                return _stop(writer, error)
+            warn("lease_not_renewed", error=str(error), left_s=round(lease_s - idle_s, 1))
+            await anyio.sleep(lease_s / 10)
+        else:
+            writer.signed_s = max(writer.signed_s, asked_s)
+    return None
+
+
+def _stop(writer: Writer, error: JournalError) -> None:
+    if writer.failure is None:
+        writer.fail(error)

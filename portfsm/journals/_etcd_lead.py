@@ -1,0 +1,144 @@
+"""Who may write: a key that goes with its lease, and an epoch that no lease takes away.
+
+The lease decides who tries. What decides who writes is in each append: it holds only while the key `lead` is the very one that
+this writer made (its create revision never comes again). A writer that was paused, cut off or slow finds out there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from portfsm.errors import Fenced, JournalError, JournalLocked
+from portfsm.journals._etcd_wire import Granted, KeepAlive, Txn, created, encode, fetch, modified, put, transaction
+
+if TYPE_CHECKING:
+    from portfsm.journals._etcd_store import Shelf
+    from portfsm.journals._etcd_wire import KeyValue
+
+__all__ = ["Lead"]
+
+_LEAST_TTL_S = 2
+"""etcd grants no less (one and a half elections)."""
+
+
+class _Leader(msgspec.Struct):
+    """What the key `lead` says, for people and for the next writer."""
+
+    epoch: int = 0
+    pid: int | None = None
+    host: str = ""
+    holder: str | None = None
+    nonce: str = ""
+
+
+class Lead:
+    """Leadership of one log, from `acquire` to `release`."""
+
+    def __init__(self, shelf: Shelf, lease_s: float) -> None:
+        self._shelf = shelf
+        self._client = shelf.client
+        self._keys = shelf.keys
+        self.lease_s = lease_s
+        self.epoch = 0
+        self._revision = 0
+        self._lease = 0
+        self._kept_at = 0.0
+        """When the lease was renewed last, by the monotonic clock; the request's start, as the server's count began later."""
+
+    @property
+    def ttl_s(self) -> int:
+        """What etcd is asked for: it looks twice a second which leases have ended, so a little less than `lease_s`."""
+        return max(_LEAST_TTL_S, int(self.lease_s - 0.5))
+
+    def acquire(self, holder: str, last_epoch: int = 0) -> int:
+        """Become the leader, with an epoch above all earlier ones and `last_epoch`. Raises `JournalLocked`."""
+        self._refuse(self.leader())
+        before = self._shelf.find(self._keys.epoch)
+        self.epoch = 1 + max(last_epoch, int(before.value) if before else 0)
+        self._kept_at = time.monotonic()
+        grant, _ = self._client.ask("lease/grant", {"TTL": str(self.ttl_s)}, Granted)
+        self._lease = grant.ID
+        try:
+            self._take(holder, before.mod_revision if before else 0)
+        except BaseException:
+            self._revoke()
+            raise
+        return self.epoch
+
+    def _take(self, holder: str, seen: int) -> None:
+        text = encode(_Leader(self.epoch, os.getpid(), socket.gethostname()[:64], holder, os.urandom(8).hex()))
+        body = transaction(
+            [created(self._keys.lead, 0), modified(self._keys.epoch, seen)],
+            [put(self._keys.lead, text, lease=self._lease), put(self._keys.epoch, b"%d" % self.epoch)],
+            [fetch(self._keys.lead)],
+        )
+        answer, _ = self._client.ask("kv/txn", body, Txn)
+        leader = None if answer.succeeded else answer.found(0)
+        if answer.succeeded:
+            self._revision = answer.header.revision
+        elif leader is not None and leader.value == text:  # an earlier try had arrived
+            self._revision = leader.create_revision
+        else:
+            self._refuse(leader, anyway=True)
+
+    def _refuse(self, leader: KeyValue | None, *, anyway: bool = False) -> None:
+        if leader is None and not anyway:
+            return
+        found = _leader(leader)
+        who = f"process {found.pid} on {found.host}, {found.holder!r}" if leader else "another writer"
+        path = self._shelf.path
+        message = f"{path} is led already, by {who}: stop it first, wait for it (role='lead-or-wait'), or read without leading"
+        raise JournalLocked(message, path=path, pid=found.pid, holder=found.holder)
+
+    # ---- while leading -----------------------------------------------------------------------------------------
+
+    def compare(self) -> dict[str, object]:
+        """What every write holds itself to."""
+        return created(self._keys.lead, self._revision)
+
+    def due(self) -> bool:
+        """It is time for another sign of life, whatever else there is to do: the manager waits a third of a lease after an append."""
+        return time.monotonic() - self._kept_at > self.ttl_s / 6
+
+    def renew(self) -> None:
+        """A sign of life. Raises `Fenced` when the lease is gone, `NoAnswer` when nobody says."""
+        began = time.monotonic()
+        kept, _ = self._client.ask("lease/keepalive", {"ID": str(self._lease)}, KeepAlive, patience_s=self.lease_s / 3)
+        if not kept.result.TTL:
+            raise self.fenced(self.leader(), "its lease has run out")
+        self._kept_at = began
+
+    def leader(self) -> KeyValue | None:
+        """The key as it is now."""
+        return self._shelf.find(self._keys.lead)
+
+    def fenced(self, leader: KeyValue | None, why: str = "it lost its lease") -> Fenced:
+        """The refusal to write any more."""
+        found = _leader(leader)
+        now = f"; process {found.pid} on {found.host}, {found.holder!r}, leads now with epoch {found.epoch}" if leader else ""
+        message = f"{self._shelf.path}: this writer had epoch {self.epoch} and {why}{now}: nothing was written; open the log again to go on"
+        return Fenced(message, path=self._shelf.path, epoch=self.epoch, current=found.epoch or None)
+
+    def release(self) -> None:
+        """Let the next one in at once; if that cannot be said, it waits for the lease to end."""
+        with contextlib.suppress(JournalError):
+            self._revoke()
+
+    def _revoke(self) -> None:
+        lease, self._lease = self._lease, 0
+        if lease:
+            with contextlib.suppress(JournalError):
+                self._client.ask("lease/revoke", {"ID": str(lease)}, dict, patience_s=min(1.0, self.lease_s))
+
+
+def _leader(pair: KeyValue | None) -> _Leader:
+    try:
+        return msgspec.json.decode(pair.value, type=_Leader) if pair else _Leader()
+    except ValueError:
+        return _Leader()

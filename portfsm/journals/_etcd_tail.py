@@ -1,0 +1,181 @@
+"""The segment that is being written, in etcd: each append one value (more where it is long), each write under the leader's comparison.
+
+What each failure means:
+- another leads, or somebody wrote where we would: `Fenced`, nothing was written;
+- the quota is used up: `JournalFull`, nothing was written;
+- no answer: the same write is asked again, of the other members, too. It is let through once, so finding our own bytes there
+  means that an earlier try had arrived. Without any answer it is `OutcomeUnknown`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from portfsm._codec import Encoder, Header, Seal
+from portfsm.errors import JournalError, JournalFull, OutcomeUnknown
+from portfsm.journals._etcd_client import NoAnswer, NoRoom, Refused
+from portfsm.journals._etcd_store import pieces
+from portfsm.journals._etcd_wire import Txn, created, delete, end_of, fetch, put, transaction
+from portfsm.journals._segments import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from portfsm.events import Event
+    from portfsm.journals._etcd_lead import Lead
+    from portfsm.journals._etcd_store import Shelf
+    from portfsm.journals._segments import Ending, Segment
+
+__all__ = ["Tail", "Writes"]
+
+
+class Writes:
+    """The ways to change a log that one leads."""
+
+    def __init__(self, shelf: Shelf, lead: Lead) -> None:
+        self._shelf = shelf
+        self._lead = lead
+
+    def append(self, name: str, offset: int, data: bytes) -> None:
+        """Put `data` behind the first `offset` bytes of a file, all of it. Raises `Fenced`, `JournalFull`, `OutcomeUnknown`."""
+        at = offset
+        for piece in pieces(data):
+            try:
+                self._put(self._shelf.keys.piece(name, at), piece)
+            except JournalFull:
+                if at > offset:
+                    self._take_back(name, offset)
+                raise
+            at += len(piece)
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        body = transaction([self._lead.compare(), created(key, 0)], [put(key, value)], [fetch(self._shelf.keys.lead), fetch(key)])
+        try:
+            answer, doubtful = self._ask(body)
+        except NoRoom as error:
+            return self._without_room(key, value, error)
+        except (NoAnswer, Refused) as error:  # a refusal says nothing of the tries before it
+            raise self._unknown(error) from error
+        if answer.succeeded:
+            return None
+        found = answer.found(1)
+        if doubtful and found is not None and found.value == value:
+            return None  # an earlier try had arrived
+        if doubtful and found is None:
+            raise self._unknown(None)
+        raise self._lead.fenced(answer.found(0), "it lost its lease" if found is None else "another has written where it would have")
+
+    def _without_room(self, key: bytes, value: bytes, error: NoRoom) -> None:
+        """Refused for lack of room; unless an earlier try had arrived, which leaves nothing to do."""
+        if error.doubtful:
+            try:
+                found = self._shelf.find(key)
+            except JournalError:
+                found = None
+            if found is not None and found.value == value:
+                return
+            raise self._unknown(error) from error
+        raise JournalFull(str(error), path=self._shelf.path) from error
+
+    def _take_back(self, name: str, offset: int) -> None:
+        """Remove what was written of an append that cannot be finished."""
+        try:
+            self.change(delete(self._shelf.keys.piece(name, offset), end_of(self._shelf.keys.file(name))))
+        except JournalError as error:
+            raise self._unknown(error) from error
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Keep a whole file. Its first piece comes last: without it the others are no file."""
+        offset = len(data)
+        for piece in reversed(pieces(data)):
+            offset -= len(piece)
+            if self._lead.due():
+                self._lead.renew()
+            self.change(put(self._shelf.keys.piece(name, offset), piece))
+
+    def remove(self, name: str) -> None:
+        """A file goes."""
+        prefix = self._shelf.keys.file(name)
+        self.change(delete(prefix, end_of(prefix)))
+
+    def mend(self, segment: Segment, ending: Ending) -> Seal | None:
+        """Seal what an unsealed segment holds, and put aside what was never finished; None when it holds no event. May be repeated."""
+        empty = ending.last_seq == segment.header.base
+        self._put_aside(segment.name, 0 if empty else ending.good.offset)
+        if empty:
+            return None
+        seal = Seal(ending.last_seq - segment.header.base, ending.last_seq, ending.sha256)
+        self.append(segment.name, ending.good.offset, Encoder(ending.good.carry).encode_line(seal))
+        return seal
+
+    def _put_aside(self, name: str, offset: int) -> None:
+        """What stands in a file from `offset` on was never finished: keep it elsewhere, the last piece first."""
+        keys = self._shelf.keys
+        for at, data in reversed(self._shelf.parts(name, offset)):
+            self.change(put(keys.torn(name, at, self._lead.epoch), data), delete(keys.piece(name, at)))
+
+    def change(self, *parts: dict[str, object]) -> int:
+        """Do `parts` together, if this is still the leader; the revision. Asked twice it must mean the same. Raises `Fenced` and others."""
+        answer, _ = self._ask(transaction([self._lead.compare()], list(parts), [fetch(self._shelf.keys.lead)]))
+        if not answer.succeeded:
+            raise self._lead.fenced(answer.found(0))
+        return answer.header.revision
+
+    def _ask(self, body: dict[str, object]) -> tuple[Txn, bool]:
+        return self._shelf.client.ask("kv/txn", body, Txn)
+
+    def _unknown(self, error: JournalError | None) -> OutcomeUnknown:
+        path = self._shelf.path
+        why = str(error) if error is not None else f"{path}: a write went unanswered, and meanwhile this writer lost its lease"
+        return OutcomeUnknown(f"{why}; nobody knows what was written: open the log again, which finds out", path=path, errno=None)
+
+
+class Tail:
+    """Appends to one new segment until it is sealed."""
+
+    def __init__(self, writes: Writes, header: Header) -> None:
+        self.header = header
+        self.name = name_of(header.base + 1)
+        self._writes = writes
+        self._encoder = Encoder()
+        self._unwritten = self._encoder.encode_line(header)
+        """The header goes with the first batch."""
+        self._digest = hashlib.sha256(self._unwritten)
+        self.head = (header.base, self._digest.hexdigest())
+        """Last durable seq and SHA-256 up to its line, set at once: other threads may look."""
+        self.size = 0
+
+    @property
+    def last_seq(self) -> int:
+        """`seq` of the last durable event."""
+        return self.head[0]
+
+    @property
+    def count(self) -> int:
+        """How many events it holds."""
+        return self.last_seq - self.header.base
+
+    def append(self, events: Sequence[Event]) -> int:
+        """Make one batch durable. Returns 0, or its length in bytes if that is more than this segment allows."""
+        carry = self._encoder.carry
+        lines = self._encoder.encode(events)
+        if len(lines) > self.header.batch:
+            self._encoder.carry = carry
+            return len(lines)
+        try:
+            self._writes.append(self.name, self.size, self._unwritten + lines)
+        except BaseException:
+            self._encoder.carry = carry
+            raise
+        self.size += len(self._unwritten) + len(lines)
+        self._unwritten = b""
+        self._digest.update(lines)
+        self.head = (events[-1].seq, self._digest.hexdigest())
+        return 0
+
+    def seal(self) -> Seal:
+        """End the segment, durably."""
+        seal = Seal(self.count, *self.head)
+        self._writes.append(self.name, self.size, Encoder(self._encoder.carry).encode_line(seal))
+        return seal
