@@ -82,13 +82,13 @@ class Session:
     def ask(self, statement: str, *, prepare: bool | None = None, **values: Any) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows. Raises what psycopg does; see `lost`."""
         with self._watchdog:
-            cursor = self._connection.execute(statement, values or None, prepare=prepare, binary=True)
+            cursor = self._connection.execute(statement.encode(), values or None, prepare=prepare, binary=True)
             return cursor.fetchall() if cursor.description else []
 
     def run(self, script: str) -> None:
         """Several statements that take no values and return nothing."""
         with self._watchdog:
-            self._connection.execute(script)
+            self._connection.execute(script.encode())
 
     def read(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """The same for what changes nothing or may be done again. Raises `JournalUnreadable`."""
