@@ -48,7 +48,8 @@ def lost(error: psycopg.Error) -> bool:
 
 def first_line(error: BaseException) -> str:
     """What happened, in one line."""
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
+    lines = (line.strip() for line in str(error).splitlines())
+    return "; ".join(line for line in lines if line and not line.startswith("Is the server running")) or type(error).__name__
 
 
 class Session:
@@ -154,7 +155,7 @@ def _connect(place: Place, timeout_s: float, *, writing: bool) -> psycopg.Connec
         return psycopg.connect(autocommit=True, **options)
     except (psycopg.Error, UnicodeError, ValueError) as error:
         raise JournalUnreadable(
-            f"{place.shown} cannot be reached: {place.hide(first_line(error))}. Waited {options['connect_timeout']} s for each address; "
+            f"{place.shown} cannot be reached: {place.hide(first_line(error))}. Waited at most {options['connect_timeout']} s for each address; "
             "look whether the server runs and lets this user in",
             path=place.shown, errno=None,
         ) from None  # fmt: skip
