@@ -155,8 +155,8 @@ def _connect(place: Place, timeout_s: float, *, writing: bool) -> psycopg.Connec
         return psycopg.connect(autocommit=True, **options)
     except (psycopg.Error, UnicodeError, ValueError) as error:
         raise JournalUnreadable(
-            f"{place.shown} cannot be reached: {place.hide(first_line(error))}. Waited at most {options['connect_timeout']} s for each address; "
-            "look whether the server runs and lets this user in",
+            f"{place.shown} cannot be reached: {place.hide(first_line(error))}. "
+            f"Waited at most {options['connect_timeout']} s for each address; look whether the server runs and lets this user in",
             path=place.shown, errno=None,
         ) from None  # fmt: skip
 
