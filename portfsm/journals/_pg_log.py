@@ -121,7 +121,7 @@ def _too_new(place: Place, version: int) -> JournalTooNew:
 def _no_log(session: Session) -> JournalUnreadable:
     place = session.place
     names = [name for (name,) in session.read(sql.LOGS)]
-    there = f"there are {', '.join(names)}" if names else "there is none"
+    there = f"it has {', '.join(names)}" if names else "it has none yet"
     return JournalUnreadable(
         f"{place.shown}: this database has no log named {place.log!r} ({there}): check ?log=NAME, or run `portfsm init` with this URL",
         path=place.shown, errno=None,

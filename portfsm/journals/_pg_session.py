@@ -48,7 +48,8 @@ def lost(error: psycopg.Error) -> bool:
 
 def first_line(error: BaseException) -> str:
     """What happened, in one line."""
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
+    lines = (line.strip() for line in str(error).splitlines())
+    return "; ".join(line for line in lines if line and not line.startswith("Is the server running")) or type(error).__name__
 
 
 class Session:
@@ -82,13 +83,13 @@ class Session:
     def ask(self, statement: str, *, prepare: bool | None = None, **values: Any) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows. Raises what psycopg does; see `lost`."""
         with self._watchdog:
-            cursor = self._connection.execute(statement, values or None, prepare=prepare, binary=True)
+            cursor = self._connection.execute(statement.encode(), values or None, prepare=prepare, binary=True)
             return cursor.fetchall() if cursor.description else []
 
     def run(self, script: str) -> None:
         """Several statements that take no values and return nothing."""
         with self._watchdog:
-            self._connection.execute(script)
+            self._connection.execute(script.encode())
 
     def read(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """The same for what changes nothing or may be done again. Raises `JournalUnreadable`."""
@@ -154,8 +155,8 @@ def _connect(place: Place, timeout_s: float, *, writing: bool) -> psycopg.Connec
         return psycopg.connect(autocommit=True, **options)
     except (psycopg.Error, UnicodeError, ValueError) as error:
         raise JournalUnreadable(
-            f"{place.shown} cannot be reached: {place.hide(first_line(error))}. Waited {options['connect_timeout']} s for each address; "
-            "look whether the server runs and lets this user in",
+            f"{place.shown} cannot be reached: {place.hide(first_line(error))}. "
+            f"Waited at most {options['connect_timeout']} s for each address; look whether the server runs and lets this user in",
             path=place.shown, errno=None,
         ) from None  # fmt: skip
 
