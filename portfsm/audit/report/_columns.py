@@ -1,0 +1,136 @@
+"""Spans as columns: some thirty bytes each, where objects would be three hundred. A million of them is what a page may be made from."""
+
+from __future__ import annotations
+
+from array import array
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from portfsm._pool import Pool
+
+__all__ = ["Mark", "Piece", "PlaceFound", "Spans", "Strings"]
+
+
+class Strings:
+    """Each text once, with a number. Number 0 is the empty text."""
+
+    def __init__(self) -> None:
+        self._numbers = {"": 0}
+
+    def number(self, text: str) -> int:
+        """The number of `text`, a new one if it is new."""
+        return self._numbers.setdefault(text, len(self._numbers))
+
+    def texts(self) -> list[str]:
+        """All of them in the order of their numbers."""
+        return list(self._numbers)
+
+
+class Piece(NamedTuple):
+    """A port in one state for a while. Times in UTC ns; texts as numbers."""
+
+    start: int
+    end: int
+    state: int
+    seq: int
+    """Of the event that began it; 0 when that is not known."""
+    owner: int
+    """Who holds it, or held it last."""
+    service: int
+    note: int
+    """Why it began, for people."""
+    leases: int = 0
+    """How many leases are drawn together in it; 0 unless it stands for several spans."""
+    changes: int = 0
+    """How many spans are."""
+
+
+class Mark(NamedTuple):
+    """Something that happened within a span without ending it: `withdrawn`, `held`."""
+
+    start: int
+    """Of the span that it happened in."""
+    ts: int
+    note: int
+
+
+class Spans:
+    """Pieces in any order of ports, those of one port in the order of time."""
+
+    def __init__(self) -> None:
+        self.row = array("l")
+        self._times = (array("q"), array("q"))
+        self._state = bytearray()
+        self._seq = array("q")
+        self._texts = (array("l"), array("l"), array("l"))
+        self._order = array("l")
+
+    def add(self, row: int, piece: Piece) -> None:
+        """Keep the next piece of the port with this row."""
+        self.row.append(row)
+        self._times[0].append(piece.start)
+        self._times[1].append(piece.end)
+        self._state.append(piece.state)
+        self._seq.append(piece.seq)
+        for column, number in zip(self._texts, piece[4:7], strict=True):
+            column.append(number)
+
+    def lives(self) -> Iterator[tuple[int, list[Piece]]]:
+        """Each row with all its pieces, oldest first."""
+        if len(self._order) != len(self.row):
+            self._order = array("l", sorted(range(len(self.row)), key=self.row.__getitem__))
+        order = self._order
+        starts, ends = self._times
+        owners, services, notes = self._texts
+        for row, group in groupby(order, self.row.__getitem__):
+            yield row, [Piece(starts[n], ends[n], self._state[n], self._seq[n], owners[n], services[n], notes[n]) for n in group]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+Ranges = tuple[range, ...]
+
+
+@attrs.define
+class PlaceFound:
+    """A pool on a node, as far as the window tells."""
+
+    node: str
+    pool: str
+    since: int
+    """When it was used first, or the window begins; UTC ns."""
+    rows: dict[int, int] = attrs.field(factory=dict)
+    """Port to row, for ports that have a life."""
+    ranges: list[tuple[int, Ranges]] = attrs.field(factory=list)
+    """The pool's ranges, each from a moment on."""
+    lost: list[tuple[int, int | None]] = attrs.field(factory=list)
+    """From when to when ports without a history of their own were held, because it was lost; None while that lasts."""
+
+    def follow(self, pool: Pool, ts: int) -> None:
+        """Something happened that concerns no port: note it if the pool's ranges or its lost history changed by it."""
+        if pool.spec.ports != self.ranges[-1][1]:
+            self.ranges.append((ts, pool.spec.ports))
+        last = self.lost[-1] if self.lost else None
+        if last is not None and last[1] is None and (pool.lost is None or pool.lost.since > last[0]):
+            self.lost[-1] = last = (last[0], ts)
+        if pool.lost is not None and (last is None or last[1] is not None):
+            self.lost.append((pool.lost.since, None))
+
+    def inside(self, port: int, end: int) -> list[tuple[int, int]]:
+        """From when to when `port` belonged to the pool, up to `end`."""
+        found: list[tuple[int, int]] = []
+        edges = [start for start, _ in self.ranges[1:]] + [end]
+        for (start, ranges), stop in zip(self.ranges, edges, strict=True):
+            if not any(port in piece for piece in ranges):
+                continue
+            if found and found[-1][1] == start:
+                found[-1] = (found[-1][0], stop)
+            else:
+                found.append((start, stop))
+        return found
