@@ -62,7 +62,7 @@ function showExhaustion() {
     : least ? `Never. The fewest were ${many(least.least_free, "free port")}, in ${placeName(least)}.` : "No pool was used.";
   const go = (time) => () => { page.fine = true; setTime(time); byId("h-occupancy").scrollIntoView({ block: "center" }); };
   longTable(byId("exhaustion-list"), [{ text: "Lasted", num: true }, "Pool", { text: "From", nowrap: true }, { text: "To", nowrap: true }], rows, ([place, since, until]) => [
-    duration((until ?? data.window.to) - since), name(placeName(place)), make("button", { class: "link", type: "button", onclick: go(since) }, momentOf(since, 3)), until === null ? "lasts" : momentOf(until, 3)]);
+    duration((until ?? data.window.to) - since), name(placeName(place)), make("button", { class: "link", type: "button", onclick: go(since) }, momentOf(since, 3)), until === null ? "lasts" : momentOf(until, 3)], 8);
 }
 
 function showHappenings() {

@@ -1,7 +1,7 @@
 // The map: every port a square, on a canvas for each place. Only squares that changed are drawn again, so that thirty thousand of them play.
 
 const MOST_CELLS = 40000; // drawn at once; above that, one place at a time
-const NICE_COLUMNS = [10, 20, 30, 40, 50, 60, 80, 100, 200, 250, 400, 500, 1000];
+const NICE_COLUMNS = [5, 10, 20, 30, 40, 50, 60, 80, 100, 200, 250, 400, 500, 1000];
 
 const colour = (variable) => page.colours[variable] ?? (page.colours[variable] = getComputedStyle(document.documentElement).getPropertyValue(variable).trim());
 
@@ -59,7 +59,7 @@ function poolMap(pool, members, crowded) {
   const width = byId("map").clientWidth;
   const most = Math.max(...members.map((place) => place.most));
   // As many side by side as leave each square a size that can be hit.
-  let across = Math.min(members.length, Math.max(1, Math.floor(width / 150)), 6);
+  let across = Math.min(members.length, Math.max(1, Math.floor(width / 230)), 6);
   while (across > 1 && cellSize((width - 20 * (across - 1)) / across, most, members.length) < Math.min(14, cellSize(width, most, members.length))) across--;
   grid.style.gridTemplateColumns = `repeat(${across}, minmax(0, 1fr))`;
   const room = (width - 20 * (across - 1)) / across;

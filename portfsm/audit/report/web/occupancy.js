@@ -3,11 +3,12 @@
 // SVG by hand, not a plotting library: three stacked areas are forty lines, they take their colours from the style sheet (so the dark page
 // and the printed one need no second drawing), print as lines and not as dots, and nothing has to be vendored and kept up to date.
 
-const CHART = { height: 96, left: 34, top: 6, bottom: 20 };
+const CHART = { height: 80, left: 34, top: 20, bottom: 20 };
 
 function drawCharts() {
   page.heads = [];
   const pools = [...new Set(shownPlaces().map((place) => place.pool))];
+  byId("charts").dataset.pools = pools.length;
   byId("charts").replaceChildren(...pools.map((pool) => chart(pool, shownPlaces().filter((place) => place.pool === pool))));
   moveHeads();
 }
@@ -19,10 +20,12 @@ function chart(pool, members) {
   const facts = about ? `${about.ranges}${nodes} · hold ${durationUs(about.hold_s * 1e6)} · ${about.order}` : nodes;
   const box = make("div", { class: "chart" }, make("h3", {}, name(pool), make("span", {}, facts)));
   const width = Math.max(240, byId("charts").clientWidth);
+  CHART.height = [0, 130, 96, 80][byId("charts").dataset.pools] ?? 64;
   const svg = draw("svg", { height: CHART.height + CHART.top + CHART.bottom, role: "img", "aria-label": inWords(pool, members, size) });
   const x = (time) => CHART.left + ((time - data.window.from) / (data.window.to - data.window.from || 1)) * (width - CHART.left - 1);
   const y = (count) => CHART.top + CHART.height * (1 - count / size);
-  svg.append(patterns(), ...axes(x, y, size, width), ...areas(members, x, y), ...shortages(members, x), ...marks(members, x), head(svg, x, y));
+  const taken = []; // where words stand above the chart
+  svg.append(patterns(), ...axes(x, y, size, width), ...areas(members, x, y), ...shortages(members, x, taken), ...marks(members, x, taken), head(x));
   svg.addEventListener("pointerdown", (event) => follow(svg, event, width));
   box.append(svg);
   return box;
@@ -47,7 +50,7 @@ function patterns() {
 
 function axes(x, y, size, width) {
   const made = [draw("rect", { class: "ground", x: CHART.left, y: CHART.top, width: width - CHART.left - 1, height: CHART.height, rx: 2 })];
-  for (const count of [0, size]) made.push(label(CHART.left - 6, y(count) + (count ? 9 : 0), count.toLocaleString("en"), "end"));
+  for (const count of [0, size]) made.push(label(CHART.left - 6, y(count) + (count ? 8 : 0), count.toLocaleString("en"), "end"));
   const base = CHART.top + CHART.height;
   for (const time of ticks(width)) {
     made.push(draw("path", { class: "tick", d: `M${x(time)} ${base}v4` }), label(Math.min(x(time), width - 18), base + 15, tickText(time), "middle"));
@@ -104,9 +107,8 @@ function outline(upper, lower, x, y) {
   return `M${over}${back.join("")}Z`;
 }
 
-function shortages(members, x) {
+function shortages(members, x, taken) {
   const made = [];
-  let written = -Infinity;
   for (const place of members) {
     for (const [since, until] of place.exhausted.listed) {
       const left = x(since), wide = Math.max(2.5, x(until ?? data.window.to) - left);
@@ -115,29 +117,33 @@ function shortages(members, x) {
       bar.append(draw("title"));
       bar.firstChild.textContent = `no port free${place.node ? ` on ${place.node}` : ""}: ${momentOf(since)} for ${duration((until ?? data.window.to) - since)}`;
       made.push(bar);
-      if (left > written) {
-        const late = left > x(data.window.to) - 130;
-        made.push(label(late ? left - 4 : left + 4, CHART.top + 12, `no port free${place.node ? ` on ${place.node}` : ""}`, late ? "end" : "start", "none halo"));
-        written = left + 150;
-      }
+      const late = left > x(data.window.to) - 130, from = late ? left + wide - 130 : left;
+      if (claim(taken, from, from + 130)) made.push(label(late ? left + wide : left, CHART.top - 8, `no port free${place.node ? ` on ${place.node}` : ""}`, late ? "end" : "start", "none"));
     }
   }
   return made;
 }
 
+// Words go where none stand yet.
+function claim(taken, from, to) {
+  if (taken.some(([left, right]) => from < right && left < to)) return false;
+  taken.push([from, to]);
+  return true;
+}
+
 // Openings and changes of policy; a crash is drawn through.
-function marks(members, x) {
+function marks(members, x, taken) {
   const pool = members[0].pool;
   return data.happenings
     .filter(([time, , kind, of]) => time > data.window.from && (kind === "crashed" || kind === "opened" || of === pool))
     .map(([time, seq, kind, , text]) => {
       const line = draw("path", { class: `happening ${kind}`, d: `M${x(time)} ${CHART.top}V${CHART.top + CHART.height + 4}` }, draw("title"));
       line.firstChild.textContent = `${momentOf(time)} ${kindText(kind)} @${seq} ${text}`;
-      return line;
+      return kind === "crashed" && claim(taken, x(time) - 18, x(time) + 18) ? draw("g", {}, line, label(x(time), CHART.top - 6, "crash", "middle", "crashed")) : line;
     });
 }
 
-function head(svg, x, y) {
+function head(x) {
   const line = draw("g", {}, draw("path", { class: "head", d: `M0 ${CHART.top - 4}V${CHART.top + CHART.height + 2}` }), draw("circle", { class: "knob", cx: 0, cy: CHART.top - 3, r: 3.5 }));
   page.heads.push([line, x]);
   return line;

@@ -20,7 +20,7 @@ function buildPort() {
     byId("port").replaceChildren(make("p", { class: "quiet" }, "Choose a port on the map, or search for who had one."), worthALook());
     return;
   }
-  const present = make("p", { class: "present" }), bar = draw("svg", { id: "bar", role: "img", preserveAspectRatio: "none" }), steps = make("div");
+  const present = make("p", { class: "present" }), bar = draw("svg", { id: "bar", role: "img", preserveAspectRatio: "none" }), steps = make("div", { class: "list" });
   const ends = make("p", { class: "ends" }, make("span", {}, momentOf(data.window.from)), make("span", {}, momentOf(data.window.to)));
   const used = port >= 0;
   page.life = { present, bar, steps, shown: "" };
@@ -128,8 +128,8 @@ function buildSteps(span) {
     if (n === span) item.firstChild.setAttribute("aria-current", "time");
     else item.firstChild.removeAttribute("aria-current");
   }
-  const here = page.life.items.get(span), panel = byId("life");
-  if (here && panel.scrollHeight > panel.clientHeight + 4) panel.scrollTop = here.offsetTop - panel.offsetTop - panel.clientHeight / 2;
+  const here = page.life.items.get(span);
+  if (here) steps.scrollTop = here.offsetTop - steps.clientHeight / 3;
 }
 
 function step(port, n) {
