@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from portfsm import Allocate, Close, DefinePool, Lease, Ledger, Open, PoolSpec, Release, decide
+from portfsm._cache import SNAPSHOT_EVERY
+from portfsm._dump import dump
 from portfsm._ledger import apply_all
 from portfsm.journals import FileJournal
 
@@ -89,13 +91,16 @@ BATCH = 64
 """Events in one sync of a busy controller."""
 
 
-def write_log(path: Path, events: int, *, ports: int = 10_000, live: int = 5_000) -> int:
-    """A log of at least `events` events: a pool kept at `live` ports, each port's life allocated, released, freed."""
+def write_log(path: Path, events: int, *, ports: int = 10_000, live: int = 5_000, snapshots: bool = False) -> int:
+    """A log of at least `events` events: a pool kept at `live` ports, each port's life allocated, released, freed.
+
+    With `snapshots`, as often as a manager keeps one.
+    """
     core = Core(PoolSpec("http", ports=f"10000-{10000 + ports - 1}", hold_s=0.001, order="longest-idle"))
     journal = FileJournal(str(path))
     journal.open("benchmark")
     leases = core.fill(live)
-    number, written = live, 0
+    number, written, kept = live, 0, 0
     while core.ledger.seq < events:
         core.now_ns += 1_000_000
         core.do(Release(leases.pop(0)))
@@ -105,6 +110,9 @@ def write_log(path: Path, events: int, *, ports: int = 10_000, live: int = 5_000
             journal.append(core.log)
             written += len(core.log)
             core.log.clear()
+            if snapshots and core.ledger.seq - kept >= SNAPSHOT_EVERY:
+                kept = core.ledger.seq
+                journal.save_snapshot(kept, dump(core.ledger))
     core.do(Close())
     journal.append(core.log)
     written += len(core.log)

@@ -15,8 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from portfsm import (
-    Allocate, Block, Clear, Close, CommandRejected, DefinePool, Join, Lease, Ledger, Open, PoolSpec, Release, Sweep, Unblock, Withdraw, decide,
-)  # fmt: skip
+    Allocate,
+    Block,
+    Clear,
+    CommandRejected,
+    DefinePool,
+    Join,
+    Lease,
+    Ledger,
+    Open,
+    PoolSpec,
+    Release,
+    Sweep,
+    Unblock,
+    Withdraw,
+    decide,
+)
 from portfsm._ledger import apply_all
 from portfsm.journals import FileJournal
 from portfsm.states import PortState
@@ -98,14 +112,16 @@ class Story:
         self._end()
 
     def _episodes(self) -> None:
+        stranger = Block("http", 30017, node="node-c", reason="EADDRINUSE: nginx, pid 812", for_s=1500, cause="address-in-use", errno=98)
+        reserved = Block("grpc", 41501, node="node-a", reason="reserved for the load test, ask dana")
+        self.later(5 * 60, lambda: self.do(stranger))
         self.later(9 * 60, lambda: self._rollout("checkout"))
-        self.later(26 * 60, lambda: self._rollout("ranker"))
+        self.later(12 * 60, lambda: self.do(reserved))
         self.later(17 * 60, self._crash)
-        self.later(5 * 60, lambda: self.do(Block("http", 30017, node="node-c", reason="EADDRINUSE: nginx, pid 812", for_s=1500, cause="address-in-use", errno=98)))
-        self.later(12 * 60, lambda: self.do(Block("grpc", 41501, node="node-a", reason="reserved for the load test, ask dana")))
-        self.later(38 * 60, lambda: self.do(Unblock("grpc", 41501, node="node-a", reason="load test is over")))
+        self.later(26 * 60, lambda: self._rollout("ranker"))
         for nth in range(170):
             self.later(31 * 60 + nth * 1.1, lambda: self._job("node-b", 1))
+        self.later(38 * 60, lambda: self.do(Unblock("grpc", 41501, node="node-a", reason="load test is over")))
 
     def _tick(self) -> None:
         self.do(Sweep())

@@ -9,7 +9,7 @@ import click
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
 from portfsm.cli._proof import Proof, prove, where
-from portfsm.cli._reading import read_state
+from portfsm.cli._reading import read_all
 from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._words import count
 from portfsm.errors import JournalUnreadable
@@ -89,7 +89,7 @@ def repair(log: str, apply: bool, as_json: bool) -> int:  # noqa: FBT001
     out = Out(as_json=as_json)
     plan = repair_log(log, apply=apply)
     if plan.damage is None:
-        read_state(log)  # bytes that prove may still tell what cannot be, and that nothing mends
+        read_all(log)  # bytes that prove may still tell what cannot be, and that nothing mends
     if as_json:
         out.json(_plan_json(plan))
     else:

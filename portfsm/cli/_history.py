@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING
 import click
 
 from portfsm._explain import explain as explain_port
+from portfsm.audit import Replay, spans
 from portfsm.cli import _options as options
-from portfsm.cli._lives import spans
 from portfsm.cli._out import Bar, Out
 from portfsm.cli._places import find_place, strange_node
 from portfsm.cli._reading import log_now, read_state
-from portfsm.cli._steps import Replay
 from portfsm.cli._text import STATE_STYLES, Cell, Column, Row, Sheet
 from portfsm.cli._times import duration
 from portfsm.cli._views import event_json, port_json
 from portfsm.cli._words import why
 from portfsm.errors import CommandRejected, InvalidValue, JournalCorrupt, PortOutOfRange
 from portfsm.journals import read_journal
-from portfsm.states import EventKind
+from portfsm.states import EventKind, PortState
 
 if TYPE_CHECKING:
     from portfsm._ledger import Ledger
-    from portfsm.cli._lives import Span
+    from portfsm.audit import Span, Step
     from portfsm.cli._places import Place
-    from portfsm.cli._steps import Step
     from portfsm.protocols import Clock
 
 __all__ = ["explain", "history"]
@@ -81,7 +79,7 @@ def _print(out: Out, steps: list[Step], ledger: Ledger, place: Place, clock: Clo
             out.json(event_json(step))
         return
     now_ns = log_now(ledger, clock)
-    life = spans(steps)
+    life = list(spans(step.event for step in steps))
     Sheet(out, _COLUMNS).add([_row(span, now_ns) for span in life])
     if life:
         out.line()
@@ -91,16 +89,17 @@ def _print(out: Out, steps: list[Step], ledger: Ledger, place: Place, clock: Clo
 def _row(span: Span, now_ns: int) -> Row:
     state = Cell(span.state.value, STATE_STYLES[span.state.value])
     so_far = "" if span.ended else "+"
-    return [
-        state, span.began.ts, span.ended.ts if span.ended else "", duration(span.lasted_ns(now_ns)) + so_far,
-        span.owner, span.service, str(span.token or ""), _details(span),
-    ]  # fmt: skip
+    holder = (span.owner, span.service, str(span.token)) if span.state is PortState.ALLOCATED else ("", "", "")
+    ended = "" if span.to_ns is None else span.to_ns
+    return [state, span.from_ns, ended, duration(span.lasted_ns(now_ns)) + so_far, *holder, _details(span)]
 
 
 def _details(span: Span) -> str:
     """What began it, and what happened meanwhile."""
+    if span.began is None:
+        return ""
     first = f"adopted; {why(span.began)}" if span.began.kind is EventKind.ADOPTED else why(span.began)
-    later = [f"{event.kind} after {duration(event.ts - span.began.ts)}: {why(event)}".removesuffix(": ") for event in span.events]
+    later = [f"{event.kind} after {duration(event.ts - span.from_ns)}: {why(event)}".removesuffix(": ") for event in span.events]
     return "; ".join(part.removesuffix("; ") for part in (first, *later) if part)
 
 

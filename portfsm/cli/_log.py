@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from portfsm.audit import Replay, Selection
 from portfsm.cli import _options as options
 from portfsm.cli._out import Bar, Out
-from portfsm.cli._steps import Replay
 from portfsm.cli._text import Cell, Column, Row, Sheet
-from portfsm.cli._views import Selection, event_json
+from portfsm.cli._views import event_json
 from portfsm.cli._words import KIND_STYLES, details
 from portfsm.journals import read_journal
 from portfsm.states import EventKind
@@ -22,8 +22,7 @@ from portfsm.states import EventKind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from portfsm.cli._steps import Step
-    from portfsm.cli._times import Moment
+    from portfsm.audit import Moment, Step
     from portfsm.events import Event
 
 __all__ = ["Printer", "log"]

@@ -97,6 +97,16 @@ class Bar:
         finally:
             self.end()
 
+    def watch_all(self, batches: Iterable[list[Event]]) -> Iterator[list[Event]]:
+        """The same lists of events."""
+        try:
+            for batch in batches:
+                if batch and not self._ended:
+                    self._show(batch[-1].seq)
+                yield batch
+        finally:
+            self.end()
+
     def _show(self, seq: int) -> None:
         if self._progress is None:
             if time.monotonic() - self._began_s < BAR_AFTER_S:

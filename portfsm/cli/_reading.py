@@ -1,21 +1,21 @@
-"""Reading a log for a command: its events with a progress bar, its state at a moment, the present on its own timeline."""
+"""Reading a log for a command: its state at a moment, from the nearest snapshot on; the present on its own timeline."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from portfsm.audit import Replay
+from portfsm.audit._states import reached
 from portfsm.cli._out import Bar
-from portfsm.cli._steps import Replay
 from portfsm.clocks import Timeline
-from portfsm.errors import InvalidValue
-from portfsm.journals import read_journal
+from portfsm.journals import past_of, read_journal
 
 if TYPE_CHECKING:
     from portfsm._ledger import Ledger
-    from portfsm.cli._times import Moment
+    from portfsm.audit import Moment
     from portfsm.protocols import Clock
 
-__all__ = ["log_now", "read_state"]
+__all__ = ["log_now", "read_all", "read_state"]
 
 
 def read_state(log: str, *, upto: Moment | None = None, replay: Replay | None = None) -> Replay:
@@ -24,9 +24,22 @@ def read_state(log: str, *, upto: Moment | None = None, replay: Replay | None = 
     Pass a `replay` to have what could be read when it raises.
     """
     found = replay or Replay()
-    found.run(Bar(log).watch(read_journal(log)), upto=upto)
-    if upto is not None and upto.seq is not None and upto.seq > found.ledger.seq:
-        raise InvalidValue(f"the log ends at @{found.ledger.seq}, there is no @{upto.seq} yet", name="time", value=upto.seq)
+    past = past_of(log)
+    found.ledger = past.nearest(seq=upto.seq, ts=upto.ts) if upto is not None else past.nearest()
+    for _ in found.through(Bar(log).watch_all(past.batches(found.ledger.seq)), upto=upto):
+        pass
+    if found.last is None and found.ledger.seq:  # the snapshot was the state
+        found.last = next(past.events(found.ledger.seq - 1), None)
+    found.opened = found.opened or past.opening(found.ledger.epoch)
+    if upto is not None:
+        reached(found.ledger, upto)
+    return found
+
+
+def read_all(log: str) -> Replay:
+    """The state of a log, every step of it gone anew. Raises what `read_journal` does."""
+    found = Replay()
+    found.run(Bar(log).watch(read_journal(log)))
     return found
 
 

@@ -8,25 +8,28 @@ import stat
 import sys
 import tempfile
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
+from portfsm._ledger import Ledger
+from portfsm.audit import Step
 from portfsm.audit import report as pages
 from portfsm.cli import _options as options
 from portfsm.cli._out import Bar, Out
 from portfsm.cli._proof import prove
-from portfsm.cli._steps import Step
 from portfsm.cli._text import neutral
 from portfsm.cli._times import NS, duration, rfc3339, time_text
 from portfsm.cli._words import count, details, why
 from portfsm.errors import InvalidValue
-from portfsm.journals import read_journal
+from portfsm.journals import past_of
 from portfsm.journals._inspect import head_at
+from portfsm.states import EventKind
 
 if TYPE_CHECKING:
+    from portfsm.audit import Moment
     from portfsm.audit.report import Found
-    from portfsm.cli._times import Moment
     from portfsm.events import Event
 
 __all__ = ["report"]
@@ -65,9 +68,7 @@ def report(
     written. One file that needs no network. Exit code 1 if the log is damaged: the page then tells what stands before the damage.
     """
     _check_place(output)
-    found = pages.collect(
-        Bar(log).watch(read_journal(log)), since=since, until=until, pools=pool, nodes=node, say=_said
-    )
+    found = _found(log, since, until, pool, node)
     _check_names(found, pool, node)
     asked = [f"pool {name}" for name in pool] + [f"node {name}" for name in node]
     facts = _facts(ctx, log, found, tuple(asked))
@@ -75,6 +76,18 @@ def report(
     _write(output, page)
     _tell(Out(as_json=as_json), output, page, found, facts, omitted)
     return 0 if facts.passed else 1
+
+
+def _found(log: str, since: Moment | None, until: Moment | None, pools: tuple[str, ...], nodes: tuple[str, ...]) -> Found:
+    """What the window tells, read from the nearest state before it on."""
+    past = past_of(log)
+    near = Ledger()
+    if since is not None and since.seq != 0:
+        near = past.nearest(seq=since.seq - 1) if since.seq is not None else past.nearest(ts=(since.ts or 0) - 1)
+    last = next(past.events(near.seq - 1), None) if near.seq else None
+    events = chain.from_iterable(Bar(log).watch_all(past.batches(near.seq)))
+    closed = last is None or last.kind is EventKind.CLOSED
+    return pages.collect(events, since=since, until=until, pools=pools, nodes=nodes, say=_said, onto=near, closed=closed)
 
 
 def _said(event: Event) -> str:
@@ -141,27 +154,38 @@ def _write(output: str, page: bytes) -> None:
 
 
 def _tell(out: Out, output: str, page: bytes, found: Found, facts: pages.Facts, omitted: pages.Omitted) -> None:
-    """On stderr where the page itself goes to stdout."""
+    """What was made; on stderr where the page itself goes to stdout."""
     if out.as_json:
         if output != "-":
-            out.json(
-                {
-                    "file": output, "bytes": len(page), "events": found.events, "first_seq": found.first_seq or None, "last_seq": found.last_seq or None,
-                    "from": rfc3339(found.begins_ns) if found.begins_ns else None, "to": rfc3339(found.ends_ns) if found.ends_ns else None,
-                    "shorter_than_s": omitted.shorter_than_ns / NS or None, "places_left_out": omitted.places, "passed": facts.passed, "head": facts.head or None,
-                }
-            )  # fmt: skip
+            out.json(_json(output, page, found, facts, omitted))
         return
     say = out.note if output == "-" else partial(out.line, wrap=True)
     say(_sentence(output, page, found))
     if omitted.shorter_than_ns:
-        say(f"Lives shorter than {duration(omitted.shorter_than_ns)} that follow one another are drawn together: a shorter window shows each.")
+        short = duration(omitted.shorter_than_ns)
+        say(f"States shorter than {short} that follow one another are drawn together: a page of a shorter window shows each.")
     if omitted.places:
-        say(f"Single ports of {count(omitted.places, 'place')} are left out for want of room: --pool, --node or a shorter window shows them.")
+        say(f"No room for the single ports of {count(omitted.places, 'place')}: --pool, --node or a shorter window shows them.")
     if found.damage is not None:
         out.note(str(found.damage))
     elif not facts.passed:
         out.note(facts.verdict)
+
+
+def _json(output: str, page: bytes, found: Found, facts: pages.Facts, omitted: pages.Omitted) -> dict[str, object]:
+    return {
+        "file": output,
+        "bytes": len(page),
+        "events": found.events,
+        "first_seq": found.first_seq or None,
+        "last_seq": found.last_seq or None,
+        "from": rfc3339(found.begins_ns) if found.begins_ns else None,
+        "to": rfc3339(found.ends_ns) if found.ends_ns else None,
+        "drawn_together_below_s": omitted.shorter_than_ns / NS or None,
+        "places_left_out": omitted.places,
+        "passed": facts.passed,
+        "head": facts.head or None,
+    }
 
 
 def _sentence(output: str, page: bytes, found: Found) -> str:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portfsm.audit import Replay
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
 from portfsm.cli._reading import log_now, read_state
-from portfsm.cli._steps import Replay
 from portfsm.cli._text import STATE_STYLES, Cell, Column, Row, Sheet
-from portfsm.cli._times import Moment, duration, time_text
+from portfsm.cli._times import duration, time_text
 from portfsm.cli._views import pools_of, status_json
 from portfsm.errors import JournalCorrupt
 from portfsm.journals._inspect import head_at
@@ -19,6 +19,7 @@ from portfsm.states import EventKind, PortState
 
 if TYPE_CHECKING:
     from portfsm._ledger import Ledger
+    from portfsm.audit import Moment
     from portfsm.values import Head, PortView
 
 __all__ = ["status"]
@@ -123,14 +124,14 @@ def _print_pools(out: Out, ledger: Ledger) -> None:
 def _writer(replay: Replay, now_ns: int, *, damaged: bool) -> str:
     """How far this goes, and who wrote last."""
     ledger, last, opened = replay.ledger, replay.last, replay.opened
-    if last is None:
+    if not ledger.seq:
         return "the log has no events yet"
     until = f"as of @{ledger.seq}, {time_text(ledger.ts)}"
     if damaged:
         return f"{until}: the last event before the damage, NOT the present state"
     if now_ns > ledger.ts:
         until += f" ({duration(now_ns - ledger.ts)} ago)"
-    if last.kind is EventKind.CLOSED or opened is None:
+    if (last is not None and last.kind is EventKind.CLOSED) or opened is None:
         return f"{until}; epoch {ledger.epoch}, closed"
     holder = (opened.data or {}).get("holder")
     return f"{until}; epoch {ledger.epoch}, open since {time_text(opened.ts)} by {holder}, unless a crash left it so"

@@ -10,14 +10,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-import attrs
-
+from portfsm.audit import Moment
 from portfsm.errors import InvalidValue
-
-if TYPE_CHECKING:
-    from portfsm.events import Event
 
 __all__ = ["NS", "Moment", "clock_text", "day_text", "duration", "parse_rate", "parse_seconds", "parse_time", "rfc3339", "time_text"]
 
@@ -33,22 +28,6 @@ _RFC3339 = re.compile(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEAP_SECOND = 60
-
-
-@attrs.frozen
-class Moment:
-    """A place in a log: after everything recorded up to `ts` (UTC ns), or up to `seq`. Exactly one is given."""
-
-    ts: int | None = None
-    seq: int | None = None
-
-    def reached_by(self, event: Event) -> bool:
-        """Whether `event` happened at this moment or after it."""
-        return event.seq >= self.seq if self.seq is not None else event.ts >= (self.ts or 0)
-
-    def covers(self, event: Event) -> bool:
-        """Whether `event` had happened by this moment, at the moment itself included."""
-        return event.seq <= self.seq if self.seq is not None else event.ts <= (self.ts or 0)
 
 
 def parse_time(text: str, *, now_ns: int) -> Moment:

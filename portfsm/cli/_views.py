@@ -1,4 +1,4 @@
-"""What programs get: the JSON shapes of the contract, and which events somebody asked for.
+"""What programs get: the JSON shapes of the contract.
 
 All keys are always there, null where there is nothing. Pure: values come in, plain dicts go out.
 """
@@ -7,55 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from portfsm.cli._times import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from portfsm._ledger import Ledger
     from portfsm._pool import Pool
-    from portfsm.cli._steps import Step
-    from portfsm.cli._times import Moment
-    from portfsm.events import Event
+    from portfsm.audit import Step
     from portfsm.values import Head, PortView
 
-__all__ = ["Selection", "event_json", "pools_of", "port_json", "status_json"]
-
-
-def _set(values: Iterable[str] | Iterable[int]) -> frozenset[str | int]:
-    return frozenset(values)
-
-
-@attrs.frozen
-class Selection:
-    """Which events somebody wants to see. Several values of one kind: any of them; several kinds: all of them."""
-
-    ports: frozenset[str | int] = attrs.field(factory=frozenset, converter=_set)
-    pools: frozenset[str | int] = attrs.field(factory=frozenset, converter=_set)
-    nodes: frozenset[str | int] = attrs.field(factory=frozenset, converter=_set)
-    owners: frozenset[str | int] = attrs.field(factory=frozenset, converter=_set)
-    services: frozenset[str | int] = attrs.field(factory=frozenset, converter=_set)
-    kinds: frozenset[str | int] = attrs.field(factory=frozenset, converter=_set)
-    since: Moment | None = None
-    until: Moment | None = None
-
-    def __contains__(self, event: Event) -> bool:
-        return (
-            (not self.ports or event.port in self.ports)
-            and (not self.pools or event.pool in self.pools)
-            and (not self.nodes or (event.port > 0 and event.node in self.nodes))
-            and (not self.owners or event.owner in self.owners)
-            and (not self.services or event.service in self.services)
-            and (not self.kinds or event.kind.value in self.kinds)
-            and (self.since is None or self.since.reached_by(event))
-            and (self.until is None or self.until.covers(event))
-        )
-
-    def past(self, event: Event) -> bool:
-        """Whether neither `event` nor any after it can be wanted."""
-        return self.until is not None and not self.until.covers(event)
+__all__ = ["event_json", "pools_of", "port_json", "status_json"]
 
 
 def event_json(step: Step) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from portfsm.cli._times import NS, duration
 from portfsm.states import EventKind, PortState
 
 if TYPE_CHECKING:
-    from portfsm.cli._steps import Step
+    from portfsm.audit import Step
     from portfsm.events import Event
 
 __all__ = ["KIND_STYLES", "count", "details", "why"]

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from portfsm.errors import InvalidValue
+from portfsm.journals._near import NoPast, Past
 from portfsm.journals._reader import open_directory, read_directory
 from portfsm.journals.file import FileJournal
 from portfsm.journals.memory import MemoryJournal
@@ -14,10 +15,11 @@ from portfsm.protocols import Journal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from portfsm._ledger import Ledger
     from portfsm.events import Event
     from portfsm.protocols import Clock
 
-__all__ = ["FileJournal", "MemoryJournal", "open_journal", "read_journal"]
+__all__ = ["FileJournal", "MemoryJournal", "Past", "near", "open_journal", "past_of", "read_journal"]
 
 Target = str | os.PathLike[str] | Journal
 _NOT_YET = ("postgresql:", "postgres:", "etcd:")
@@ -50,6 +52,26 @@ def read_journal(target: Target, *, after: int = 0) -> Iterator[Event]:
     if path == "memory:":
         raise InvalidValue("memory: names a new, empty journal each time: pass the MemoryJournal itself", name="target", value=path)
     return read_directory(open_directory(path), after)
+
+
+def near(target: Target, *, seq: int | None = None, ts: int | None = None) -> tuple[Ledger, Iterator[Event]]:
+    """A state of the log that is not after the moment (a `seq`, or a `ts` in UTC ns; the end without either), and the events after it.
+
+    The state is the nearest snapshot, so that a question about any moment of a long log reads little of it: from there on everything is
+    verified, before it only how segments follow on each other. Raises as `read_journal`.
+    """
+    past = past_of(target)
+    ledger = past.nearest(seq=seq, ts=ts)
+    return ledger, past.events(ledger.seq)
+
+
+def past_of(target: Target) -> Past:
+    """The states that were kept beside a log, with the events after each. Raises as `read_journal`."""
+    if isinstance(target, FileJournal):
+        return Past(open_directory(target.path))
+    if (isinstance(target, Journal) and not isinstance(target, type)) or (isinstance(target, str) and "://" in target):
+        return NoPast(lambda after: read_journal(target, after=after))
+    return Past(open_directory(_path(target)))
 
 
 def _path(target: object) -> str:

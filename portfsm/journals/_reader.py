@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from portfsm.events import Event
 
-__all__ = ["open_directory", "read_directory"]
+__all__ = ["open_directory", "read_batches", "read_directory", "settled"]
 
 _ATTEMPTS = 4
 """A reader can meet a write that is cut back and written anew under its eyes: reading again tells that from damage."""
@@ -41,12 +41,13 @@ def open_directory(path: str, disk: Disk | None = None) -> Directory:
 
 def read_directory(directory: Directory, after: int = 0) -> Iterator[Event]:
     """The events with `seq > after`, as `read_journal` promises them."""
-    return chain.from_iterable(_batches(directory, after))  # a generator would cost replay a third of its speed
+    return chain.from_iterable(read_batches(directory, after))  # a generator would cost replay a third of its speed
 
 
-def _batches(directory: Directory, after: int) -> Iterator[list[Event]]:
+def read_batches(directory: Directory, after: int = 0) -> Iterator[list[Event]]:
+    """The same in lists of some hundred, some of them empty: for whoever has something to do for each and is in a hurry."""
     try:
-        segments = _settled(directory)
+        segments = settled(directory)
         for number, segment in enumerate(segments, 1):
             last = number == len(segments)
             if not last and segments[number].header.base <= after:
@@ -56,7 +57,7 @@ def _batches(directory: Directory, after: int) -> Iterator[list[Event]]:
         raise unreadable(directory.path, error, "read the log") from error
 
 
-def _settled(directory: Directory) -> list[Segment]:
+def settled(directory: Directory) -> list[Segment]:
     """The segments. A writer that ends one and begins another between two of our reads can make links look broken for a moment."""
     for _ in range(_ATTEMPTS - 1):
         try:

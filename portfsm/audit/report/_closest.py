@@ -9,7 +9,7 @@ from portfsm._pool import ALLOCATED, QUARANTINED
 if TYPE_CHECKING:
     from portfsm.audit.report._columns import Piece, PlaceFound
 
-__all__ = ["Closest", "Change"]
+__all__ = ["Change", "Closest"]
 
 
 class Change(NamedTuple):

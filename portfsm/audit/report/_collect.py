@@ -86,13 +86,16 @@ def collect(
     pools: Collection[str] = (),
     nodes: Collection[str] = (),
     say: Callable[[Event], str] = lambda event: event.reason or event.cause,
+    onto: Ledger | None = None,
+    closed: bool = True,
 ) -> Found:
     """What `events` tell of the window from `since` to `until`, of some pools and nodes only if these are given.
 
-    The lives of ports that began before the window are known whole. `say` is what an event has to say to people beyond who and when. Damage is
-    not raised: what stands before it is told, and `Found.damage` says why there is no more.
+    `say` is what an event has to say to people beyond who and when. `onto` is a state from before the window that the events follow on,
+    where they do not begin with the log; `closed` says whether the log was closed then. Damage is not raised: what stands before it is
+    told, and `Found.damage` says why there is no more.
     """
-    collector = _Collector(pools, nodes, say)
+    collector = _Collector(Replay(onto), frozenset(pools), frozenset(nodes), say, closed=closed)
     try:
         collector.run(events, since, until)
     except JournalCorrupt as error:
@@ -101,13 +104,13 @@ def collect(
 
 
 class _Collector:
-    def __init__(self, pools: Collection[str], nodes: Collection[str], say: Callable[[Event], str]) -> None:
+    def __init__(self, replay: Replay, pools: frozenset[str], nodes: frozenset[str], say: Callable[[Event], str], *, closed: bool) -> None:
         self.found = Found()
-        self._replay = Replay()
+        self._replay = replay
         self._lives: Lives | None = None
         """None before the window."""
-        self._pools, self._nodes, self._say = frozenset(pools), frozenset(nodes), say
-        self._closed = True
+        self._pools, self._nodes, self._say = pools, nodes, say
+        self._closed = closed
         self._beyond = False
         """Whether there are events after the window."""
 
@@ -172,14 +175,12 @@ class _Collector:
             self._happened(event)
             return
         span = self._lives.take(event) if self._lives else None
-        place = found.places.get((event.node, event.pool))
-        if place is None:
-            if not self._wanted(event.node, event.pool):
-                return
-            place = self._appears(self._ledger.pools[event.node, event.pool], event.ts)
-        found.leases += event.token == event.seq  # it begins one
-        if span is not None:
-            self._keep(place, span, event.ts)
+        key = event.node, event.pool
+        place = found.places.get(key) or self._appears(self._ledger.pools[key], event.ts)
+        if place is not None:
+            found.leases += event.token == event.seq  # it begins one
+            if span is not None:
+                self._keep(place, span, event.ts)
 
     def _wanted(self, node: str, pool: str) -> bool:
         return (not self._pools or pool in self._pools) and (not self._nodes or node in self._nodes)

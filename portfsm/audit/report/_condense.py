@@ -14,7 +14,7 @@ __all__ = ["condensed", "step_for"]
 
 _FEWEST = 3
 """Spans that are drawn together: two are no longer than what would stand for them."""
-_NICE_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200)
+_NICE_S = (*(part * scale for scale in (0.001, 0.01, 0.1, 1) for part in (1, 2, 5)), 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 
 def step_for(lasted_ns: Sequence[int], ports: int, budget: int) -> int:

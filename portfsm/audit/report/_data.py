@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from portfsm.audit.report._closest import Change
     from portfsm.audit.report._collect import Found
     from portfsm.audit.report._columns import Mark, Piece, PlaceFound
-    from portfsm.audit.report._occupancy import Grid
 
 __all__ = ["Omitted", "Report"]
 
@@ -37,6 +36,9 @@ _HAPPENINGS: Final = 400
 _MANY: Final = 100_000
 """Pieces from which on a millisecond is exact enough."""
 _MS: Final = 1_000_000
+_COLUMNS: Final = (
+    "place", "port", "pieces", "time", "seq", "owner", "service", "note", "run", "leases", "changes", "mark", "at", "said",
+)  # fmt: skip
 
 
 @attrs.frozen
@@ -192,10 +194,11 @@ class _Columns:
         self.together += sum(piece.changes for piece in pieces)
 
     def lives(self) -> dict[str, Any]:
-        """The columns. `state` is one digit a piece; `owner` as `_Texts.news` has it; owner and service stand for ALLOCATED pieces, and for the first of a life."""
-        found: dict[str, list[int]] = {
-            name: [] for name in ("place", "port", "pieces", "time", "seq", "owner", "service", "note", "run", "leases", "changes", "mark", "at", "said")
-        }  # fmt: skip
+        """The columns. `state` is one digit a piece, `owner` as `_Texts.news` has it.
+
+        Owner and service stand for ALLOCATED pieces, and for the first of a life.
+        """
+        found: dict[str, list[int]] = {name: [] for name in _COLUMNS}
         states: list[str] = []
         number = 0
         place_before = port_before = 0

@@ -34,7 +34,7 @@ _BUDGET: Final = 600_000
 _TRIES: Final = 8
 _CLOSER: Final = 0.85
 """By how much more than its size says the next try is made smaller."""
-_SCRIPTS: Final = ("decode.js", "format.js", "lives.js", "time.js", "occupancy.js", "map.js", "port.js", "search.js", "findings.js", "main.js")
+_SCRIPTS: Final = ("decode", "format", "lives", "time", "occupancy", "map", "port", "search", "findings", "main")
 
 
 @attrs.frozen
@@ -84,8 +84,10 @@ class _Frame:
     def __init__(self, title: str) -> None:
         read = {file.name: file.read_text(encoding="utf-8") for file in (resources.files(__package__) / "web").iterdir()}
         style = read["page.css"]
-        script = "\n".join(['(() => {\n"use strict";', *(read[name] for name in _SCRIPTS), "})();\n"])
-        policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+        script = "\n".join(['(() => {\n"use strict";', *(read[f"{name}.js"] for name in _SCRIPTS), "})();\n"])
+        policy = (
+            f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+        )
         parts = {"policy": policy, "title": html.escape(title), "style": style, "script": script}
         self._before, self._after = (_filled(half, parts) for half in read["page.html"].split("%%data%%"))
 
