@@ -9,7 +9,7 @@ import attrs
 from portfsm._pool import STATES
 from portfsm.audit._lives import Lives
 from portfsm.audit._steps import Replay
-from portfsm.audit.report._columns import Mark, Piece, PlaceFound, Spans, Strings
+from portfsm.audit.report._columns import Mark, PlaceFound, Spans, Strings
 from portfsm.errors import JournalCorrupt
 from portfsm.states import EventKind
 
@@ -110,6 +110,8 @@ class _Collector:
         self._lives: Lives | None = None
         """None before the window."""
         self._pools, self._nodes, self._say = pools, nodes, say
+        self._owners, self._services = self.found.texts["owners"], self.found.texts["services"]
+        self._said: dict[tuple[str, str, str, int], int] = {}
         self._closed = closed
         self._beyond = False
         """Whether there are events after the window."""
@@ -200,16 +202,22 @@ class _Collector:
         if row is None:
             row = place.rows[span.port] = len(self.found.rows)
             self.found.rows.append((place, span.port))
-        number, began = self.found.number, span.began
-        note = self._say(began) if began is not None else ""
-        piece = Piece(
-            span.from_ns, end, _CODES[span.state], span.from_seq,
-            number("owners", span.owner), number("services", span.service), number("notes", note),
+        began = span.began
+        self.found.spans.add(
+            row, span.from_ns, end, _CODES[span.state], began.seq if began is not None else 0,
+            self._owners.number(span.owner), self._services.number(span.service), self._why(began) if began is not None else 0,
         )  # fmt: skip
-        self.found.spans.add(row, piece)
         for event in span.events:
             text = f"{event.kind}; {self._say(event)}".removesuffix("; ")
-            self.found.marks.setdefault(row, []).append(Mark(span.from_ns, event.ts, number("notes", text)))
+            self.found.marks.setdefault(row, []).append(Mark(span.from_ns, event.ts, self.found.number("notes", text)))
+
+    def _why(self, event: Event) -> int:
+        """What it has to say, as a number. Most events say what others said before them, and need not find the words again."""
+        key = event.kind, event.cause, event.reason, event.until - event.ts if event.until else 0
+        number = self._said.get(key)
+        if number is None:
+            number = self._said[key] = self.found.number("notes", self._say(event))
+        return number
 
     def _happened(self, event: Event) -> None:
         """Take in an event that concerns no port: pools may have changed."""

@@ -64,31 +64,31 @@ class Spans:
 
     def __init__(self) -> None:
         self.row = array("l")
-        self._times = (array("q"), array("q"))
+        self._start, self._end = array("q"), array("q")
         self._state = bytearray()
         self._seq = array("q")
-        self._texts = (array("l"), array("l"), array("l"))
+        self._owner, self._service, self._note = array("l"), array("l"), array("l")
         self._order = array("l")
 
-    def add(self, row: int, piece: Piece) -> None:
-        """Keep the next piece of the port with this row."""
+    def add(self, row: int, start: int, end: int, state: int, seq: int, owner: int, service: int, note: int) -> None:
+        """Keep the next piece of the port with this row, its fields as those of `Piece`."""
         self.row.append(row)
-        self._times[0].append(piece.start)
-        self._times[1].append(piece.end)
-        self._state.append(piece.state)
-        self._seq.append(piece.seq)
-        for column, number in zip(self._texts, piece[4:7], strict=True):
-            column.append(number)
+        self._start.append(start)
+        self._end.append(end)
+        self._state.append(state)
+        self._seq.append(seq)
+        self._owner.append(owner)
+        self._service.append(service)
+        self._note.append(note)
 
     def lives(self) -> Iterator[tuple[int, list[Piece]]]:
         """Each row with all its pieces, oldest first."""
         if len(self._order) != len(self.row):
             self._order = array("l", sorted(range(len(self.row)), key=self.row.__getitem__))
         order = self._order
-        starts, ends = self._times
-        owners, services, notes = self._texts
+        start, end, state, seq, owner, service, note = self._start, self._end, self._state, self._seq, self._owner, self._service, self._note
         for row, group in groupby(order, self.row.__getitem__):
-            yield row, [Piece(starts[n], ends[n], self._state[n], self._seq[n], owners[n], services[n], notes[n]) for n in group]
+            yield row, [Piece(start[n], end[n], state[n], seq[n], owner[n], service[n], note[n]) for n in group]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -122,12 +122,12 @@ class PlaceFound:
         if pool.lost is not None and (last is None or last[1] is not None):
             self.lost.append((pool.lost.since, None))
 
-    def inside(self, port: int, end: int) -> list[tuple[int, int]]:
-        """From when to when `port` belonged to the pool, up to `end`."""
-        found: list[tuple[int, int]] = []
-        edges = [start for start, _ in self.ranges[1:]] + [end]
+    def inside(self, port: int) -> list[tuple[int, int | None]]:
+        """From when to when `port` belonged to the pool; None when it did so at the end."""
+        found: list[tuple[int, int | None]] = []
+        edges = [*(start for start, _ in self.ranges[1:]), None]
         for (start, ranges), stop in zip(self.ranges, edges, strict=True):
-            if not any(port in piece for piece in ranges):
+            if start == stop or not any(port in piece for piece in ranges):
                 continue
             if found and found[-1][1] == start:
                 found[-1] = (found[-1][0], stop)

@@ -14,32 +14,36 @@ __all__ = ["condensed", "step_for"]
 
 _FEWEST = 3
 """Spans that are drawn together: two are no longer than what would stand for them."""
-_NICE_S = (*(part * scale for scale in (0.001, 0.01, 0.1, 1) for part in (1, 2, 5)), 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+_NICE_S = (*(part * scale for scale in (0.001, 0.01, 0.1, 1) for part in (1, 2, 3, 5)), 10, 15, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 
-def step_for(lasted_ns: Sequence[int], ports: int, budget: int) -> int:
-    """How short a span may be to stay on its own, if at most about `budget` pieces are to be left; 0 when all may stay."""
-    if len(lasted_ns) <= budget:
-        return 0
-    # Between two spans that stay lies at most one piece of those that do not.
-    stay = max(0, (budget - ports) // 2)
-    least = sorted(lasted_ns, reverse=True)[stay]
-    return next((round(nice * 1e9) for nice in _NICE_S if nice * 1e9 > least), least + 1)
+def step_for(samples: Sequence[list[Piece]], share: float, lasts_ns: int) -> int:
+    """The least step that leaves about that share of the pieces of the sampled lives; `lasts_ns`, the whole window, if none does."""
+    room = share * sum(map(len, samples))
+    for nice_s in _NICE_S:
+        step_ns = round(nice_s * 1e9)
+        if step_ns >= lasts_ns:
+            break
+        if sum(len(condensed(pieces, step_ns)) for pieces in samples) <= room:
+            return step_ns
+    return lasts_ns + 1
 
 
 def condensed(pieces: list[Piece], step_ns: int) -> list[Piece]:
-    """The life with all runs of spans shorter than the step drawn together."""
+    """The life with the spans shorter than the step drawn together, those of each step of the clock as one; all as they are for step 0."""
     if not step_ns:
         return pieces
     found: list[Piece] = []
     run: list[Piece] = []
     for piece in pieces:
-        if piece.end - piece.start < step_ns:
+        short = piece.end - piece.start < step_ns
+        if run and (not short or piece.start // step_ns != run[0].start // step_ns):
+            found += _drawn(run)
+            run = []
+        if short:
             run.append(piece)
-            continue
-        found += _drawn(run)
-        run = []
-        found.append(piece)
+        else:
+            found.append(piece)
     return found + _drawn(run)
 
 

@@ -6,7 +6,6 @@ each time, port and seq stands as its distance from the one before, which halves
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -35,6 +34,8 @@ _EPISODES: Final = 200
 _HAPPENINGS: Final = 400
 _MANY: Final = 100_000
 """Pieces from which on a millisecond is exact enough."""
+_SAMPLE: Final = 60_000
+"""Pieces by which it is judged how much drawing together saves."""
 _MS: Final = 1_000_000
 _COLUMNS: Final = (
     "place", "port", "pieces", "time", "seq", "owner", "service", "note", "run", "leases", "changes", "mark", "at", "said",
@@ -65,7 +66,8 @@ class Report:
         self._occupancies = [Occupancy(place, self._grid) for place in places]
         self._ports = [0] * len(places)
         self._spans = [0] * len(places)
-        self._lasted = array("q")
+        self._every = -(-len(found.spans) // _SAMPLE) or 1
+        self._samples: list[list[Piece]] = []
         self._closest = Closest(_CLOSEST, found.begins_ns)
         for place, port, pieces in lives(found):
             self._measure(place, port, pieces)
@@ -77,7 +79,8 @@ class Report:
         self._spans[number] += len(pieces)
         self._occupancies[number].add(port, pieces)
         self._closest.add(place, port, pieces)
-        self._lasted.extend(piece.end - piece.start for piece in pieces)
+        if not sum(self._ports) % self._every:
+            self._samples.append(pieces)
 
     def _number(self, place: PlaceFound) -> int:
         return self._places[place.node, place.pool]
@@ -85,8 +88,8 @@ class Report:
     def drawn(self, budget: int) -> tuple[dict[str, Any], Omitted]:
         """The page's data with about `budget` pieces, and what had to be left out for that."""
         left_out = self._left_out(budget)
-        ports = sum(count for number, count in enumerate(self._ports) if number not in left_out)
-        step_ns = step_for(self._lasted, ports, budget)
+        spans = sum(count for number, count in enumerate(self._spans) if number not in left_out)
+        step_ns = step_for(self._samples, budget / spans, self.found.ends_ns - self.found.begins_ns) if spans > budget else 0
         columns = _Columns(self.found, self._clean, _MS if self.spans > _MANY else 1_000)
         for place, port, pieces in lives(self.found):
             if (number := self._number(place)) not in left_out:

@@ -41,22 +41,30 @@ def _without_events(place: PlaceFound) -> Iterator[int]:
 def with_lost(place: PlaceFound, port: int, pieces: list[Piece], ends_ns: int, why: int) -> list[Piece]:
     """The life with the holds that no event of the port tells of."""
     for since, until in place.lost:
-        for first, last in place.inside(port, ends_ns):
-            start, stop = max(since, first), ends_ns if until is None else until
-            pieces = _held(pieces, since, start, min(stop, last), ends_ns, why)
+        for first, last in place.inside(port):
+            start, stop = max(since, first), min((end for end in (until, last) if end is not None), default=None)
+            if stop is None or start < stop:
+                pieces = _held(pieces, since, start, stop, ends_ns, why)
     return pieces
 
 
-def _held(pieces: list[Piece], since: int, start: int, stop: int, ends_ns: int, why: int) -> list[Piece]:
-    """Held from `start` to `stop`, or to its next event, if it was free and had been so since before `since`."""
+def _held(pieces: list[Piece], since: int, start: int, stop: int | None, ends_ns: int, why: int) -> list[Piece]:
+    """Held from `start` to `stop` (None: to the end), or to its next event, if it was free and had been so since before `since`."""
     before = [piece for piece in pieces if piece.start <= start]
     after = pieces[len(before) :]
-    if start >= stop or (before and (before[-1].state != FREE or before[-1].start >= since)):
+    if before and not _untold(before[-1], since):
         return pieces
     if before:
-        before[-1] = before[-1]._replace(end=start)
+        freed = before.pop()
+        before += [freed._replace(end=start)] if freed.start < start else []
     goes_on = after[0].start if after else ends_ns
-    held = [Piece(start, min(stop, goes_on), QUARANTINED, 0, 0, 0, why)]
-    if stop < goes_on:
-        held.append(Piece(stop, goes_on, FREE, 0, 0, 0, 0))
+    if stop is None or (after and stop >= goes_on):
+        held = [Piece(start, goes_on, QUARANTINED, 0, 0, 0, why)]
+    else:
+        held = [Piece(start, stop, QUARANTINED, 0, 0, 0, why), Piece(stop, goes_on, FREE, 0, 0, 0, 0)]
     return before + held + after
+
+
+def _untold(piece: Piece, since: int) -> bool:
+    """Whether no event from `since` on tells that the port is free: it was free before, or only another hold like this ended then."""
+    return piece.state == FREE and (piece.start < since or (piece.start == since and not piece.seq))

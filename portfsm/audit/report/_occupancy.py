@@ -50,13 +50,14 @@ class Occupancy:
     def add(self, port: int, pieces: list[Piece]) -> None:
         """Take in a port's life, as far as it belonged to the pool."""
         steps = self._grid
-        inside = self._place.inside(port, steps.ends_ns)
+        inside = self._place.inside(port)
         for piece in pieces:
             if piece.state == FREE:
                 continue
             for first, last in inside:
-                lasts = piece is pieces[-1] and last == steps.ends_ns
-                start, end = max(piece.start, first, steps.begins_ns), steps.ends_ns if lasts else min(piece.end, last)
+                lasts = piece is pieces[-1] and last is None
+                start = max(piece.start, first, steps.begins_ns)
+                end = steps.ends_ns if lasts else min(piece.end, piece.end if last is None else last)
                 if start < end or lasts:
                     self._turns += [2 * start] if lasts else [2 * start, 2 * end + 1]
                     self._spent(piece.state, start, end)

@@ -104,7 +104,7 @@ def _filled(template: str, parts: dict[str, str]) -> str:
 def _embedded(data: bytes) -> str:
     """The data's type and text, closed to everything that HTML could take for its own."""
     if len(data) > _PLAIN_BYTES:
-        return f'type="application/zlib;base64">{base64.b64encode(zlib.compress(data, 9)).decode()}'
+        return f'type="application/zlib;base64">{base64.b64encode(zlib.compress(data, 6)).decode()}'
     text = data.decode()
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
