@@ -112,7 +112,9 @@ def main() -> None:
             print(name)
             page = Path(folder, "report.html")
             took, held = zip(*(measure(log, page) for _ in range(rounds)), strict=True)
-            print(f"  report: {spread(list(took), ' s')} (target 20), {spread(list(held), ' MiB')}, page {page.stat().st_size / 1e6:.2f} MB (target 5)")
+            print(
+                f"  report: {spread(list(took), ' s')} (target 20), {spread(list(held), ' MiB')}, page {page.stat().st_size / 1e6:.2f} MB (target 5)"
+            )
             print(f"  browser: {look(page)}")
 
 

@@ -86,9 +86,7 @@ def test_a_shortage_is_missed_or_invented(known):
     data = drawn(report.collect(known.events))
     names = [(place["node"], place["pool"]) for place in data["places"]]
     told = [
-        (*name, since, until)
-        for name, place in zip(names, data["places"], strict=True)
-        for since, until in place["exhausted"]["listed"]
+        (*name, since, until) for name, place in zip(names, data["places"], strict=True) for since, until in place["exhausted"]["listed"]
     ]
     expected = [
         (one.node, one.pool, units(data, one.from_ns), None if one.to_ns is None else units(data, one.to_ns))
@@ -127,9 +125,7 @@ def test_a_port_that_changed_hands_is_not_listed(known):
         for n in range(len(closest["port"]))
     ]
     spans = list(audit.spans(known.events))
-    expected = [
-        (one.after.port, one.gap_ns // 1000, one.before.owner, one.after.owner) for one in audit.reuses(spans) if one.stranger
-    ]
+    expected = [(one.after.port, one.gap_ns // 1000, one.before.owner, one.after.owner) for one in audit.reuses(spans) if one.stranger]
     assert sorted(told) == sorted(expected)
     assert [gap for _, gap, *_ in told] == sorted(gap for _, gap, *_ in told)
     assert closest["total"] == len(expected)

@@ -86,7 +86,15 @@ class Spans:
         if len(self._order) != len(self.row):
             self._order = array("l", sorted(range(len(self.row)), key=self.row.__getitem__))
         order = self._order
-        start, end, state, seq, owner, service, note = self._start, self._end, self._state, self._seq, self._owner, self._service, self._note
+        start, end, state, seq, owner, service, note = (
+            self._start,
+            self._end,
+            self._state,
+            self._seq,
+            self._owner,
+            self._service,
+            self._note,
+        )
         for row, group in groupby(order, self.row.__getitem__):
             yield row, [Piece(start[n], end[n], state[n], seq[n], owner[n], service[n], note[n]) for n in group]
 

@@ -29,6 +29,7 @@ _STEPS: Final = 480
 _CELLS: Final = 60_000
 """Steps of all places together: what their charts may take of the page."""
 _CLOSEST: Final = 4_000
+_FEWEST_CLOSEST: Final = 100
 _EPISODES: Final = 200
 """Exhaustion episodes listed a place, the longest."""
 _HAPPENINGS: Final = 400
@@ -95,7 +96,7 @@ class Report:
             if (number := self._number(place)) not in left_out:
                 columns.add(number, port, condensed(pieces, step_ns), self.found.marks.get(place.rows.get(port, -1), []))
         omitted = Omitted(step_ns if columns.together else 0, columns.together, len(left_out))
-        return self._data(columns, left_out, omitted), omitted
+        return self._data(columns, left_out, omitted, self._closest.kept()[: max(_FEWEST_CLOSEST, budget // 8)]), omitted
 
     def _left_out(self, budget: int) -> set[int]:
         """The places of which the single ports have no room, the quietest first."""
@@ -106,7 +107,7 @@ class Report:
                 left_out.add(number)
         return left_out
 
-    def _data(self, columns: _Columns, left_out: set[int], omitted: Omitted) -> dict[str, Any]:
+    def _data(self, columns: _Columns, left_out: set[int], omitted: Omitted, closest: list[Change]) -> dict[str, Any]:
         found = self.found
         return {
             "format": 1,
@@ -126,7 +127,7 @@ class Report:
             "places": [self._place(place, columns, left_out) for place in sorted(found.places.values(), key=self._number)],
             "happenings": self._happenings(columns),
             "lives": columns.lives(),
-            "closest": {"total": self._closest.total, **columns.closest(self._closest.kept(), self._places)},
+            "closest": {"total": self._closest.total, **columns.closest(closest, self._places)},
             "texts": columns.texts(),
         }  # fmt: skip
 

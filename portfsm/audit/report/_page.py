@@ -68,13 +68,13 @@ def page(
     shown = attrs.asdict(facts) | {"title": clean(facts.title)}
     report = Report(found, clean=clean)
     frame = _Frame(clean(facts.title))
-    budget = min(_BUDGET, report.spans)
+    budget = _BUDGET
     for _ in range(_TRIES):
         data, omitted = report.drawn(budget)
         written = frame.around(msgspec.json.encode({"facts": shown, **data}))
         if len(written) < limit_bytes:
             break
-        budget = int(budget * _CLOSER * limit_bytes / len(written))
+        budget = int(min(budget, report.spans) * _CLOSER * limit_bytes / len(written))
     return written, omitted
 
 

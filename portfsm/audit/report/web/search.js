@@ -19,6 +19,7 @@ function setUpSearch() {
 
 function search(text) {
   page.sought = null;
+  byId("hits").dataset.found = text;
   if (!text) {
     byId("hits").replaceChildren();
     redraw();
