@@ -162,8 +162,10 @@ def test_a_piece_that_stands_for_several_shows_the_state_of_a_moment():
 
 def test_more_is_drawn_together_than_the_room_asks_for():
     lives = [pieces([0.5] * 60), pieces([4.0] * 60)]
-    assert step_for(lives, 0.8, 10**12) == SECOND * 2
-    assert step_for(lives, 0.0001, 10**10) == 10**10 + 1
+    assert step_for(lives, 1.0, 10**12) == (0, 1.0)
+    assert step_for(lives, 0.75, 10**12) == (2 * SECOND, 75 / 120)
+    step_ns, left = step_for(lives, 0.0001, 10**10)
+    assert (step_ns, left > 0.0001) == (10 * SECOND, True)  # no longer than it may be
 
 
 def test_a_page_with_too_little_room_does_not_say_so():

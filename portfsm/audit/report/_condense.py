@@ -17,16 +17,16 @@ _FEWEST = 3
 _NICE_S = (*(part * scale for scale in (0.001, 0.01, 0.1, 1) for part in (1, 2, 3, 5)), 10, 15, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 
-def step_for(samples: Sequence[list[Piece]], share: float, lasts_ns: int) -> int:
-    """The least step that leaves about that share of the pieces of the sampled lives; `lasts_ns`, the whole window, if none does."""
-    room = share * sum(map(len, samples))
+def step_for(samples: Sequence[list[Piece]], share: float, most_ns: int) -> tuple[int, float]:
+    """The least step that leaves at most that share of the pieces of the sampled lives, up to `most_ns`; and the share that it leaves."""
+    total = sum(map(len, samples)) or 1
+    step_ns, left = 0, 1.0
     for nice_s in _NICE_S:
-        step_ns = round(nice_s * 1e9)
-        if step_ns >= lasts_ns:
+        if left <= share or nice_s * 1e9 > most_ns:
             break
-        if sum(len(condensed(pieces, step_ns)) for pieces in samples) <= room:
-            return step_ns
-    return lasts_ns + 1
+        step_ns = round(nice_s * 1e9)
+        left = sum(len(condensed(pieces, step_ns)) for pieces in samples) / total
+    return step_ns, left
 
 
 def condensed(pieces: list[Piece], step_ns: int) -> list[Piece]:

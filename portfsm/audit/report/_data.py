@@ -37,6 +37,8 @@ _MANY: Final = 100_000
 """Pieces from which on a millisecond is exact enough."""
 _SAMPLE: Final = 60_000
 """Pieces by which it is judged how much drawing together saves."""
+_MOVES: Final = 30
+"""Into at least so many steps a window is cut."""
 _MS: Final = 1_000_000
 _COLUMNS: Final = (
     "place", "port", "pieces", "time", "seq", "owner", "service", "note", "run", "leases", "changes", "mark", "at", "said",
@@ -87,10 +89,13 @@ class Report:
         return self._places[place.node, place.pool]
 
     def drawn(self, budget: int) -> tuple[dict[str, Any], Omitted]:
-        """The page's data with about `budget` pieces, and what had to be left out for that."""
-        left_out = self._left_out(budget)
-        spans = sum(count for number, count in enumerate(self._spans) if number not in left_out)
-        step_ns = step_for(self._samples, budget / spans, self.found.ends_ns - self.found.begins_ns) if spans > budget else 0
+        """The page's data with about `budget` pieces, and what had to be left out for that.
+
+        First short spans are drawn together, as long as the map still moves; then the ports of the quietest places are left out.
+        """
+        most_ns = (self.found.ends_ns - self.found.begins_ns) // _MOVES
+        step_ns, left = step_for(self._samples, budget / max(1, self.spans), most_ns)
+        left_out = self._left_out(budget / left)
         columns = _Columns(self.found, self._clean, _MS if self.spans > _MANY else 1_000)
         for place, port, pieces in lives(self.found):
             if (number := self._number(place)) not in left_out:
@@ -98,12 +103,12 @@ class Report:
         omitted = Omitted(step_ns if columns.together else 0, columns.together, len(left_out))
         return self._data(columns, left_out, omitted, self._closest.kept()[: max(_FEWEST_CLOSEST, budget // 8)]), omitted
 
-    def _left_out(self, budget: int) -> set[int]:
-        """The places of which the single ports have no room, the quietest first."""
-        room, left_out = budget, set()
-        for number in sorted(range(len(self._ports)), key=lambda number: (-self._spans[number], number)):
-            room -= self._ports[number]
-            if room < 0:
+    def _left_out(self, room: float) -> set[int]:
+        """The places whose spans have no room, the quietest first."""
+        left_out = set()
+        for number in sorted(range(len(self._spans)), key=lambda number: (-self._spans[number], number)):
+            room -= self._spans[number]
+            if room < 0 < self._spans[number]:
                 left_out.add(number)
         return left_out
 

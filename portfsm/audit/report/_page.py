@@ -29,10 +29,10 @@ LIMIT_BYTES: Final = 5_000_000
 """A page stays below this: it is sent by mail and opened on phones."""
 _PLAIN_BYTES: Final = 400_000
 """Up to this many bytes the data stand in the page as they are, for people and their tools to read; above it, deflated."""
-_BUDGET: Final = 600_000
+_BUDGET: Final = 450_000
 """Pieces of lives that are tried at first."""
 _TRIES: Final = 8
-_CLOSER: Final = 0.85
+_CLOSER: Final = 0.9
 """By how much more than its size says the next try is made smaller."""
 _SCRIPTS: Final = ("decode", "format", "lives", "time", "occupancy", "map", "port", "search", "findings", "main")
 
@@ -68,13 +68,13 @@ def page(
     shown = attrs.asdict(facts) | {"title": clean(facts.title)}
     report = Report(found, clean=clean)
     frame = _Frame(clean(facts.title))
-    budget = _BUDGET
+    budget = min(_BUDGET, report.spans)
     for _ in range(_TRIES):
         data, omitted = report.drawn(budget)
         written = frame.around(msgspec.json.encode({"facts": shown, **data}))
         if len(written) < limit_bytes:
             break
-        budget = int(min(budget, report.spans) * _CLOSER * limit_bytes / len(written))
+        budget = int(min(budget, len(data["lives"]["time"])) * _CLOSER * limit_bytes / len(written))
     return written, omitted
 
 
