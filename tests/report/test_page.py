@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -477,8 +478,8 @@ def test_words_or_states_cannot_be_told_apart(browser, page, scheme):
     for words in ("--ink", "--soft", "--bad", "--good", "--accent"):
         assert contrast(light[words], light["--card"]) >= 4.5, words
         assert contrast(light[words], light["--ground"]) >= 4.5, words
-    states = sorted((light[f"--{state}"] for state in ("free", "allocated", "quarantined", "blocked")))
-    assert min(contrast(one, other) for one, other in zip(states, states[1:], strict=False)) >= 1.35
+    states = sorted(light[f"--{state}"] for state in ("free", "allocated", "quarantined", "blocked"))
+    assert min(contrast(one, other) for one, other in pairwise(states)) >= 1.35
 
 
 # ---------------------------------------------------------------------- too much, too little
