@@ -124,9 +124,7 @@ def main() -> None:
                 floors.append(replayed(log))
                 reports.append(measure(log, page))
             took, spent, held = ([row[column] for row in reports] for column in range(3))
-            print(
-                f"{name}: {spread(took, ' s')} on the clock, {spread(spent, ' s')} of the processor (target 20 s), {spread(held, ' MiB')}"
-            )
+            print(f"{name}: {spread(took, ' s')} on the clock, {spread(spent, ' s')} of the processor, target 20 s; {spread(held, ' MiB')}")
             print(f"  {spread([one / floor for one, floor in zip(spent, floors, strict=True)], ' times')} the replay")
             print(f"  page {page.stat().st_size / 1e6:.2f} MB (target 5)")
             print(f"  browser: {look(page)}")

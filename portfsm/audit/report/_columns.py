@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from portfsm._pool import Pool
 
@@ -81,8 +81,8 @@ class Spans:
         self._service.append(service)
         self._note.append(note)
 
-    def lives(self) -> Iterator[tuple[int, list[Piece]]]:
-        """Each row with all its pieces, oldest first."""
+    def lives(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, list[Piece]]]:
+        """Each wanted row with all its pieces, oldest first."""
         if len(self._order) != len(self.row):
             self._order = array("l", sorted(range(len(self.row)), key=self.row.__getitem__))
         order = self._order
@@ -96,7 +96,8 @@ class Spans:
             self._note,
         )
         for row, group in groupby(order, self.row.__getitem__):
-            yield row, [Piece(start[n], end[n], state[n], seq[n], owner[n], service[n], note[n]) for n in group]
+            if wanted(row):
+                yield row, [Piece(start[n], end[n], state[n], seq[n], owner[n], service[n], note[n]) for n in group]
 
     def __len__(self) -> int:
         return len(self.row)

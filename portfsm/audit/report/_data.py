@@ -97,9 +97,9 @@ class Report:
         step_ns, left = step_for(self._samples, budget / max(1, self.spans), most_ns)
         left_out = self._left_out(budget / left)
         columns = _Columns(self.found, self._clean, _MS if self.spans > _MANY else 1_000)
-        for place, port, pieces in lives(self.found):
-            if (number := self._number(place)) not in left_out:
-                columns.add(number, port, condensed(pieces, step_ns), self.found.marks.get(place.rows.get(port, -1), []))
+        for place, port, pieces in lives(self.found, lambda place: self._number(place) not in left_out):
+            marks = self.found.marks.get(place.rows.get(port, -1), [])
+            columns.add(self._number(place), port, condensed(pieces, step_ns), marks)
         omitted = Omitted(step_ns if columns.together else 0, columns.together, len(left_out))
         return self._data(columns, left_out, omitted, self._closest.kept()[: max(_FEWEST_CLOSEST, budget // 8)]), omitted
 

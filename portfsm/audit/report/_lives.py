@@ -8,7 +8,7 @@ from portfsm._pool import FREE, QUARANTINED, WHY_LOST
 from portfsm.audit.report._columns import Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from portfsm.audit.report._collect import Found
     from portfsm.audit.report._columns import PlaceFound
@@ -19,13 +19,13 @@ Life = tuple["PlaceFound", int, list[Piece]]
 """Place, port, and what the port was from when to when."""
 
 
-def lives(found: Found) -> Iterator[Life]:
-    """Every port that has a life in the window."""
+def lives(found: Found, wanted: Callable[[PlaceFound], bool] = lambda _: True) -> Iterator[Life]:
+    """Every port that has a life in the window, of the wanted places."""
     why = found.number("notes", WHY_LOST)
-    for row, pieces in found.spans.lives():
+    for row, pieces in found.spans.lives(lambda row: wanted(found.rows[row][0])):
         place, port = found.rows[row]
         yield place, port, with_lost(place, port, pieces, found.ends_ns, why) if place.lost else pieces
-    for place in found.places.values():
+    for place in filter(wanted, found.places.values()):
         for port in _without_events(place):
             pieces = with_lost(place, port, [], found.ends_ns, why)
             if pieces:

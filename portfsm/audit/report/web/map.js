@@ -108,7 +108,8 @@ function measure(block) {
     block.spots[n] = row * columns + column;
     before = number;
   });
-  const grown = cell < 14 ? cell : Math.max(cell, Math.min(22, Math.floor((block.room - labels - 2) / columns)));
+  // What is left of the width makes the squares larger, unless that makes the map too tall.
+  const wide = Math.min(22, Math.floor((block.room - labels - 2) / columns)), grown = wide > cell && wide * (row + 1) < 900 && (wide >= 11 || !labels) ? wide : cell;
   Object.assign(block, { cell: grown, columns, labels, rows, lines: row + 1, drawn: null });
 }
 

@@ -50,13 +50,15 @@ function patterns() {
 
 function axes(x, y, size, width) {
   const made = [draw("rect", { class: "ground", x: CHART.left, y: CHART.top, width: width - CHART.left - 1, height: CHART.height, rx: 2 })];
-  for (const count of [0, size]) made.push(label(CHART.left - 6, y(count) + (count ? 8 : 0), count.toLocaleString("en"), "end"));
+  for (const count of [0, size]) made.push(label(CHART.left - 6, y(count) + (count ? 8 : 0), compact(count), "end"));
   const base = CHART.top + CHART.height;
   for (const time of ticks(width)) {
     made.push(draw("path", { class: "tick", d: `M${x(time)} ${base}v4` }), label(Math.min(x(time), width - 18), base + 15, tickText(time), "middle"));
   }
   return made;
 }
+
+const compact = (count) => (count < 1e5 ? count.toLocaleString("en") : new Intl.NumberFormat("en", { notation: "compact" }).format(count));
 
 function label(x, y, text, anchor, kind = "") {
   const made = draw("text", { x, y, "text-anchor": anchor, class: kind });
