@@ -16,6 +16,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from portfsm import EventKind, PoolSpec, open_manager, replay
+from portfsm.contrib.metrics import metrics_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -53,17 +54,23 @@ def left_open():
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_under_load_somebody_starves_or_something_leaks(log):
+def counted(metrics, kind):
+    samples = [sample for family in metrics.collect() for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name == "portfsm_events_total" and sample.labels["kind"] == kind.value)
+
+
+async def test_under_load_somebody_starves_or_something_leaks(log, times):
     """Longest wait within three times the mean; no task, file or object is left; the counts are those of the log."""
+    all_rounds = ROUNDS * times
     files, tasks = left_open(), len(anyio.get_running_tasks())
-    async with open_manager(log.handle(), pools=[POOL]) as manager:
+    async with open_manager(log.handle(), pools=[POOL]) as manager, metrics_of(manager) as metrics:
         load, objects = Load(manager), []
-        for rounds in (1, 1, ROUNDS - 2):
+        for rounds in (1, 1, all_rounds - 2):
             await load.run(rounds)
             gc.collect()
             objects.append(len(gc.get_objects()))
         steady = load.waits[CALLERS:]
-        assert load.granted == len(load.waits) == CALLERS * ROUNDS
+        assert load.granted == len(load.waits) == CALLERS * all_rounds
         assert load.most == POOL.size, "the pool never was full, so this was no load"
         assert max(steady) <= 3 * mean(steady), f"longest {max(steady)} grants, mean {mean(steady):.0f}"
         assert objects[2] < objects[1] * 1.02 + 2000, f"objects grow with the work: {objects}"
@@ -71,6 +78,8 @@ async def test_under_load_somebody_starves_or_something_leaks(log):
         digest, seq = manager.digest(), manager.seq
     events = log.events()
     kinds = Counter(event.kind for event in events)
-    assert kinds[EventKind.ALLOCATED] == kinds[EventKind.RELEASED] == kinds[EventKind.FREED] == CALLERS * ROUNDS
+    assert kinds[EventKind.ALLOCATED] == kinds[EventKind.RELEASED] == kinds[EventKind.FREED] == CALLERS * all_rounds
     assert replay(events, until=seq).digest() == digest
+    for kind in (EventKind.ALLOCATED, EventKind.RELEASED, EventKind.FREED):
+        assert counted(metrics, kind) == kinds[kind], "the metrics are not what the log says"
     assert (left_open(), len(anyio.get_running_tasks())) == (files, tasks)

@@ -238,6 +238,7 @@ class ManagerModel(RuleBasedStateMachine):
         if held is not None:
             assert (lease.port, lease) == (held, port.lease)
             port.expires = self.now + (ttl_s or 0)
+            self.missed.pop(lease.token, None)  # who asks lives
             return
         mine = {
             number
@@ -271,6 +272,7 @@ class ManagerModel(RuleBasedStateMachine):
         self.claims = {place: by for place, by in self.claims.items() if (place[0], by) != (node, owner)}
         if held is not None:
             assert lease == port.lease
+            self.missed.pop(lease.token, None)
             return
         assert port.state != "ALLOCATED"
         floor = max(self.now + HOLD if port.state == "BLOCKED" else 0, port.floor, port.until if port.state == "QUARANTINED" else 0)
@@ -300,6 +302,7 @@ class ManagerModel(RuleBasedStateMachine):
             return
         assert stands
         port.expires = self.now + (port.ttl_s or 0)
+        self.missed.pop(lease.token, None)
 
     @rule(choice=st.integers(0, 50), block=st.sampled_from([None, None, "x"]), again=st.booleans())
     def release(self, choice, block, again):
@@ -448,8 +451,7 @@ class ManagerModel(RuleBasedStateMachine):
             return
         self.missed, self.looked = missed, {**self.looked, **dict.fromkeys(newer, started)}
         for token in released:
-            port = self.model[leaked[token]]
-            port.state, port.until = "QUARANTINED", max(self.now + HOLD, port.floor)
+            self.end(self.model[leaked[token]])
         self.judge(report, stranger, claims, newer, started)
 
     def count(self, held, alive, leaked, started):

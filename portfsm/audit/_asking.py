@@ -42,6 +42,8 @@ def who(
     """
     when = [at.ts]
     found = life(_noting(events, at, when), pool, port, node=node, since=since)
+    if when[0] is None and (at.seq or 0) > (since.seq if since else 0):
+        raise InvalidValue(f"the log does not reach @{at.seq}", name="at", value=at.seq)
     return around(found, at, within_s=within_s, at_ns=when[0])
 
 

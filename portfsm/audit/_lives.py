@@ -111,7 +111,9 @@ class _Now:
 
 
 class Lives:
-    """The present span of every port, on the way through a log. Events must be legal, as `read_journal` and `replay` prove them.
+    """The present span of every port, on the way through a log.
+
+    Events must be legal: `Replay().checked(events)` proves that of those from anywhere.
 
     Begins with no port used, or where `ledger` stands: the first event is then the one after it. Only ports with an event of their own
     have a life: those that are held because the history of a whole pool was lost have none before it. With `only`, the ledger's other ports

@@ -46,6 +46,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 @click.option("--ports-file", metavar="[NAME=]FILE", multiple=True, help="The file with `setenv GEN` that this HAProxy's reloads read.")
 @click.option("--state-file", metavar="[NAME=]PATH", multiple=True, help="What this HAProxy's reloads load its servers' state from.")
 @click.option("--config", metavar="[NAME=]PATH", multiple=True, help="Its configuration: a line that makes evidence wrong holds all ports.")
+@click.option("--retries-replies", metavar="NAME", multiple=True, help="This HAProxy retries on more than conn-failure.")
 @click.option("--nginx", metavar="[NAME=]PIDFILE", multiple=True, help="An nginx, by its pid file.")
 @click.option("--generation-url", metavar="[NAME=]URL", multiple=True, help="Where that nginx says its generation and $pid.")
 @click.option("--envoy", metavar="[NAME=]URL", multiple=True, help="An Envoy, by its admin interface.")
@@ -100,10 +101,14 @@ def _witnesses(given: dict[str, Any]) -> list[Witness]:
     """One for each proxy named. They are imported when there is one: what they need is an extra."""
     urls = _of_each(given, "nginx", "generation_url")
     paths = {option: _of_each(given, "haproxy", option) for option in ("ports_file", "state_file", "config")}
+    retrying = _retrying(given)
     found = [
-        _made("haproxy", "HAProxyWitness", where, proxy=name, **{option: each.get(name) for option, each in paths.items()})
+        _made(
+            "haproxy", "HAProxyWitness", where, proxy=name, retries_replies=name in retrying,
+            **{option: each.get(name) for option, each in paths.items()},
+        )
         for name, where in _named(given, "haproxy")
-    ]
+    ]  # fmt: skip
     found += [_made("nginx", "NginxWitness", where, proxy=name, generation_url=urls.get(name)) for name, where in _named(given, "nginx")]
     bounds = {"connect_timeout_s": given["connect_timeout"], "retries": given["retries"], "subscriptions": given["envoy_subscription"]}
     found += [_made("envoy", "EnvoyWitness", where, proxy=name, **bounds) for name, where in _named(given, "envoy")]
@@ -137,6 +142,14 @@ def _of_each(given: dict[str, Any], kind: str, option: str) -> dict[str, str]:
     if len(found := dict(pairs)) < len(pairs):
         raise click.UsageError(f"{shown} is given twice for one proxy: write NAME=... for each")
     return found
+
+
+def _retrying(given: dict[str, Any]) -> set[str]:
+    """The HAProxies whose streams that wait for a reply hold a port too."""
+    names = set(given["retries_replies"])
+    if unknown := names - {name for name, _ in _named(given, "haproxy")}:
+        raise click.UsageError(f"--retries-replies for {', '.join(sorted(unknown))}, which no --haproxy names")
+    return names
 
 
 def _complain_of_forgetful(given: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from portfsm._explain import explain as explain_port
 from portfsm.audit import Replay, spans
 from portfsm.cli import _options as options
 from portfsm.cli._out import Bar, Out
+from portfsm.cli._pager import paged
 from portfsm.cli._places import find_place, strange_node
 from portfsm.cli._reading import log_now, read_state
 from portfsm.cli._text import STATE_STYLES, Cell, Column, Row, Sheet
@@ -66,7 +67,8 @@ def history(ctx: click.Context, log: str, port: int, pool: str | None, node: str
             raise
     else:
         mine = [step for step in steps if (step.event.node, step.event.pool) == (place.node, place.pool)]
-        _print(out, mine, replay.ledger, place, options.clock_of(ctx))
+        with paged(out):
+            _print(out, mine, replay.ledger, place, options.clock_of(ctx))
         if warning := strange_node(replay.ledger, node):
             out.note(warning)
     if damage is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import select
 import sys
 from collections import deque
@@ -13,17 +13,21 @@ import click
 from portfsm.audit import Replay, Selection
 from portfsm.cli import _options as options
 from portfsm.cli._out import Bar, Out
+from portfsm.cli._pager import paged
+from portfsm.cli._reading import signature
 from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._views import event_json
 from portfsm.cli._words import KIND_STYLES, details
-from portfsm.journals import read_journal
+from portfsm.journals import past_of, read_journal
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from portfsm._ledger import Ledger
     from portfsm.audit import Moment, Step
     from portfsm.events import Event
+    from portfsm.journals import Past
 
 __all__ = ["Printer", "log"]
 
@@ -97,9 +101,31 @@ def log(log: str, follow: bool, last: int | None, as_json: bool, **chosen: Any) 
     wanted = _selection(**chosen)
     out = Out(as_json=as_json)
     printer = Printer(out)
-    replay = Replay()
+    past = past_of(log)
+    replay = Replay(_start(past, wanted, last))
     bar = Bar(log)
-    steps = replay.steps(_until(bar.watch(read_journal(log)), wanted), wanted.__contains__)
+    steps = replay.steps(_until(bar.watch(past.events(replay.ledger.seq)), wanted), wanted.__contains__)
+    with contextlib.nullcontext() if follow else paged(out):
+        _print(out, printer, bar, steps, last)
+    if follow:
+        for step in replay.steps(_until(_coming(log, replay.ledger.seq, printer), wanted), wanted.__contains__):
+            printer.add(step)
+    elif not printer.count:
+        out.note("the log has no events yet" if not replay.ledger.seq else "no event fits these options")
+
+
+def _start(past: Past, wanted: Selection, last: int | None) -> Ledger:
+    """A state after which everything is that somebody wants to see."""
+    since = wanted.since
+    if since is not None:
+        return past.nearest(seq=None if since.seq is None else max(0, since.seq - 1), ts=None if since.ts is None else since.ts - 1)
+    if last is not None and wanted == Selection():
+        return past.nearest(seq=max(0, past.last_seq() - last))
+    return past.nearest(seq=0)
+
+
+def _print(out: Out, printer: Printer, bar: Bar, steps: Iterable[Step], last: int | None) -> None:
+    """All steps, or the last ones; also those before damage, which are worth seeing."""
     kept: deque[Step] = deque(maxlen=last)
     try:
         for step in steps:
@@ -109,15 +135,10 @@ def log(log: str, follow: bool, last: int | None, as_json: bool, **chosen: Any) 
             if out.console is not None:
                 bar.end()  # both would write to one terminal
             printer.add(step)
-    finally:  # what was read before damage is worth seeing
+    finally:
         for step in kept:
             printer.add(step)
         printer.flush()
-    if follow:
-        for step in replay.steps(_until(_coming(log, replay.ledger.seq, printer), wanted), wanted.__contains__):
-            printer.add(step)
-    elif not printer.count:
-        out.note("the log has no events yet" if not replay.ledger.seq else "no event fits these options")
 
 
 def _selection(
@@ -146,7 +167,7 @@ def _coming(log: str, seq: int, printer: Printer) -> Iterator[Event]:
     """What is recorded after `seq`, for ever, or until nobody reads us any more."""
     seen: object = None
     while True:
-        found = _signature(log)
+        found = signature(log)
         if found != seen:
             seen = found
             for event in read_journal(log, after=seq):
@@ -154,12 +175,6 @@ def _coming(log: str, seq: int, printer: Printer) -> Iterator[Event]:
                 yield event
             printer.flush()
         _wait()
-
-
-def _signature(log: str) -> object:
-    """Changes when the log grows."""
-    with os.scandir(log) as entries:
-        return sorted((entry.name, entry.stat().st_size) for entry in entries if entry.name.endswith(".jsonl"))
 
 
 def _wait() -> None:

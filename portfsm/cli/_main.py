@@ -12,7 +12,7 @@ import click
 import structlog
 from click.shell_completion import shell_complete
 
-from portfsm.cli import _agent, _check, _completion, _demo, _doctor, _hand, _history, _log, _plan, _report, _status, _who
+from portfsm.cli import _agent, _check, _completion, _demo, _doctor, _export, _hand, _history, _log, _plan, _report, _status, _top, _who
 from portfsm.cli._out import complain
 from portfsm.cli._text import neutral
 from portfsm.errors import IllegalTransition, JournalCorrupt, PortfsmError
@@ -62,8 +62,9 @@ def _portfsm(ctx: click.Context) -> None:
 
 
 for _command in (
-    _demo.demo, _status.status, _log.log, _history.history, _history.explain, _who.who, _who.diff, _check.verify, _check.head,
-    _check.repair, _report.report, _hand.block, _hand.unblock, _hand.hold, _hand.free, _plan.plan, _doctor.doctor, _agent.agent,
+    _demo.demo, _status.status, _top.top, _log.log, _history.history, _history.explain, _who.who, _who.diff, _check.verify, _check.head,
+    _check.repair, _report.report, _hand.block, _hand.unblock, _hand.hold, _hand.free, _export.export, _plan.plan, _doctor.doctor,
+    _agent.agent,
 ):  # fmt: skip
     _portfsm.add_command(_command)
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from portfsm.cli._text import fold, neutral
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from portfsm.events import Event
 
-__all__ = ["Out", "complain"]
+__all__ = ["Out", "complain", "console_on"]
 
 BAR_AFTER_S = 1.0
 _BAR_EVERY = 4_096
@@ -34,6 +34,8 @@ class Out:
         self.as_json = as_json
         self.console = _console() if not as_json and sys.stdout.isatty() else None
         """None unless stdout is a terminal and gets text."""
+        self.held: list[str] | None = None
+        """Notes that wait until a pager has left the screen; None without one."""
 
     def write(self, text: str) -> None:
         """Text as it is."""
@@ -58,7 +60,9 @@ class Out:
 
     def note(self, text: str) -> None:
         """Something about the output that is not part of it."""
-        if not self.as_json:
+        if self.held is not None:
+            self.held.append(text)
+        elif not self.as_json:
             complain(text)
 
 
@@ -72,10 +76,22 @@ def complain(text: str) -> None:
 
 
 def _console() -> Console:
+    return console_on(None)
+
+
+def console_on(file: IO[str] | None, *, width: int | None = None) -> Console:
+    """A console that writes to stdout, or to what stands between it and the terminal."""
     from rich.console import Console
 
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # whoever read has seen enough; rich would end the process with code 1
+
     # NO_COLOR (no-color.org) asks for no escape codes at all, so bold and underline go as well.
-    return Console(color_system=None if os.environ.get("NO_COLOR") else "auto", highlight=False, markup=False, emoji=False)
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Piped(
+        file=file, width=width, force_terminal=True if file else None, color_system=colours, highlight=False, markup=False, emoji=False
+    )
 
 
 class Bar:
@@ -100,12 +116,15 @@ class Bar:
     def watch_all(self, batches: Iterable[list[Event]]) -> Iterator[list[Event]]:
         """The same lists of events."""
         try:
-            for batch in batches:
-                if batch and not self._ended:
-                    self._show(batch[-1].seq)
-                yield batch
+            yield from map(self.seen, batches)
         finally:
             self.end()
+
+    def seen(self, batch: list[Event]) -> list[Event]:
+        """The same list of events."""
+        if batch and not self._ended:
+            self._show(batch[-1].seq)
+        return batch
 
     def _show(self, seq: int) -> None:
         if self._progress is None:

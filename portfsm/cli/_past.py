@@ -12,7 +12,7 @@ from portfsm.audit._states import reached
 from portfsm.cli._out import Bar
 from portfsm.cli._places import find_place
 from portfsm.cli._reading import read_state
-from portfsm.errors import CommandRejected
+from portfsm.errors import CommandRejected, JournalCorrupt
 from portfsm.journals import past_of
 from portfsm.states import PortState
 
@@ -45,10 +45,14 @@ class Life:
     """As of the moment, or of the end of the time around it."""
     beyond: bool
     """Whether the log ends before the moment."""
+    damage: JournalCorrupt | None = None
+    """What kept from seeing when the last span ended."""
 
     @property
-    def state(self) -> str:
-        """How the port stood at the end of that time."""
+    def unused(self) -> str:
+        """How the port stood at the moment, where nothing had happened to it yet."""
+        if self.spans:
+            return PortState.FREE.value
         if self.place.pool not in self.ledger.specs:
             return "in no pool yet"
         return self.ledger.pool(self.place.pool, self.place.node).view(self.place.port).state.value
@@ -83,11 +87,16 @@ def life_around(log: str, port: int, at: Moment, *, within_s: float, pool: str |
     lives = Lives(since, only=place)
     found = [*_ended(lives, [named], place), *lives.lasting()]
     spans = around(found, at, within_s=within_s, at_ns=at_ns)
-    if spans and spans[-1].ended is None:
-        spans = (*spans[:-1], _to_its_end(past, lives, spans[-1], replay.ledger.seq))
-    earlier = [span for span in found if spans and span.from_ns < spans[0].from_ns and span.state is PortState.ALLOCATED]
-    before = earlier[-1] if earlier else _holding_before(past, spans[0]) if spans else None
-    return Life(place, at, at_ns, spans, before, replay.ledger, beyond=at.ts is not None and not replay.passed and at.ts > replay.ledger.ts)
+    first, damage = spans[0] if spans else None, None
+    try:
+        if spans and spans[-1].ended is None:
+            spans = (*spans[:-1], _to_its_end(past, lives, spans[-1], replay.ledger.seq))
+    except JournalCorrupt as error:
+        damage = error
+    earlier = [span for span in found[: found.index(first)] if span.state is PortState.ALLOCATED] if first else []
+    before = earlier[-1] if earlier else _holding_before(past, first) if first else None
+    beyond = at.ts is not None and not replay.passed and at.ts > replay.ledger.ts
+    return Life(place, at, at_ns, spans, before, replay.ledger, beyond, damage)
 
 
 def _time_of(past: Past, seq: int) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING
 
 from portfsm.audit import Replay
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from portfsm.audit import Moment
     from portfsm.protocols import Clock
 
-__all__ = ["log_now", "read_all", "read_state"]
+__all__ = ["log_now", "read_all", "read_state", "signature"]
+
+_SEGMENT = re.compile(r"[0-9]{20}\.jsonl")
 
 
 def read_state(log: str, *, upto: Moment | None = None, replay: Replay | None = None) -> Replay:
@@ -41,6 +45,14 @@ def read_all(log: str) -> Replay:
     found = Replay()
     found.run(Bar(log).watch(read_journal(log)))
     return found
+
+
+def signature(log: str) -> object:
+    """Changes when the log grows; for a log that is not in a directory, always."""
+    if "://" in log:
+        return object()
+    with os.scandir(log) as entries:
+        return sorted((entry.name, entry.stat().st_size) for entry in entries if _SEGMENT.fullmatch(entry.name))
 
 
 def log_now(ledger: Ledger, clock: Clock) -> int:

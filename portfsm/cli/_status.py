@@ -9,6 +9,7 @@ import click
 from portfsm.audit import Replay
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
+from portfsm.cli._pager import paged
 from portfsm.cli._reading import log_now, read_state
 from portfsm.cli._text import STATE_STYLES, Cell, Column, Row, Sheet
 from portfsm.cli._times import duration, time_text
@@ -74,11 +75,12 @@ def _present(replay: Replay, at: Moment | None, ctx: click.Context) -> int:
 
 def _print(out: Out, replay: Replay, *, now_ns: int, head: Head | None, damaged: bool = False) -> None:
     ledger = replay.ledger
-    _print_ports(out, ledger, now_ns)
-    _print_pools(out, ledger)
-    out.line(_writer(replay, now_ns, damaged=damaged), wrap=True)
-    if head is not None:
-        out.line(f"head {head}", style="dim")
+    with paged(out):
+        _print_ports(out, ledger, now_ns)
+        _print_pools(out, ledger)
+        out.line(_writer(replay, now_ns, damaged=damaged), wrap=True)
+        if head is not None:
+            out.line(f"head {head}", style="dim")
 
 
 def _print_ports(out: Out, ledger: Ledger, now_ns: int) -> None:

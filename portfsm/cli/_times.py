@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from portfsm.audit import Moment
 from portfsm.errors import InvalidValue
@@ -106,7 +107,12 @@ def clock_text(ns: int) -> str:
 
 
 def _to_second(ns: int) -> str:
-    return datetime.fromtimestamp(ns // NS, UTC).isoformat()[:19]
+    return _second_text(ns // NS)
+
+
+@lru_cache(256)  # events that follow on each other mostly share theirs
+def _second_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def duration(ns: int) -> str:

@@ -9,6 +9,7 @@ import click
 from portfsm.audit import diff as differences
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
+from portfsm.cli._pager import paged
 from portfsm.cli._past import life_around
 from portfsm.cli._places import strange_node
 from portfsm.cli._reading import log_now, read_state
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["diff", "who"]
 
 _SPANS = (
-    Column("node"), Column("pool"), Column("port", right=True), Column("state"), Column("from", time=True), Column("to", time=True),
-    Column("for", right=True), Column("owner", label="owner"), Column("service", label="service"),
-    Column("lease", right=True, label="lease"),
+    Column("state"), Column("from", time=True), Column("to", time=True), Column("for", right=True), Column("owner", label="owner"),
+    Column("service", label="service"), Column("lease", right=True, label="lease"),
 )  # fmt: skip
 _DIFFERENCES = (
     Column("node"), Column("pool"), Column("port", right=True), Column("before"), Column("after"),
@@ -66,16 +66,21 @@ def who(
     """
     out = Out(as_json=as_json)
     found = life_around(log, port, at, within_s=within, pool=pool, node=node)
+    if found.damage and as_json:  # programs would take a span without an end for one that lasts
+        raise found.damage
     for span in found.spans if as_json else ():
         out.json(_span_json(span))
     if not as_json:
-        _print(out, found, log_now(found.ledger, options.clock_of(ctx)))
+        with paged(out):
+            _print(out, found, log_now(found.ledger, options.clock_of(ctx)))
     if found.beyond:
         out.note(
             f"the log ends at @{found.ledger.seq}, {time_text(found.ledger.ts)}, before that moment: what came after it is not recorded"
         )
     if warning := strange_node(found.ledger, node):
         out.note(warning)
+    if found.damage:
+        raise found.damage
 
 
 def _span_json(span: Span) -> dict[str, Any]:
@@ -100,12 +105,10 @@ def _print(out: Out, found: Life, now_ns: int) -> None:
 
 
 def _row(span: Span, now_ns: int) -> Row:
-    so_far = "+" if span.to_ns is None else ""
+    lasted = duration(span.lasted_ns(now_ns)) + ("+" if span.to_ns is None else "")
     token = span.token if span.state is not PortState.FREE else 0
-    return [
-        span.node, span.pool, str(span.port), Cell(span.state.value, STATE_STYLES[span.state.value]), span.from_ns,
-        "" if span.to_ns is None else span.to_ns, duration(span.lasted_ns(now_ns)) + so_far, span.owner, span.service, str(token or ""),
-    ]  # fmt: skip
+    state, to = Cell(span.state.value, STATE_STYLES[span.state.value]), "" if span.to_ns is None else span.to_ns
+    return [state, span.from_ns, to, lasted, span.owner, span.service, str(token or "")]
 
 
 def _sentences(found: Life) -> list[str]:
@@ -113,8 +116,9 @@ def _sentences(found: Life) -> list[str]:
     at = time_text(found.at_ns) if found.at_ns is not None else "that moment"
     then = found.then
     if then is None:
-        return [f"At {at}, {name} was {found.state}, and nothing had happened to it before."]
-    return [f"At {at}, {name} was {_was(then)}.", *_ended(then), *_former(found.former, then)]
+        return [f"At {at}, {name} was {found.unused}, and nothing had happened to it before."]
+    unknown = ["When that ended cannot be read: the log is damaged after it."] if found.damage else []
+    return [f"At {at}, {name} was {_was(then)}.", *_ended(then), *unknown, *_former(found.former, then)]
 
 
 def _was(span: Span) -> str:
@@ -163,12 +167,13 @@ def diff(log: str, start: Moment, end: Moment | None, as_json: bool) -> None:  #
         for pair in found:
             out.json(_difference_json(pair))
         return
-    Sheet(out, _DIFFERENCES).add([_difference_row(pair) for pair in found])
-    if found:
-        out.line()
     span = duration(abs(after.ts - before.ts))
     many = f"{len(found)} ports differ" if len(found) != 1 else "1 port differs"
-    out.line(f"{many} between {_end(before.seq, before.ts)} and {_end(after.seq, after.ts)}, {span} apart", wrap=True)
+    with paged(out):
+        Sheet(out, _DIFFERENCES).add([_difference_row(pair) for pair in found])
+        if found:
+            out.line()
+        out.line(f"{many} between {_end(before.seq, before.ts)} and {_end(after.seq, after.ts)}, {span} apart", wrap=True)
 
 
 def _end(seq: int, ts: int) -> str:

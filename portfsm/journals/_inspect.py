@@ -19,6 +19,9 @@ from portfsm.journals._segments import EMPTY_DIGEST, Segment, corrupt, ending_of
 from portfsm.values import Head
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from portfsm.events import Event
     from portfsm.journals._disk import Directory, Disk
 
 __all__ = ["LogReport", "SegmentReport", "head_at", "inspect"]
@@ -69,8 +72,11 @@ class LogReport:
         return max((segment.last_seq for segment in self.segments if segment.sealed), default=0)
 
 
-def inspect(path: str, *, disk: Disk | None = None) -> LogReport:
-    """Read and verify everything. Raises `JournalUnreadable`, `JournalTooNew`."""
+def inspect(path: str, *, disk: Disk | None = None, each: Callable[[list[Event]], None] = lambda _: None) -> LogReport:
+    """Read and verify everything; `each` gets the events, some at a time, up to the first damage.
+
+    Raises `JournalUnreadable`, `JournalTooNew`.
+    """
     directory = open_directory(path, disk)
     reports: list[SegmentReport] = []
     damage: list[JournalCorrupt] = []
@@ -89,20 +95,32 @@ def inspect(path: str, *, disk: Disk | None = None) -> LogReport:
             broken = links(before, segment) if before is not None or name == names[0] else ""
             if broken:
                 damage.append(corrupt(path, name, 0, segment.header.base + 1, broken))
-            reports.append(_look_through(directory, segment, Place.LAST if name == names[-1] else Place.EARLIER, not broken, damage))
+            place = Place.LAST if name == names[-1] else Place.EARLIER
+            reports.append(_look_through(directory, segment, place, not broken, damage, _nobody if damage else each))
             before = segment
     except OSError as error:
         raise unreadable(path, error, "read the log") from error
     return LogReport(path, log_id, tuple(reports), tuple(damage))
 
 
-def _look_through(directory: Directory, segment: Segment, place: Place, link_ok: bool, damage: list[JournalCorrupt]) -> SegmentReport:  # noqa: FBT001
+def _nobody(_: list[Event]) -> None:
+    """Behind damage no event has a meaning."""
+
+
+def _look_through(
+    directory: Directory,
+    segment: Segment,
+    place: Place,
+    link_ok: bool,  # noqa: FBT001
+    damage: list[JournalCorrupt],
+    each: Callable[[list[Event]], None],
+) -> SegmentReport:
     scanner = Scanner(directory.at(segment.name))
     size = 0
     for chunk in directory.chunks(segment.name):
-        scanner.feed(chunk)
+        each(scanner.feed(chunk))
         size += len(chunk)
-    scanner.finish()
+    each(scanner.finish())
     torn_bytes = 0
     try:
         if refuse_damage(directory, segment.name, scanner, size, place).verdict is Verdict.TORN:

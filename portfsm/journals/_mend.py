@@ -98,15 +98,14 @@ def _seal(directory: Directory, segment: Segment, ending: Ending, reserve: Reser
 def _seal_in_place(directory: Directory, segment: Segment, ending: Ending) -> None:
     """No room for a second copy: write the same bytes over themselves, which makes the kernel write them out again.
 
-    What is torn goes first, durably: a seal in front of it could not be told from damage. And the seal comes last, once the
-    rest is durable: whoever finds one writes nothing but the seal anew.
+    The seal comes last, once the rest is durable and what was torn is gone: a seal in front of that could not be told from damage, and
+    whoever finds a seal writes nothing but that anew.
     """
     disk = directory.disk
     fd = disk.open(directory.at(segment.name), os.O_RDWR | os.O_NOFOLLOW)
     try:
         if ending.torn_bytes:
             disk.ftruncate(fd, ending.good.offset)
-            disk.fsync(fd)
         offset = 0
         for piece in _good(directory, segment, ending):
             write_all(disk, fd, piece, offset)

@@ -7,7 +7,7 @@ newer than it; `portfsm verify` holds each against the events. Where there is no
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from portfsm._dump import load
 from portfsm._ledger import Ledger
 from portfsm._recovery import Place
-from portfsm.errors import JournalCorrupt
+from portfsm.errors import JournalCorrupt, JournalError
 from portfsm.journals import _snapshots
 from portfsm.journals._disk import unreadable
 from portfsm.journals._reader import read_batches, settled
@@ -44,19 +44,25 @@ class Past:
         self._directory = directory
         try:
             segments = self._segments = settled(directory)
-            self._log_id = segments[0].header.log if segments else ""
+            self.log_id = segments[0].header.log if segments else ""
+            """Names the log; empty while it has no event."""
             kept = _snapshots.seqs_in(directory) if segments else []
-            self._last_seq = _last_seq(directory, segments, wanted=max(kept, default=0)) if segments else 0
+            certain = _certain(segments)
+            self._last_seq = certain if max(kept, default=0) <= certain else _last_seq(directory, segments)
         except OSError as error:
             raise unreadable(directory.path, error, "read the log") from error
         self.seqs = tuple(seq for seq in kept if seq <= self._last_seq)
         """As of which events there may be a state, ascending."""
 
+    def last_seq(self) -> int:
+        """The last event that can be believed; 0 when there is none, or none can be told of without reading them all."""
+        return _last_seq(self._directory, self._segments) if self._segments else 0
+
     def state(self, seq: int) -> Ledger | None:
         """The state kept as of `seq`; None when it cannot be believed."""
         ledger = Ledger()
         try:
-            load(ledger, _snapshots.read(self._directory, self._log_id, seq, self._last_seq))
+            load(ledger, _snapshots.read(self._directory, self.log_id, seq, self._last_seq))
         except _ODD:
             return None
         return ledger if ledger.seq == seq else None
@@ -106,23 +112,34 @@ class NoPast(Past):
 
     def __init__(self, read: Callable[[int], Iterator[Event]]) -> None:
         self.seqs = ()
+        self.log_id = ""
         self._segments = []
         self._read = read
 
     def batches(self, after: int) -> Iterator[list[Event]]:
         """The events with `seq > after` in lists."""
-        events = iter(self._read(after))
-        return iter(lambda: list(islice(events, _BATCH)), [])
+        part: list[Event] = []
+        try:
+            for event in self._read(after):
+                part.append(event)
+                if len(part) == _BATCH:
+                    whole, part = part, []
+                    yield whole
+        except JournalError:  # those before damage come out before it is raised
+            yield part
+            raise
+        yield part
 
 
-def _last_seq(directory: Directory, segments: list[Segment], *, wanted: int) -> int:
-    """The last event that can be believed, as far as it matters for a snapshot of `wanted`."""
-    last = segments[-1]
-    if last.seal is not None:
-        return last.seal.last
-    if wanted <= last.header.base:
-        return last.header.base
+def _certain(segments: list[Segment]) -> int:
+    """An event that is there without a look into the last segment, unless that was sealed: then the last one."""
+    last = segments[-1] if segments else None
+    return 0 if last is None else last.seal.last if last.seal is not None else last.header.base
+
+
+def _last_seq(directory: Directory, segments: list[Segment]) -> int:
+    """The last event that can be believed."""
     try:
-        return ending_of(directory, last, Place.LAST).last_seq
+        return _certain(segments) if segments[-1].seal is not None else ending_of(directory, segments[-1], Place.LAST).last_seq
     except JournalCorrupt:  # whoever reads on is told
-        return last.header.base
+        return segments[-1].header.base

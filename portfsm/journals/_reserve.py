@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from portfsm.journals._disk import is_full, shut
+from portfsm.journals._snapshots import give_up_older
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,10 +44,11 @@ class Reserve:
             self.take()
 
     def give(self) -> bool:
-        """Give the room up, so that what must be written fits; False when there is none to give."""
+        """Give the room up, and what is a mere cache, so that what must be written fits; False when there is none to give."""
         self.full = True
         self._countdown = _TRY_EVERY
-        return self._directory.remove(NAME)
+        given = give_up_older(self._directory)
+        return self._directory.remove(NAME) or given
 
     def make_room_for(self, action: Callable[[], None]) -> None:
         """Do it; on a full disk give the room up and do it once more. Raises `OSError`."""

@@ -4,7 +4,7 @@ A snapshot is a cache: it is never believed when anything about it is odd, never
 time alone. File `%020d.snap.jsonl`, named by its `seq`; the first line describes and proves the others.
 
 The newest two are for opening. Older ones stay for questions about the past (`_near`), spread evenly over the log, as long as
-all of them together take no more than a tenth of what the log itself takes.
+all of them together take no more than a tenth of what the log itself takes; a full disk has them removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from portfsm.journals._disk import Directory
 
-__all__ = ["load", "read", "remove_newer", "save", "seqs_in"]
+__all__ = ["give_up_older", "load", "name_of", "read", "remove_newer", "render", "save", "seqs_in"]
 
 SCHEMA = 1
 """Snapshots of another schema are ignored, never converted."""
@@ -64,12 +64,17 @@ def seqs_in(directory: Directory) -> list[int]:
 
 def save(directory: Directory, log_id: str, seq: int, lines: Iterable[bytes]) -> None:
     """Keep a snapshot, and of those before it what there is room for. Raises `OSError`."""
+    directory.publish(name_of(seq), render(log_id, seq, lines))
+    with suppress(OSError):  # the snapshot is kept, and the next one thins out as well
+        _thin_out(directory)
+
+
+def render(log_id: str, seq: int, lines: Iterable[bytes]) -> list[bytes]:
+    """The bytes of a snapshot. Lines may bring their end."""
     kept = [line.removesuffix(b"\n") for line in lines]
     body = b"".join(line + b"\n" for line in kept)
     first = _First(_KIND, SCHEMA, log_id, seq, len(kept), hashlib.sha256(body).hexdigest())
-    directory.publish(name_of(seq), [_encode(first) + b"\n", body])
-    with suppress(OSError):  # the snapshot is kept, and the next one thins out as well
-        _thin_out(directory)
+    return [_encode(first) + b"\n", body]
 
 
 def _thin_out(directory: Directory) -> None:
@@ -83,6 +88,14 @@ def _thin_out(directory: Directory) -> None:
         around = [0, *older, seqs[-_NEWEST]]
         gaps = [after - before for before, after in zip(around, around[2:], strict=False)]
         directory.remove(name_of(older.pop(gaps.index(min(gaps)))))
+
+
+def give_up_older(directory: Directory) -> bool:
+    """On a full disk: remove all but the newest two, which opening needs. Tells whether there were any."""
+    older = []
+    with suppress(OSError):
+        older = seqs_in(directory)[:-_NEWEST]
+    return sum(directory.remove(name_of(seq)) for seq in older) > 0
 
 
 def _seqs(names: Iterable[str]) -> list[int]:

@@ -7,7 +7,9 @@ from itertools import groupby, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portfsm import PortState, audit
+from portfsm import Ledger, PortState, audit
+from portfsm._dump import dump, load
+from portfsm._replay import replay
 from portfsm.audit import Moment
 from tests.audit.walks import HISTORIES, SECOND, Known
 
@@ -217,3 +219,13 @@ def test_a_longer_hold_is_left_out(known, count):
     now = known.ts(len(known.events)) + 5 * SECOND
     lengths = sorted((span.lasted_ns(now) for span in found if span.state is PortState.QUARANTINED), reverse=True)
     assert [span.lasted_ns(now) for span in audit.longest(found, count, now_ns=now)] == lengths[:count]
+
+
+@given(HISTORIES, st.data())
+def test_a_state_read_back_from_its_lines_goes_on_otherwise(known, data):
+    """What a snapshot keeps is all there is: the same digest, and the same after everything that followed."""
+    seq = data.draw(st.integers(0, len(known.events)))
+    ledger = Ledger()
+    load(ledger, [line.removesuffix(b"\n") for line in dump(known.states[seq])])
+    assert ledger.digest() == known.states[seq].digest()
+    assert replay(known.events[seq:], onto=ledger).digest() == known.states[-1].digest()

@@ -106,7 +106,7 @@ def transcript(cwd: Path, commands: list[list[str]], *, columns: int = 0, colour
 def environment(**more: str) -> dict[str, str]:
     """The same for everybody, whatever terminal the tests are run from."""
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "COLORTERM")}
-    return kept | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | more
+    return kept | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PAGER": "cat"} | more
 
 
 def hear_interrupts() -> None:

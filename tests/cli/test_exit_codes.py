@@ -20,16 +20,26 @@ from portfsm.testing import ManualClock
 from tests.cli import story
 
 READING = [
-    ("status", "LOG"), ("log", "LOG"), ("history", "LOG", "30005"), ("explain", "LOG", "30005"), ("verify", "LOG"), ("head", "LOG"),
+    ("status", "LOG"),
+    ("log", "LOG"),
+    ("history", "LOG", "30005"),
+    ("explain", "LOG", "30005"),
+    ("verify", "LOG"),
+    ("head", "LOG"),
     ("repair", "LOG"),
-]  # fmt: skip
+    ("who", "LOG", "30005", "--at", "@9"),
+    ("who", "LOG", "30005", "--at", "2026-08-01T00:00:12Z", "--within", "90"),
+    ("diff", "LOG", "--from", "@3"),
+    ("diff", "LOG", "--from", "1h ago", "--to", "1s ago"),
+]
+EXPORTING = [("export", "LOG", "--to", "csv"), ("export", "LOG", "--to", "cloudevents"), ("export", "LOG", "--to", "csv", "-o", "OUT")]  # fmt: skip
 WRITING = [
     ("block", "LOG", "30002", "--node", "node-a", "--reason", "x"), ("unblock", "LOG", "31500"), ("hold", "LOG", "30003", "--node", "node-a", "--for", "10m"),
     ("free", "LOG", "30000", "--node", "node-a", "--reason", "x"),
 ]  # fmt: skip
 APPLYING = ("repair", "LOG", "--apply")
 ALL = [*READING, *WRITING, APPLYING]
-ALL_JSON = [*ALL, *((*command, "--json") for command in READING)]
+ALL_JSON = [*ALL, *((*command, "--json") for command in READING), *EXPORTING]
 
 
 def named(command) -> str:
@@ -187,6 +197,19 @@ def test_readers_wait_for_the_controller(log, call, command):
             return call(*command)[0]
 
     assert anyio.run(go) == 0
+
+
+@pytest.mark.parametrize("command", [*READING, *EXPORTING], ids=named)
+def test_half_a_line_at_the_end_passes_as_damage_or_as_an_event(log, call, command):
+    """As a crash leaves it, or as a writer is just now writing it."""
+    last = max(log.glob("0*.jsonl"))
+    data = last.read_bytes()
+    torn = data[: data.rindex(b'{"kind":"seal"')] + b'{"seq":20,"ts":17855426'
+    last.write_bytes(torn)
+    code, out, err = call(*command)
+    assert code == 0
+    assert "@20" not in out + err
+    assert last.read_bytes() == torn
 
 
 @pytest.mark.parametrize(

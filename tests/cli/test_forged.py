@@ -18,7 +18,8 @@ PORTS = (29999, 30000, 30001, 30002)
 COMMANDS = [
     ["status", "LOG"], ["status", "LOG", "--at", "@4"], ["log", "LOG"], ["log", "LOG", "--kind", "opened"], ["log", "LOG", "-n", "2"],
     ["verify", "LOG"], ["repair", "LOG"], ["head", "LOG"], ["free", "LOG", "30000", "--reason", "x"], ["unblock", "LOG", "30000"],
-    *(["history", "LOG", str(port)] for port in PORTS), *(["explain", "LOG", str(port)] for port in PORTS),
+    *(["history", "LOG", str(port)] for port in PORTS), *(["who", "LOG", str(port), "--at", "@5"] for port in PORTS), ["diff", "LOG", "--from", "@2"],
+    ["export", "LOG", "--to", "csv"], ["export", "LOG", "--to", "cloudevents"], *(["explain", "LOG", str(port)] for port in PORTS),
 ]  # fmt: skip
 
 

@@ -23,6 +23,10 @@ WHOLE = [
     ["explain", "ports-log", "30000", "--node", "node-b"],
     ["explain", "ports-log", "31500"],
     ["explain", "ports-log", "30000"],
+    ["who", "ports-log", "30000", "--node", "node-a", "--at", "2026-08-01T00:00:14Z"],
+    ["who", "ports-log", "30000", "--node", "node-b", "--at", "@9", "--within", "100"],
+    ["who", "ports-log", "30007", "--node", "node-a", "--at", "2026-08-02T00:00:00Z"],
+    ["diff", "ports-log", "--from", "2026-07-31T23:59:00Z", "--to", "@17"],
     ["verify", "ports-log"],
     ["head", "ports-log"],
     ["repair", "ports-log"],
@@ -30,18 +34,32 @@ WHOLE = [
 DAMAGED = [
     ["status", "damaged-log"],
     ["log", "damaged-log", "-n", "2"],
+    ["who", "damaged-log", "30000", "--node", "node-a", "--at", "@6"],
     ["verify", "damaged-log"],
     ["head", "damaged-log"],
     ["repair", "damaged-log"],
 ]
+RAW = [
+    ["who", "ports-log", "30000", "--node", "node-a", "--at", "@16", "--within", "90", "--json"],
+    ["diff", "ports-log", "--from", "@6", "--to", "@9", "--json"],
+    ["export", "ports-log", "--to", "csv"],
+    ["export", "ports-log", "--to", "cloudevents"],
+    ["who", "damaged-log", "30000", "--node", "node-a", "--at", "@6", "--json"],
+    ["export", "damaged-log", "--to", "csv"],
+]
+"""For programs: lines of any length."""
 VIEWS = {"pipe": 0, "80-columns": 80, "160-columns": 160}
 HEAD = re.compile(r"[0-9a-f]{32}:[0-9]+:[0-9a-f]{64}$")
-COLOURED = [["status", "ports-log"], ["log", "ports-log", "-n", "3"], ["verify", "ports-log"], ["verify", "damaged-log"]]
+COLOURED = [
+    ["who", "ports-log", "30000", "--node", "node-b", "--at", "@9", "--within", "100"], ["diff", "ports-log", "--from", "@6", "--to", "@17"],
+    ["status", "ports-log"], ["log", "ports-log", "-n", "3"], ["verify", "ports-log"], ["verify", "damaged-log"],
+]  # fmt: skip
 
 
 def pages(cwd: Path) -> dict[str, str]:
     """File name to content."""
     found = {f"{view}.txt": story.transcript(cwd, WHOLE + DAMAGED, columns=columns) for view, columns in VIEWS.items()}
+    found["for-programs.txt"] = story.transcript(cwd, RAW)
     return found | {"colours.txt": story.transcript(cwd, COLOURED, columns=80, colour=True)}
 
 
@@ -58,7 +76,7 @@ def printed(tmp_path_factory) -> dict[str, str]:
     return pages(cwd)
 
 
-@pytest.mark.parametrize("name", [*(f"{view}.txt" for view in VIEWS), "colours.txt"])
+@pytest.mark.parametrize("name", [*(f"{view}.txt" for view in VIEWS), "for-programs.txt", "colours.txt"])
 def test_a_change_of_what_people_read_goes_unseen(printed, name):
     assert printed[name] == (GOLDEN / name).read_text()
 

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-import portfsm
 from portfsm import Lease
-from portfsm.witnesses import RemoteWitness
 from tests.evidence.clients import Tally, fresh
-from tests.evidence.scene import PATIENCE_S, SERVICES, Controller, Edge, controller
+from tests.evidence.scene import PATIENCE_S, SERVICES, Controller, controller
 from tests.evidence.test_held import explained, freed, stays
+from tests.witnesses.real import agent
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 ALPHA, BETA = SERVICES
-TOKEN = "0123456789abcdef-token"
-
-
-@contextlib.contextmanager
-def agent(directory: Path, edge: Edge, *options: str) -> Iterator[RemoteWitness]:
-    token = directory / "token"
-    token.write_text(TOKEN)
-    token.chmod(0o600)
-    asked = ["--listen", "127.0.0.1:0", "--token-file", str(token), "--haproxy", f"edge={edge.master_socket}", *options, "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(portfsm.__file__).parents[1])}
-    with subprocess.Popen([sys.executable, "-m", "portfsm", "agent", *asked], env=environment, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        try:
-            yield RemoteWitness(json.loads(process.stdout.readline())["url"], proxy="edge", token=TOKEN)
-        finally:
-            process.kill()
 
 
 async def ended_and_taken_out(scene: Controller) -> Lease:
@@ -51,7 +26,7 @@ async def test_a_remote_proxy_whose_next_reload_brings_a_port_back(edge, tmp_pat
     """The publication under way was rendered before the release: seen from the agent, too, its slot is held."""
     tally = Tally()
     async with controller(tmp_path / "log", edge, watched=False) as scene:
-        with agent(tmp_path, edge, "--ports-file", f"edge={edge.ports_file}", "--config", f"edge={edge.config}") as witness:
+        with agent(tmp_path, edge.master_socket, "--ports-file", f"edge={edge.ports_file}", "--config", f"edge={edge.config}") as witness:
             await scene.manager.join(witness)
             lease = await ended_and_taken_out(scene)
             await explained(scene, lease, "edge says HELD", "the next reload would bring the port back")
@@ -69,7 +44,7 @@ async def test_a_test_of_remote_proxies_that_would_pass_without_the_file(edge, t
     """The negative control: an agent that does not look at the file frees the port, and the reload gives wrong answers."""
     tally = Tally()
     async with controller(tmp_path / "log", edge, watched=False) as scene:
-        with agent(tmp_path, edge) as witness:
+        with agent(tmp_path, edge.master_socket) as witness:
             await scene.manager.join(witness)
             lease = await ended_and_taken_out(scene)
             await scene.start(BETA, port=lease.port, wait_s=PATIENCE_S)

@@ -166,3 +166,23 @@ def test_a_full_disk_breaks_a_new_log():
         disk = disk.killed()
         disk.capacity = None
         assert read_all(disk) == []
+
+
+def test_states_of_the_past_take_the_room_of_events(monkeypatch):
+    """They are a cache: on a full disk all but the newest two go before an event is refused."""
+    monkeypatch.setattr("portfsm.journals._snapshots._SHARE", 0.001)
+    disk = SimulatedDisk(capacity=14_000)
+    journal = open_journal(disk, reserve_bytes=500)
+    events = sample_events(200)
+    for event in events[:5]:
+        journal.append([event])
+        journal.save_snapshot(event.seq, [b"x" * 1_000])
+    kept = [name for name in disk.listdir("/log") if name.endswith(".snap.jsonl")]
+    assert len(kept) == 5
+    done = 5 + fill(journal, events[5:])
+    left = [name for name in disk.listdir("/log") if name.endswith(".snap.jsonl")]
+    assert left == kept[-2:]
+    assert journal.load_snapshot() == (5, [b"x" * 1_000])
+    assert done > 30
+    journal.close()
+    assert len(read_all(disk)) == done

@@ -13,6 +13,7 @@ from portfsm._dump import dump
 from portfsm.audit import Moment, state_at
 from portfsm.errors import InvalidValue, JournalCorrupt, JournalUnreadable
 from portfsm.journals import near, past_of
+from portfsm.journals._near import NoPast
 from portfsm.journals._snapshots import seqs_in
 from portfsm.testing import ManualClock
 from tests.audit.walks import walk
@@ -69,6 +70,23 @@ def test_a_question_replays_more_than_from_the_snapshot_before_it(roomy, log):
     assert near(log, ts=KNOWN.ts(KEPT[1]))[0].seq >= KEPT[1]
     assert near(log, ts=KNOWN.ts(KEPT[0]) - 1)[0].seq == 0
     assert near(log)[0].seq == KEPT[-1]
+
+
+def test_every_state_after_the_moment_is_loaded_first(roomy, log):
+    past, loaded = past_of(log), []
+    state = past.state
+    past.state = lambda seq: loaded.append(seq) or state(seq)
+    for wanted in (KEPT[0], KEPT[2]):
+        past.nearest(ts=KNOWN.ts(wanted))
+        past.nearest(seq=wanted)
+    assert len(loaded) == 4
+    assert loaded[1::2] == [KEPT[0], KEPT[2]]
+
+
+def test_an_odd_snapshot_leads_the_search_behind_the_moment(roomy, log):
+    """It says nothing of its time, and whatever the search makes of that, no later state is the answer."""
+    (log / f"{KEPT[1]:020d}.snap.jsonl").write_bytes(b"")
+    assert near(log, ts=KNOWN.ts(KEPT[0]) - 1)[0].seq == 0
 
 
 def test_damage_elsewhere_keeps_the_answer_back_or_damage_here_does_not(roomy, log):
@@ -137,6 +155,17 @@ def test_a_memory_journal_an_empty_log_or_no_log_is_misread(tmp_path):
         near(tmp_path / "none")
     with pytest.raises(InvalidValue, match="no kind of journal"):
         list(near("ftp://host/log")[1])
+
+
+def test_events_before_the_damage_of_another_journal_are_withheld():
+    def read(after: int):
+        yield from KNOWN.events[after : after + 50]
+        raise JournalCorrupt("here", path=None, segment=None, offset=None, seq=51)
+
+    found = []
+    with pytest.raises(JournalCorrupt):
+        found.extend(NoPast(read).events(0))
+    assert found == KNOWN.events[:50]
 
 
 def test_a_managers_snapshot_of_a_file_log_is_thrown_away(tmp_path, clock):

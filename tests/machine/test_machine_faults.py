@@ -18,6 +18,7 @@ import pytest
 
 from portfsm import read_journal
 from tests.crash_driver import check, check_whole
+from tests.machine.stepped import HOLD_S
 
 ROOT = Path(__file__).parents[2]
 DRIVER = [sys.executable, "-m", "tests.machine.driver"]
@@ -184,3 +185,34 @@ def test_a_container_whose_boot_clock_differs_shortens_a_hold_or_turns_time_back
     boots = {event.data["boot"] for event in events if event.kind == "opened"}
     assert len(boots) > 1, "the clock was never taken for another"
     assert all(re.fullmatch(r"[0-9a-f-]{36}(~\d+)?", boot) for boot in boots)
+
+
+FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
+
+
+def stepped(log, offsets_file, *offsets):
+    """What a controller tells whose wall clock is set by these offsets, one after the other."""
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(offsets_file),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    command = [sys.executable, "-m", "tests.machine.stepped", str(log), str(offsets_file), *offsets]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=100)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="no libfaketime on this machine: its package is named libfaketime")
+def test_a_wall_clock_that_is_set_ends_a_hold_early_or_never(tmp_path):
+    """A day ahead, two back, while a controller runs and between two: each hold lasts as long as it should by the clock that nobody sets."""
+    offsets_file = tmp_path / "offset"
+    offsets_file.write_text("+0")
+    _, *first, left = stepped(tmp_path / "log", offsets_file, "+1d", "-1d", "+0")
+    offsets_file.write_text("+30d")
+    inherited, *second, _ = stepped(tmp_path / "log", offsets_file, "-30d")
+    assert [round(line["jumped_s"] / 86_400) for line in first + second] == [1, -2, 1, -60]
+    held = [*(line["held_s"] for line in first + second), inherited["granted_s"] - left["released_s"]]
+    assert all(HOLD_S <= each < 3600 for each in held)
+    assert all(earlier.ts <= later.ts for earlier, later in pairwise(events_in(tmp_path / "log")))

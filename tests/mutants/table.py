@@ -115,8 +115,8 @@ MUTANTS = [
     Mutant(
         "a seal is written in front of a torn tail",
         MEND,
-        "            disk.ftruncate(fd, ending.good.offset)\n            disk.fsync(fd)\n",
-        "            disk.ftruncate(fd, ending.good.offset)\n",
+        "        disk.fsync(fd)\n        write_all(disk, fd, _seal_of(segment, ending), offset)\n",
+        "        write_all(disk, fd, _seal_of(segment, ending), offset)\n",
         (f"{CRASHES}::test_a_crash_loses_events_or_blocks_the_log[full]",),
     ),
     Mutant(

@@ -133,7 +133,9 @@ def test_a_port_that_changed_hands_is_not_listed(known):
 
 def test_a_port_held_for_a_lost_history_is_shown_free():
     """One that was used before, one that never was; until an event of their own, or the end of the hold."""
-    known = walk([("a", 0, 1), ("r", 0, 1), ("t", 0, 3), ("s", 0, 0), ("t", 0, 1), ("o", 0, 0), ("t", 0, 2), ("a", 1, 1), ("t", 0, 3), ("s", 0, 0)])
+    known = walk(
+        [("a", 0, 1), ("r", 0, 1), ("t", 0, 3), ("s", 0, 0), ("t", 0, 1), ("o", 0, 0), ("t", 0, 2), ("a", 1, 1), ("t", 0, 3), ("s", 0, 0)]
+    )
     data = drawn(report.collect(known.events))
     check_states(data, known, moments(known))
     lost = next(event for event in known.events if (event.data or {}).get("history") == "lost")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -23,7 +25,8 @@ import anyio.abc
 import attrs
 import pytest
 
-from portfsm.witnesses import HAProxyWitness
+import portfsm
+from portfsm.witnesses import HAProxyWitness, RemoteWitness
 
 REQUIRE = "PORTFSM_PROXIES"
 
@@ -198,6 +201,22 @@ def proxy_home() -> Iterator[Proxy]:
     finally:
         proxy.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def agent(directory: Path, master_socket: str, *options: str) -> Iterator[RemoteWitness]:
+    """`portfsm agent` for that HAProxy, which it calls `edge`, and who asks it."""
+    path, token = directory / "token", "0123456789abcdef-token"
+    path.write_text(token)
+    path.chmod(0o600)
+    asked = ["--listen", "127.0.0.1:0", "--token-file", str(path), "--haproxy", f"edge={master_socket}", *options, "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(portfsm.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-m", "portfsm", "agent", *asked], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield RemoteWitness(json.loads(process.stdout.readline())["url"], proxy="edge", token=token)
+        finally:
+            process.kill()
 
 
 # ---------------------------------------------------------------------- replicas and clients

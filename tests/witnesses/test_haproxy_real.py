@@ -18,7 +18,7 @@ from portfsm.evidence import Evidence, Verdict, Witness
 from portfsm.haproxy import RELAY_RULE, reload, render, write
 from portfsm.values import Lease
 from portfsm.witnesses import HAProxyWitness
-from tests.witnesses.real import Proxy, ask_again, binary, free_port, get, keep_alive, running, until
+from tests.witnesses.real import Proxy, agent, ask_again, binary, free_port, get, keep_alive, running, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
 
@@ -206,6 +206,23 @@ async def test_a_reply_that_is_tried_again_at_an_address_given_on(proxy):
         async with running("b", taken) as other:
             assert b" 503 " in await stream.receive()
     assert other.wrong == 0
+
+
+@pytest.mark.parametrize("options", [("--retries-replies", "edge"), ()], ids=["told", "not told"])
+async def test_a_reply_that_a_proxy_on_another_node_tries_again(proxy, tmp_path, options):
+    """The same seen by an agent, which has to be told that replies are tried again; without it the stream counts for nothing."""
+    taken, proxy.extra = free_port(), "retry-on empty-response"
+    proxy.write(10, a=[taken])
+    async with running("a", taken, mute=True) as replica, contextlib.AsyncExitStack() as client:
+        await proxy.start()
+        stream = await client.enter_async_context(await anyio.connect_tcp(HOST, proxy.front))
+        await stream.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: _true(replica.right))
+        proxy.stamp(11)
+        await proxy.witness().withdraw(HOST, taken, 11)
+        with agent(tmp_path, proxy.master_socket, "--ports-file", f"edge={proxy.config}", *options) as remote:
+            said = await remote.check(HOST, taken, 11)
+    assert (said.verdict is Verdict.HELD, "connected" in said.reason) == (bool(options), bool(options))
 
 
 async def test_a_slot_in_maintenance_that_waits_for_a_newer_generation(proxy):

@@ -413,6 +413,7 @@ def test_the_command_speaks_no_tls(token_file, certificate):
         (["--listen", "127.0.0.1:0", "--envoy", "nonsense"], "must be a URL"),
         (["--listen", "127.0.0.1:0", "--haproxy", "p", "--ports-file", "x=f"], "--ports-file for x, which no --haproxy names"),
         (["--listen", "127.0.0.1:0", "--haproxy", "p", "--ports-file", "f", "--ports-file", "g"], "twice for one proxy"),
+        (["--listen", "127.0.0.1:0", "--haproxy", "p", "--retries-replies", "x"], "--retries-replies for x, which no --haproxy names"),
         (["--listen", "127.0.0.1:0", "--haproxy", "a=p", "--state-file", "f"], "--state-file for haproxy, which no --haproxy names"),
         (["--listen", "127.0.0.1:0", "--nginx", "p", "--tls-key", "{token}"], "--tls-certificate"),
         (["--listen", "127.0.0.1:0", "--nginx", "p", "--tls-certificate", "{token}"], "not a certificate"),
