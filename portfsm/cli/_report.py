@@ -156,7 +156,10 @@ def _write(output: str, page: bytes) -> None:
         with open(target, "wb") as file:
             file.write(page)
         return
-    descriptor, path = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".report-", suffix=".html")
+    try:
+        descriptor, path = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".report-", suffix=".html")
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", output) from error
     try:
         with open(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)

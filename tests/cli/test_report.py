@@ -180,6 +180,12 @@ def test_a_failed_write_leaves_half_a_page_or_takes_the_old_one(call, here):
     assert [path.name for path in here.iterdir() if path.name.startswith(".report-")] == []
 
 
+def test_a_place_that_takes_no_file_is_named_as_something_else(call):
+    code, out, err = call("LOG", "-o", "/proc/report.html")
+    assert (code, out) == (2, "")
+    assert err.startswith("portfsm: /proc/report.html: cannot be written: ")
+
+
 def test_a_link_is_replaced_instead_of_followed(call, here):
     (here / "pages").mkdir()
     (here / "r.html").symlink_to("pages/today.html")

@@ -53,7 +53,7 @@ function axes(x, y, size, width) {
   for (const count of [0, size]) made.push(label(CHART.left - 6, y(count) + (count ? 8 : 0), compact(count), "end"));
   const base = CHART.top + CHART.height;
   for (const time of ticks(width)) {
-    made.push(draw("path", { class: "tick", d: `M${x(time)} ${base}v4` }), label(Math.min(x(time), width - 18), base + 15, tickText(time), "middle"));
+    made.push(draw("path", { class: "tick", d: `M${x(time)} ${base}v4` }), label(Math.min(x(time), width - tickText(time).length * 3.4 - 1), base + 15, tickText(time), "middle"));
   }
   return made;
 }
@@ -119,8 +119,9 @@ function shortages(members, x, taken) {
       bar.append(draw("title"));
       bar.firstChild.textContent = `no port free${place.node ? ` on ${place.node}` : ""}: ${momentOf(since)} for ${duration((until ?? data.window.to) - since)}`;
       made.push(bar);
-      const late = left > x(data.window.to) - 130, from = late ? left + wide - 130 : left;
-      if (claim(taken, from, from + 130)) made.push(label(late ? left + wide : left, CHART.top - 8, `no port free${place.node ? ` on ${place.node}` : ""}`, late ? "end" : "start", "none"));
+      const words = `no port free${place.node ? ` on ${place.node}` : ""}`, room = words.length * 6.8 + 10;
+      const late = left > x(data.window.to) - room, from = late ? left + wide - room : left;
+      if (claim(taken, from, from + room)) made.push(label(late ? left + wide : left, CHART.top - 8, words, late ? "end" : "start", "none"));
     }
   }
   return made;
