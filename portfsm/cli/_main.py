@@ -25,6 +25,7 @@ from portfsm.cli import (
     _init,
     _log,
     _plan,
+    _report,
     _status,
     _top,
     _who,
@@ -78,7 +79,7 @@ def _portfsm(ctx: click.Context) -> None:
 
 
 for _command in (
-    _demo.demo, _status.status, _top.top, _log.log, _history.history, _history.explain, _who.who, _who.diff,
+    _demo.demo, _status.status, _top.top, _log.log, _history.history, _history.explain, _who.who, _who.diff, _report.report,
     _check.verify, _check.head, _check.repair, _hand.block, _hand.unblock, _hand.hold, _hand.free,
     _export.export, _init.init, _copy.copy, _plan.plan, _doctor.doctor, _agent.agent,
 ):  # fmt: skip
