@@ -8,8 +8,8 @@ import click
 
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
-from portfsm.cli._proof import Proof, prove, where
-from portfsm.cli._proof_shared import prove_shared
+from portfsm.cli._proof import Proof, where
+from portfsm.cli._proof_shared import proof_of
 from portfsm.cli._reading import read_all
 from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._words import count
@@ -42,7 +42,7 @@ def verify(log: str, expect: Head | None, as_json: bool) -> int:  # noqa: FBT001
     found.
     """
     out = Out(as_json=as_json)
-    proof = prove_shared(log, expect) if is_url(log) else prove(log, expect)
+    proof = proof_of(log, expect)
     if as_json:
         out.json(proof.json())
     else:

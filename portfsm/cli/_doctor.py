@@ -14,6 +14,7 @@ from portfsm.cli._out import Out
 from portfsm.cli._reading import read_state
 from portfsm.cli._text import Cell, Column, Row, Sheet
 from portfsm.cli._words import count
+from portfsm.journals._urls import is_url
 from portfsm.specs import normalise_ports
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _look(log: str | None, ports: str | None, proc: Path, clock: Clock) -> list[
             machine.examine_ranges(ranges, proc=proc),
             machine.examine_listeners(ranges, proc=proc, ledger=ledger, log=log if ledger is not None and log else ""),
         ]
-    if log and not _is_url(log):
+    if log and not is_url(log):
         looked.append(machine.examine_disk(log, proc=proc))
     return [*looked, machine.examine_clock(clock, proc=proc, is_set=machine.kernel_time_is_set(), ledger=ledger)]
 
@@ -95,11 +96,7 @@ def _is_log(log: str) -> bool:
     """Whether there is something to read, or something in the way: not where a log is yet to be made."""
     if os.path.isdir(log):
         return any(name.endswith(".jsonl") for name in os.listdir(log))
-    return _is_url(log) or os.path.exists(log)
-
-
-def _is_url(log: str) -> bool:
-    return "://" in log
+    return is_url(log) or os.path.exists(log)
 
 
 def _print_machine_json(out: Out, looked: list[Examined]) -> None:

@@ -1,27 +1,31 @@
-"""What `portfsm verify` claims of a log on a server, in one look from the first event to the last."""
+"""What `portfsm verify` claims of a log, wherever it lies; of one on a server in one look from the first event to the last."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from portfsm.cli._out import Bar
-from portfsm.cli._proof import Check, Proof, Walk, as_expected, other_log, where
+from portfsm.cli._proof import Check, Proof, Walk, as_expected, other_log, prove, where
 from portfsm.cli._words import count
 from portfsm.errors import JournalCorrupt
-from portfsm.journals._urls import shared_journal, shown
+from portfsm.journals._urls import is_url, shared_journal, shown
 
 if TYPE_CHECKING:
     from portfsm.events import Event
     from portfsm.journals._urls import Audited
     from portfsm.values import Head
 
-__all__ = ["prove_shared"]
+__all__ = ["proof_of"]
 
 _PART = 10_000
 
 
-def prove_shared(url: str, expect: Head | None) -> Proof:
-    """Check everything. Raises `JournalUnreadable`, `JournalTooNew`."""
+def proof_of(log: str, expect: Head | None) -> Proof:
+    """Check everything. Raises `JournalUnreadable`, `JournalTooNew`, `MissingExtra`."""
+    return _prove_shared(log, expect) if is_url(log) else prove(log, expect)
+
+
+def _prove_shared(url: str, expect: Head | None) -> Proof:
     path = shown(url)
     with shared_journal(url).audit(at=expect.seq if expect is not None else None) as audit:
         seq, lines = audit.snapshot or (0, [])

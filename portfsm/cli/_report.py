@@ -19,13 +19,14 @@ from portfsm.audit import Step
 from portfsm.audit import report as pages
 from portfsm.cli import _options as options
 from portfsm.cli._out import Bar, Out
-from portfsm.cli._proof import prove
+from portfsm.cli._proof_shared import proof_of
 from portfsm.cli._text import neutral
 from portfsm.cli._times import NS, duration, rfc3339, time_text
 from portfsm.cli._words import count, details, why
 from portfsm.errors import InvalidValue
 from portfsm.journals import past_of
 from portfsm.journals._inspect import head_at
+from portfsm.journals._urls import shown
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
@@ -133,12 +134,12 @@ def _check_names(found: Found, pools: tuple[str, ...], nodes: tuple[str, ...]) -
 
 def _facts(ctx: click.Context, log: str, found: Found, asked: tuple[str, ...]) -> pages.Facts:
     """What else the page says: what was asked for, and whether the log is what was written."""
-    proof = prove(log, None)
+    proof = proof_of(log, None)
     head = str(head_at(log, found.last_seq)) if found.last_seq and found.damage is None else ""
     from importlib.metadata import version
 
     return pages.Facts(
-        title=log.rstrip("/") or log, made_ns=options.clock_of(ctx).wall_ns(), made_by=f"portfsm {version('portfsm')}", asked=asked,
+        title=shown(log).rstrip("/") or log, made_ns=options.clock_of(ctx).wall_ns(), made_by=f"portfsm {version('portfsm')}", asked=asked,
         checks=tuple((check.mark, check.name, check.found) for check in proof.checks),
         passed=proof.passed and found.damage is None, verdict=proof.sentence(), head=head,
     )  # fmt: skip

@@ -49,7 +49,17 @@ def copy(folder, url) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("status",), ("log",), ("history", 31500), ("explain", 31500), ("log", "-n", 3), ("status", "--at", "@9")]
+    "command",
+    [
+        ("status",),
+        ("log",),
+        ("history", 31500),
+        ("explain", 31500),
+        ("log", "-n", 3),
+        ("status", "--at", "@9"),
+        ("who", 31500, "--at", "@9", "--within", "60"),
+        ("diff", "--from", "@4", "--to", "@9"),
+    ],
 )
 def test_a_url_is_told_something_else_than_a_directory(lived, call, command):
     folder, url = lived
@@ -64,6 +74,23 @@ def test_a_url_is_told_something_else_than_a_directory(lived, call, command):
         answers.append(lines)
     assert answers[0] == answers[1]
     assert answers[0]
+
+
+def test_a_report_of_a_url_is_refused_or_shows_its_password(lived, call, tmp_path):
+    _, url = lived
+    page = tmp_path / "page.html"
+    code, out, err = call("report", url.replace("//postgres@", "//postgres:hunter2@"), "-o", page, "--json")
+    assert (code, err) == (0, "")
+    text = page.read_text()
+    assert "hunter2" not in text
+    _, head, _ = call("head", url)
+    assert head.strip() in text
+
+
+def test_an_export_of_a_url_is_another_than_that_of_a_directory(lived, call):
+    exported = [call("export", log, "--to", "csv") for log in lived]
+    assert exported[0] == exported[1]
+    assert len(exported[0][1].splitlines()) > 10
 
 
 def test_a_head_that_verify_does_not_know(lived, call):
