@@ -12,6 +12,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from portfsm._lost import asked_next
+from portfsm._orders import ByRelease, ByRelief
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, QUARANTINED
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ _SLACK = 1024
 class Index:
     """The derived structures of one pool."""
 
-    __slots__ = ("band", "by_owner", "by_service", "due", "hint", "holders", "idle", "leases", "members", "pushes")
+    __slots__ = (
+        "_by_release", "_by_relief", "asked", "band", "by_owner", "by_service", "due", "hint", "holders", "idle", "leases", "members",
+        "pushes",
+    )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self.holders: dict[str, int] = {}
@@ -47,6 +51,10 @@ class Index:
         """service -> how many ports it holds, where the pool has quotas; else nothing."""
         self.hint = 0
         """No offset below this one is FREE."""
+        self.asked: tuple[ByRelease | ByRelief, ...] = ()
+        """The orders that somebody has asked for, to be kept in step."""
+        self._by_release: ByRelease | None = None
+        self._by_relief: ByRelief | None = None
         self.pushes = 0
         for offset in pool.offsets():
             self._enter(pool, offset)
@@ -120,8 +128,27 @@ class Index:
                 self._trim_idle(pool)
         elif before != ALLOCATED:
             self._trim(pool, owner, service)
+        for order in self.asked:
+            order.touched(pool, offset)
+            self.pushes += 1
         if self.pushes > len(pool.state) + _SLACK:
             pool.index = None
+
+    def by_release(self, pool: Pool, after_ns: int) -> ByRelease:
+        """The quarantined ports by release, at least those after `after_ns`."""
+        order = self._by_release
+        if order is None or after_ns < order.asked_ns:
+            order = self._by_release = ByRelease(pool)
+            self.asked = tuple(each for each in (order, self._by_relief) if each is not None)
+        return order
+
+    def by_relief(self, pool: Pool, now_ns: int) -> ByRelief:
+        """The quarantined ports by when pressure may free them, as of `now_ns`."""
+        order = self._by_relief
+        if order is None or now_ns < order.asked_ns:
+            order = self._by_relief = ByRelief(pool)
+            self.asked = tuple(each for each in (self._by_release, order) if each is not None)
+        return order
 
     def extended(self, pool: Pool, first: int) -> None:
         """Rows from `first` on came to be, never used."""
@@ -152,7 +179,7 @@ class Index:
             heap = heaps.get(name)
             if not heap:
                 continue
-            for entry in (heap[0], *sorted(heap)) if len(heap) > 1 else heap:
+            for entry in ordered(heap) if len(heap) > 1 else heap:
                 if _is_last(pool, entry, name, column) and not pool.is_stranger(-entry & _OFFSET, owner, service, now_ns):
                     return -entry & _OFFSET
         return -1
@@ -177,6 +204,10 @@ class Index:
                 found.append(entry & _OFFSET)
                 last = entry
         return found
+
+    def ends(self, pool: Pool) -> Iterator[tuple[int, int]]:
+        """The ends of holds and blocks that time brings (UTC ns), each with its offset, the earliest first."""
+        return ((entry >> 16, entry & _OFFSET) for entry in ordered(self.due) if _is_due(pool, entry))
 
     def next_due(self, pool: Pool) -> int | None:
         """The earliest end of a hold or block still running or unnoticed, UTC ns."""

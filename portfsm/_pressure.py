@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from portfsm._pool import QUARANTINED
+from portfsm._index import index_of
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from portfsm._pool import Pool
 
 __all__ = ["free_earliest", "is_pressed", "next_relief", "patience_s", "pressure_fault"]
-
-_FIRST = 64
-"""So many ends are looked at before all are: mostly the first will do."""
-_EVER = 1 << 62
 
 
 def is_pressed(pool: Pool) -> bool:
@@ -37,18 +33,10 @@ def free_earliest(pool: Pool, index: Index, draft: Draft) -> int:
     """Free the port whose hold ends first and whose floor is over, where the policy says so; its offset, or -1."""
     if not (_relieves(pool) and is_pressed(pool)):
         return -1
-    offset = _earliest(pool, index, draft.ts)
+    offset = index.by_relief(pool, draft.ts).earliest(pool, draft.ts)
     if offset >= 0:
         draft.on(pool, offset, EventKind.FREED, cause="pressure", reason=_reason(pool, offset, draft.ts))
     return offset
-
-
-def _earliest(pool: Pool, index: Index, now_ns: int) -> int:
-    for limit in (_FIRST, len(index.due)):
-        for offset in index.due_by(pool, _EVER, limit):
-            if pool.state[offset] == QUARANTINED and offset not in pool.outside and not pressure_fault(pool, offset, now_ns):
-                return offset
-    return -1
 
 
 def _reason(pool: Pool, offset: int, now_ns: int) -> str:
@@ -71,8 +59,7 @@ def next_relief(pool: Pool, now_ns: int) -> int | None:
     """When the next port can be freed early that cannot be now: those who wait are woken for it."""
     if not (_relieves(pool) and is_pressed(pool)):
         return None
-    held = (offset for offset in pool.offsets(states=bytes((QUARANTINED,))) if offset not in pool.outside)
-    return min((ready for offset in held if (ready := pool.evidence_frees_at(offset)) > now_ns), default=None)
+    return index_of(pool).by_relief(pool, now_ns).next(pool, now_ns)
 
 
 def patience_s(pool: Pool) -> float:

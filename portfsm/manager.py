@@ -245,13 +245,16 @@ class PortManager(Operator):
 
     @asynccontextmanager
     async def lease(
-        self, pool: str, *, owner: str, node: str = "", service: str = "", port: int | None = None, wait_s: float | None = 0.0
-    ) -> AsyncIterator[Lease]:
+        self, pool: str, *, owner: str, node: str = "", service: str = "", port: int | None = None,
+        ttl_s: float | None = None, wait_s: float | None = 0.0,
+    ) -> AsyncIterator[Lease]:  # fmt: skip
         """`allocate` on entry, `release` on the way out, also when cancelled.
 
-        What the block raises comes out as it is; a release that fails comes out only if the block raised nothing.
+        What the block raises comes out as it is; a release that fails comes out only if the block raised nothing. A lease with
+        `ttl_s` is not renewed here: call `renew` in the block. `StaleLease` on the way out says that its time was up before the block
+        was, and that another has had the port since.
         """
-        lease = await self.allocate(pool, owner=owner, node=node, service=service, port=port, wait_s=wait_s)
+        lease = await self.allocate(pool, owner=owner, node=node, service=service, port=port, ttl_s=ttl_s, wait_s=wait_s)
         try:
             yield lease
         except BaseException:
@@ -317,13 +320,13 @@ class PortManager(Operator):
         return await self._warden.wait_clear(lease, timeout_s=timeout_s)
 
     async def release_owner(self, owner: str, *, node: str | None = None) -> tuple[Lease, ...]:
-        """Release everything `owner` holds, on every node or one, and return the leases that ended."""
+        """Release everything `owner` holds, on every node or one, and return the leases that this call ended."""
         command = commands.ReleaseOwner(owner, node=node)
         held = leases_of(self._engine, owner, node)
         self._engine.claims.drop(owner, node)
-        self._engine.submit(command)
+        ended = {event.token for event in self._engine.submit(command)}
         await self._engine.settle()
-        return held
+        return tuple(lease for lease in held if lease.token in ended)
 
     async def adopt(self, pool: str, port: int, *, owner: str, node: str = "", service: str = "") -> Lease:
         """A lease for a port that a live owner proves it uses, whatever the log says of it.

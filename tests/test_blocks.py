@@ -41,7 +41,7 @@ def test_a_port_blamed_for_an_address_that_the_host_has_not():
     with socket.socket() as listener, pytest.raises(OSError) as caught:
         listener.bind(("192.0.2.1", 0))
     assert not blocks(caught.value)
-    with pytest.raises(InvalidValue, match="does not have that address: correct the host"):
+    with pytest.raises(InvalidValue, match="is no address of this machine: name one of its own"):
         finding("block", caught.value)
 
 
@@ -59,14 +59,14 @@ def test_a_port_blamed_for_a_certificate():
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (errno.EACCES, "may not listen there"),
-        (errno.EPERM, "may not listen there"),
-        (errno.EADDRNOTAVAIL, "correct the host"),
-        (errno.EMFILE, "too many files open"),
-        (errno.ENFILE, "too many files open"),
-        (errno.EAFNOSUPPORT, "mend the cause"),
-        (errno.ENOENT, "mend the cause"),
-        (None, "mend the cause"),
+        (errno.EACCES, "CAP_NET_BIND_SERVICE: grant it, or take a pool above"),
+        (errno.EPERM, "a security policy of this machine forbids it"),
+        (errno.EADDRNOTAVAIL, "the host that was named is no address of this machine: name one of its own"),
+        (errno.EMFILE, r"raise the limit of open files \(ulimit -n\)"),
+        (errno.ENFILE, r"raise the system's limit of open files"),
+        (errno.EAFNOSUPPORT, "does not speak IPv6: name an IPv4 address"),
+        (errno.ENOENT, "see to the cause"),
+        (None, "see to the cause"),
     ],
 )
 def test_a_port_blamed_for_what_every_port_would_meet(number, advice):
