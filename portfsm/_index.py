@@ -12,15 +12,15 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from portfsm._lost import asked_next
-from portfsm._orders import ByRelease, ByRelief
+from portfsm._orders import ByRelease, ByRelief, ordered
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, QUARANTINED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from portfsm._pool import Lost, Pool
 
-__all__ = ["Index", "index_of", "ordered"]
+__all__ = ["Index", "index_of"]
 
 _OFFSET = 0xFFFF
 _SLACK = 1024
@@ -225,16 +225,6 @@ class Index:
         elif any(True for _ in asked_next(pool)):
             ends.append(lost.since)
         return min(ends, default=None)
-
-
-def ordered(heap: Sequence[int]) -> Iterator[int]:
-    """The entries of a heap from the least on, looking no further than is asked for."""
-    front = [(heap[0], 0)] if heap else []
-    while front:
-        entry, place = heappop(front)
-        yield entry
-        for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
-            heappush(front, (heap[child], child))
 
 
 def _is_due(pool: Pool, entry: int) -> bool:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 from portfsm._pool import QUARANTINED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from portfsm._pool import Pool
 
-__all__ = ["ByRelease", "ByRelief"]
+__all__ = ["ByRelease", "ByRelief", "ordered"]
 
 _OFFSET = 0xFFFF
 
@@ -73,6 +75,11 @@ class ByRelief:
         self._sort_in(pool, now_ns)
         return self._now[0] & _OFFSET if self._now else -1
 
+    def ready(self, pool: Pool, now_ns: int) -> Iterator[int]:
+        """All that may be freed now, in that order; one may come twice."""
+        self._sort_in(pool, now_ns)
+        return (entry & _OFFSET for entry in ordered(self._now) if self._is_ready(pool, entry))
+
     def next(self, pool: Pool, now_ns: int) -> int | None:
         """When the first of the others may be freed, UTC ns; None for never."""
         self._sort_in(pool, now_ns)
@@ -100,3 +107,13 @@ def _relief(pool: Pool, offset: int) -> int:
 
 def _counts(pool: Pool, entry: int) -> bool:
     return _is_held(pool, entry & _OFFSET) and _relief(pool, entry & _OFFSET) == entry
+
+
+def ordered(heap: Sequence[int]) -> Iterator[int]:
+    """The entries of a heap from the least on, looking no further than is asked for."""
+    front = [(heap[0], 0)] if heap else []
+    while front:
+        entry, place = heappop(front)
+        yield entry
+        for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+            heappush(front, (heap[child], child))

@@ -123,11 +123,12 @@ async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None)
             warn("close_failed", error=str(error))
 
 
-def _patience_s(engine: Engine, command: commands.Allocate | commands.AllocateGroup) -> float:
-    """How long a call waits that asked not to: not at all, unless it wants any one port and the pool's policy says so."""
-    if isinstance(command, commands.AllocateGroup) or command.port is not None:
+def _patience_s(engine: Engine, command: commands.Allocate | commands.AllocateGroup, error: PortfsmError) -> float:
+    """How long a call waits that asked not to: not at all, unless a pool that lacks ports has a policy that says so."""
+    if not isinstance(error, PoolExhausted) or (isinstance(command, commands.Allocate) and command.port is not None):
         return 0.0
-    return patience_s(engine.ahead.pool(command.pool, command.node))
+    lacking = {(error.pool, error.node), *((view.pool, view.node) for view in getattr(error, "in_the_way", ()))}
+    return max(patience_s(engine.ahead.pool(pool, node)) for pool, node in lacking)
 
 
 class PortManager(Operator):
@@ -176,8 +177,7 @@ class PortManager(Operator):
             try:
                 lease = engine.grant(command)
             except MAY_WAIT as error:
-                if isinstance(error, PoolExhausted) and wait_s == 0:
-                    wait_s = _patience_s(engine, command)
+                wait_s = wait_s if wait_s != 0 else _patience_s(engine, command, error)
                 if wait_s == 0:
                     raise
                 lease = (await self._queue(command, wait_s))[0]
@@ -209,7 +209,8 @@ class PortManager(Operator):
         engine = self._engine
         try:
             leases = queue_up(engine, command) if engine.must_queue(command) else grant_group(engine, command)
-        except MAY_WAIT:
+        except MAY_WAIT as error:
+            wait_s = wait_s if wait_s != 0 else _patience_s(engine, command, error)
             if wait_s == 0:
                 raise
             leases = ()
@@ -228,7 +229,7 @@ class PortManager(Operator):
 
     async def _queue(self, command: commands.Allocate | commands.AllocateGroup, wait_s: float | None) -> tuple[Lease, ...]:
         engine = self._engine
-        wait_s = wait_s if wait_s != 0 else _patience_s(engine, command)
+        wait_s = wait_s if wait_s != 0 else _patience_s(engine, command, refusal(engine, command))
         waiter = Waiter(command, None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9))
         engine.wait(waiter)
         if wait_s == 0 and not waiter.woken.is_set():
