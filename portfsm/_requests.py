@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from portfsm.errors import PortfsmError
     from portfsm.values import Lease
 
-__all__ = ["MAY_WAIT", "attempt", "grant_group", "has_all", "leases_of", "queue_up", "refusal"]
+__all__ = ["MAY_WAIT", "attempt", "grant_group", "has_all", "hopeless", "leases_of", "queue_up", "refusal"]
 
 MAY_WAIT = (PoolExhausted, PortUnavailable, QuotaExceeded)
 """Refusals that time or somebody's release may end."""
@@ -51,6 +51,12 @@ def queue_up(engine: Engine, command: AllocateGroup) -> tuple[Lease, ...]:
     if isinstance(error, MAY_WAIT):
         return ()
     raise error
+
+
+def hopeless(engine: Engine, command: Wish) -> PortfsmError | None:
+    """Why no wait would help a call any more, now that a pool has changed; None while one may."""
+    error = refusal(engine, command)
+    return None if isinstance(error, MAY_WAIT) else error
 
 
 def leases_of(engine: Engine, owner: str, node: str | None) -> tuple[Lease, ...]:

@@ -20,7 +20,7 @@ from portfsm.commands import Allocate, AllocateGroup
 from portfsm.errors import PoolExhausted, PortfsmError, PortUnavailable, QuotaExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from portfsm.values import Lease
 
@@ -269,6 +269,19 @@ class Waiters:
             self.remove(waiter)
             waiter.fail(refuse(waiter.command))
             left.update(dict.fromkeys(waiter.places))
+        return left
+
+    def refuse(self, places: Iterable[Place], why: Callable[[Wish], PortfsmError | None]) -> dict[Place, None]:
+        """Tell the groups that wait there and can never be served, as far as `why` knows: they would keep everybody behind them waiting.
+
+        Returns all places that they leave.
+        """
+        left: dict[Place, None] = {}
+        for waiter in [waiter for place in places for waiter in self._queues[place].groups]:
+            if waiter.queued and (error := why(waiter.command)) is not None:
+                self.remove(waiter)
+                waiter.fail(error)
+                left.update(dict.fromkeys(waiter.places))
         return left
 
     def fail_all(self, error: PortfsmError) -> None:

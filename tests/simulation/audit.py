@@ -117,7 +117,7 @@ class Audit:
         waiting = [call for call in self.calls if call.waits and call.controller is lead]
         for place in {place: None for call in waiting for place in call.places}:
             first = next(call for call in waiting if place in call.places)
-            free = self.takeable(lead, place, first.options.get("port"))
+            free = not self.is_kept_by_quota(first, lead) and self.takeable(lead, place, first.options.get("port"))
             behind = any(next(each for each in waiting if other in each.places) is not first for other in first.places)
             if free and not (first.requests and (behind or not self._could_be_had(first))):
                 self.fail("not served", f"call {first.number} {first.sentence} waits, and {free} can be had")

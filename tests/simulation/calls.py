@@ -12,6 +12,7 @@ from portfsm import errors
 from portfsm.values import Lease
 
 from .groups import GroupJudge
+from .policies import PolicyJudge
 
 PATIENT = (errors.PoolExhausted, errors.PortUnavailable)
 
@@ -115,7 +116,7 @@ class Call:
         self.answered = True
 
 
-class Judge(GroupJudge):
+class Judge(GroupJudge, PolicyJudge):
     """The part of the world that judges."""
 
     # ------------------------------------------------------------------ decisions
@@ -146,12 +147,13 @@ class Judge(GroupJudge):
         if served:
             special = any(call.options.get("port") is not None for call in fit)
             self._check_turn(event, min(call.number for call in served), calls, special=special)
+            self._check_band(controller, event, served)
         return bool(served)
 
     def _check_turn(self, event, number, calls, *, special):
         place, now = (event.node, event.pool), self.clock.boot_ns()
         before = [c for c in calls if c.waits and c.number < number and place in c.places and c.options.get("port") is None]
-        earlier = [c for c in before if c.deadline is None or c.deadline > now]
+        earlier = [c for c in before if (c.deadline is None or c.deadline > now) and not self.is_kept_by_quota(c, c.controller)]
         if earlier and not special and (earlier[0].requests or earlier[0].owner_key not in self.record.ahead.holders):
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 
@@ -217,7 +219,9 @@ class Judge(GroupJudge):
         if event.cause == "evidence" and (holding := self.proxies.holding((event.node, event.port))):
             self.fail("no evidence", f"{event.pool} {event.port} was freed by evidence, and may be routed to by {holding}")
         self.proxies.freed(event)
-        return event.cause in ("elapsed", "evidence") or any(c.name == "free" and c.args == (event.pool, event.port) for c in calls)
+        return event.cause in ("elapsed", "evidence", "pressure") or any(
+            c.name == "free" and c.args == (event.pool, event.port) for c in calls
+        )
 
     def _explain_proxy_joined(self, controller, event, calls):
         return controller.manager is None or any(c.name == "join" and c.args[0].proxy == event.data["proxy"] for c in calls)
@@ -246,14 +250,18 @@ class Judge(GroupJudge):
             if token and not (token in self.terms and self._overdue(token)):  # which this call would be the first to notice
                 call.token = token
             wait_s = call.options.get("wait_s", 0.0)
+            wait_s = wait_s if wait_s != 0 else self.patience(call)
             call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
         elif call.name == "reconcile":
             self.looked(call)
         elif call.name == "allocate_group":
             call.tokens = set() if self.lacks(call) else self._group_holds(call)  # one that waits awaits no lease yet
-            call.deadline = None if call.options["wait_s"] is None else self.clock.boot_ns() + round(call.options["wait_s"] * 1e9)
+            wait_s = call.options["wait_s"] if call.options["wait_s"] != 0 else self.patience(call)
+            call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
         elif call.options.get("timeout_s") is not None:
             call.deadline = self.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
+        elif call.name == "define":
+            call.at = len(self.record.events), self.true_ns
         elif call.name in ("block", "unblock", "hold", "free"):
             call.before, call.at = ahead.ports[call.options["node"], *call.args].state, (len(self.record.events), self.true_ns)
 

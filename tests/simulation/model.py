@@ -27,9 +27,35 @@ class Model:
         self.required, self.policy = {}, {}  # proxy -> seq of its joining; pool -> its floor and what silence does
         self.holders, self.ended, self.boot, self.boots = {}, set(), "", 0  # (node, pool, owner) -> number; tokens of leases that are over
         self.indexed = {}  # (node, pool, owner, index) -> number
+        self.relief, self.quotas, self.bands = (
+            {},
+            {},
+            {},
+        )  # pool -> share beyond which holds are cut off; service -> hard, soft; lowest ports
 
     def kept(self, pool):
         return bool(self.required) and self.policy[pool][1] == "keep"
+
+    def count(self, node, pool, state, service=None):
+        ports = ((n, self.ports[node, pool, n]) for n in self.pools[pool][0])
+        return sum(p.state == state and service in (None, p.service) for _, p in ports)
+
+    def held_by(self, node, pool, service):
+        return sum(p.state == "ALLOCATED" and p.service == service for key, p in self.ports.items() if key[:2] == (node, pool))
+
+    def owed(self, node, pool, service):  # ports that other services have yet to take up to their soft quotas
+        soft = {name: quota.get("soft", 0) for name, quota in self.quotas[pool].items() if name != service}
+        return sum(max(0, count - self.held_by(node, pool, name)) for name, count in soft.items())
+
+    def quota(self, pool, service):
+        quotas = self.quotas[pool]
+        return quotas.get(service) or (quotas.get("*", {}) if service else {})
+
+    def check_quota(self, e, fresh):
+        held, quota = self.held_by(e.node, e.pool, e.service), self.quota(e.pool, e.service)
+        need(held <= quota.get("hard", held), "a service has more than its hard quota")
+        left = self.count(e.node, e.pool, "FREE")
+        need(not fresh or held <= quota.get("soft", 0) or left >= self.owed(e.node, e.pool, e.service), "what others are owed was given")
 
     def take(self, e, now):
         need(e.seq == self.seq + 1, "the log has a gap")
@@ -37,6 +63,8 @@ class Model:
         if e.kind == "pool_defined":
             self.pools[e.pool] = {n for piece in normalise_ports(e.data["ports"]) for n in piece}, round(e.data["hold_s"] * 1e9)
             self.policy[e.pool] = round(e.data["floor_s"] * 1e9), e.data.get("on_silence", "keep")
+            self.relief[e.pool] = e.data.get("held_max", 0.5) if e.data.get("on_pressure") == "free-earliest" else 1
+            self.quotas[e.pool], self.bands[e.pool] = e.data.get("quotas", {}), sorted(self.pools[e.pool][0])[: e.data.get("static", 0)]
         if e.kind in ("proxy_joined", "proxy_left"):
             self.required.update({e.data["proxy"]: e.seq}) if e.kind == "proxy_joined" else self.required.pop(e.data["proxy"])
         if not e.port:
@@ -63,12 +91,16 @@ class Model:
                 self.holders[e.node, e.pool, e.owner] = e.port
             p.state, p.owner, p.service, p.token, p.withdrawn, p.end = "ALLOCATED", e.owner, e.service, e.token, False, None
             p.floor_at = 0
+            if e.kind == "allocated":
+                self.check_quota(e, was == "FREE")
         elif e.kind == "withdrawn":
             need((was, p.token, p.withdrawn) == ("ALLOCATED", e.token, False), "withdrawn without a lease")
             p.withdrawn = True
         elif e.kind == "freed":
             need(was == "QUARANTINED", f"freed while {was}")
-            least = {"elapsed": p.free_at, "evidence": p.floor_at, "operator": 0}[e.cause] - self.boots
+            least = {"elapsed": p.free_at, "evidence": p.floor_at, "pressure": p.floor_at, "operator": 0}[e.cause] - self.boots
+            pressed = self.count(e.node, e.pool, "QUARANTINED") > self.relief[e.pool] * len(numbers)
+            need(e.cause != "pressure" or (pressed and not self.required), "a hold was cut off without need or leave")
             need(now >= least, f"freed by {e.cause} {(least - now) / 1e9:.3f} s too early")
             need(e.cause != "elapsed" or not (self.kept(e.pool) and p.owed), "freed by time, and proxies are required")
             need(e.cause != "evidence" or self.required, "freed by evidence of nobody")
@@ -82,6 +114,7 @@ class Model:
             need(e.cause != "elapsed" or (p.end is not None and now >= p.end), "a block ended before its time")
             hold = e.hold_ms * 1_000_000 if e.kind == "held" else 0 if e.cause == "cancelled" else hold
             p.state, p.end, p.free_at, p.owed = "QUARANTINED", None, max(p.free_at, now + hold), p.owed or e.cause != "cancelled"
-            floor = hold if e.kind == "held" and e.cause == "operator" else self.policy[e.pool][0] if was != "QUARANTINED" else 0
+            anew = was != "QUARANTINED" or e.cause in ("reboot", "lost")
+            floor = hold if e.kind == "held" and e.cause == "operator" else self.policy[e.pool][0] if anew else 0
             p.floor_at = max(p.floor_at, now + floor)
         p.until = e.until if p.state in ("QUARANTINED", "BLOCKED") else 0
