@@ -212,6 +212,8 @@ class Judge(GroupJudge, PolicyJudge):
         return event.cause == "elapsed" or any(c.name == "unblock" and c.args == (event.pool, event.port) for c in calls)
 
     def _explain_held(self, controller, event, calls):
+        if event.cause == "lost":  # whoever concerned himself with the port
+            return True
         opening = controller.manager is None
         return opening if event.cause == "reboot" else any(c.name == "hold" and c.args == (event.pool, event.port) for c in calls)
 
@@ -267,6 +269,8 @@ class Judge(GroupJudge, PolicyJudge):
 
     def answered(self, call):
         """The caller has an answer."""
+        if call.name == "adopt":
+            self.proven(call)
         outcome = type(call.error).__name__ if call.error else "done" if call.answered else "cancelled"
         self.hits[f"{call.name} {outcome}"] += 1
         self.say(
@@ -408,7 +412,8 @@ class Judge(GroupJudge, PolicyJudge):
         """Ports that could be given to anybody now, by log time."""
         ahead, now = self.record.ahead, controller.engine.now()
         (numbers, hold), kept = ahead.pools[place[1]], ahead.kept(place[1])
-        ports = {n: ahead.ports[*place, n] for n in numbers if number in (None, n)}
+        lost = place[1] in ahead.lost and ahead.lost[place[1]].until > now
+        ports = {n: ahead.ports[*place, n] for n in numbers if number in (None, n) and not (lost and ahead.is_lost((*place, n)))}
         return [
             n
             for n, port in ports.items()

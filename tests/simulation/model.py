@@ -2,6 +2,7 @@
 really passed, whatever any clock says). No index, no order, no log time, no journal."""
 
 from collections import defaultdict
+from typing import NamedTuple
 
 from portfsm.specs import normalise_ports
 
@@ -15,7 +16,14 @@ def need(so, what):
         raise Broken(what)
 
 
+class Lost(NamedTuple):
+    seq: int  # ports that no later event tells of are held
+    free_at: int  # until then, true time
+    until: int  # and by the log's time
+
+
 class Port:
+    seq = 0  # of the last event on it
     state, owner, service, token, withdrawn, index = "FREE", "", "", 0, False, 0
     floor_at, owed = 0, False  # true time before which no evidence counts; whether evidence is needed once there are proxies
     free_at, end, until = 0, None, 0  # true time before which no other may have it; at which a block ends; what the event said of either
@@ -27,18 +35,40 @@ class Model:
         self.required, self.policy = {}, {}  # proxy -> seq of its joining; pool -> its floor and what silence does
         self.holders, self.ended, self.boot, self.boots = {}, set(), "", 0  # (node, pool, owner) -> number; tokens of leases that are over
         self.indexed = {}  # (node, pool, owner, index) -> number
-        self.relief, self.quotas, self.bands = (
-            {},
-            {},
-            {},
-        )  # pool -> share beyond which holds are cut off; service -> hard, soft; lowest ports
+        self.relief, self.quotas, self.bands = {}, {}, {}  # pool -> held share above which holds are cut off; hard, soft; lowest ports
+        self.lost, self.loss = {}, None  # pool -> until when its history is taken as lost; the opening that said so
 
     def kept(self, pool):
         return bool(self.required) and self.policy[pool][1] == "keep"
 
+    def is_lost(self, key):
+        p, lost = self.ports.get(key, Port), self.lost.get(key[1])
+        return lost is not None and p.state == "FREE" and p.seq < lost.seq and key[2] in self.pools[key[1]][0]
+
+    def hold_lost(self, pool, event, now, hold):  # for a full hold from an opening on, and never shorter than before
+        seq, free_at, until = self.lost.get(pool, (event.seq, 0, 0))
+        self.lost[pool] = Lost(seq, max(free_at, now + hold), max(until, event.ts + hold))
+
+    def open_anew(self, e, now):
+        if e.data.get("history") == "lost":
+            self.loss, self.lost = (e, now), {}
+        elif e.data.get("history") != "held anew":
+            self.loss = None
+            return
+        for pool in list(self.pools if self.loss and self.loss[0] is e else self.lost):
+            self.hold_lost(pool, e, now, self.pools[pool][1])
+
+    def define_lost(self, e, now, *, known):
+        if e.data.get("history") == "kept":
+            need(now >= self.lost.pop(e.pool).free_at - self.boots, "the hold after a loss ended too early")
+        elif self.loss and (e.pool in self.lost or not known):
+            self.hold_lost(e.pool, *self.loss, self.pools[e.pool][1])
+
     def count(self, node, pool, state, service=None):
         ports = ((n, self.ports[node, pool, n]) for n in self.pools[pool][0])
-        return sum(p.state == state and service in (None, p.service) for _, p in ports)
+        held = sum(self.is_lost((node, pool, n)) for n in self.pools[pool][0]) if pool in self.lost else 0
+        held = {"QUARANTINED": held, "FREE": -held}.get(state, 0)
+        return held + sum(p.state == state and service in (None, p.service) for _, p in ports)
 
     def held_by(self, node, pool, service):
         return sum(p.state == "ALLOCATED" and p.service == service for key, p in self.ports.items() if key[:2] == (node, pool))
@@ -61,18 +91,25 @@ class Model:
         need(e.seq == self.seq + 1, "the log has a gap")
         self.seq = e.seq
         if e.kind == "pool_defined":
+            known = e.pool in self.pools
             self.pools[e.pool] = {n for piece in normalise_ports(e.data["ports"]) for n in piece}, round(e.data["hold_s"] * 1e9)
             self.policy[e.pool] = round(e.data["floor_s"] * 1e9), e.data.get("on_silence", "keep")
             self.relief[e.pool] = e.data.get("held_max", 0.5) if e.data.get("on_pressure") == "free-earliest" else 1
             self.quotas[e.pool], self.bands[e.pool] = e.data.get("quotas", {}), sorted(self.pools[e.pool][0])[: e.data.get("static", 0)]
+            self.define_lost(e, now, known=known)
         if e.kind in ("proxy_joined", "proxy_left"):
             self.required.update({e.data["proxy"]: e.seq}) if e.kind == "proxy_joined" else self.required.pop(e.data["proxy"])
+        if e.kind == "opened":
+            self.open_anew(e, now)
         if not e.port:
             if e.kind == "opened" and self.boot != (boot := e.data["boot"]):
                 self.boot, self.boots = boot, self.boots + 1  # a new boot begins at least 1 ns after the last event
                 for p in self.ports.values():  # what waits behind a lease or a block goes by the wall clock over a restart of the machine
                     p.free_at, p.end = p.free_at if p.state == "QUARANTINED" else 0, p.end and 0
             return
+        lost = self.is_lost((e.node, e.pool, e.port))
+        anew = e.kind == "held" and e.cause == "lost"
+        need(not lost or anew, "its history was lost, and it was not held for it")
         p, (numbers, hold), was = self.ports[e.node, e.pool, e.port], self.pools[e.pool], self.ports[e.node, e.pool, e.port].state
         if was == "ALLOCATED" and e.kind in ("released", "blocked"):
             need(p.token == e.token, "a lease was ended by the token of another")
@@ -113,8 +150,12 @@ class Model:
             need(was in before, f"{e.kind} while {was}")
             need(e.cause != "elapsed" or (p.end is not None and now >= p.end), "a block ended before its time")
             hold = e.hold_ms * 1_000_000 if e.kind == "held" else 0 if e.cause == "cancelled" else hold
+            if anew:
+                hold = e.until - e.ts
+                need(now + hold >= self.lost[e.pool].free_at - self.boots, "a hold after a loss was shortened")
             p.state, p.end, p.free_at, p.owed = "QUARANTINED", None, max(p.free_at, now + hold), p.owed or e.cause != "cancelled"
-            anew = was != "QUARANTINED" or e.cause in ("reboot", "lost")
-            floor = hold if e.kind == "held" and e.cause == "operator" else self.policy[e.pool][0] if anew else 0
+            begins = was != "QUARANTINED" or e.cause in ("reboot", "lost")
+            floor = hold if e.kind == "held" and e.cause == "operator" else self.policy[e.pool][0] if begins else 0
             p.floor_at = max(p.floor_at, now + floor)
+        p.seq = e.seq
         p.until = e.until if p.state in ("QUARANTINED", "BLOCKED") else 0

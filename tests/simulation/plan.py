@@ -74,6 +74,9 @@ OPERATOR = {"define": 8, "crowd": 8, "release": 30}
 
 QUOTAS = ((), (), (Quota("x", hard=1),), (Quota("x", hard=2), Quota("y", soft=1)), (Quota("y", soft=2), Quota("*", hard=2)))
 
+LOSSES = {"back_up": 6, "lose_history": 3}
+"""And those where the log may be lost, or come back from an older copy."""
+
 SHARES = (0.0, 0.5, 1.0, 3.0, 8.0)
 
 
@@ -108,6 +111,8 @@ class Plan:
     def _police(self, chance):
         """What the pools say of too much that is held back, of a band for hands, and of how much one service may have."""
         self.policed = chance.random() < 0.4
+        self.loses = not self.evidence and random.Random(f"losses {self.seed}").random() < 0.3
+        """Without proxies that are asked: their generations would go back with the log."""
         self.policies = {name: self._policy(chance, name) if self.policed else {} for name in self.pools}
         for name, policy in self.policies.items():
             if policy.get("on_pressure") == "free-earliest":
@@ -161,11 +166,9 @@ class Plan:
 
     def steps(self, count):
         chance = random.Random(f"steps {self.seed}")
-        weights = {
-            **WEIGHTS,
-            **(FLEET if self.evidence else {}),
-            **(OBSERVER if self.watched else {}),
-            **(OPERATOR if self.policed else {}),
-        }
+        extra = ((FLEET, self.evidence), (OBSERVER, self.watched), (OPERATOR, self.policed), (LOSSES, self.loses))
+        weights = dict(WEIGHTS)
+        for more, wanted in extra:
+            weights |= more if wanted else {}
         kinds = chance.choices(list(weights), list(weights.values()), k=count)
         return [Step(kind, chance.getrandbits(32)) for kind in kinds]

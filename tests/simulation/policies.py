@@ -69,6 +69,8 @@ class PolicyJudge:
     # ------------------------------------------------------------------ changes
 
     def _explain_pool_defined(self, controller, event, calls):
+        if event.data.get("history") == "kept":
+            return event.pool in self.record.ahead.lost  # whether its hold is over, the model knows
         return controller.manager is None or any(c.name == "define" and c.args[0].name == event.pool for c in calls)
 
     def _check_define(self, call, counts):

@@ -90,6 +90,20 @@ class Record:
             self._forget(base)
         self.holds_before = {name: hold for name, (_, hold) in self.ahead.pools.items()}
 
+    def holds(self, found):
+        """Whether these events are the beginning of what was sent, in whole decisions."""
+        return found == self.events[: len(found)] and len(found) in self.ends
+
+    def forget_all(self, base):
+        """The log is an older one, and what it was promised to have is gone with it."""
+        self._forget(base)
+        self.promised = base
+        self.received = {token for token in self.received if token <= base}
+        self.uncertain = {token for token in self.uncertain if token <= base}
+        self.shown = Model()
+        for event, time in zip(self.events, self.times, strict=True):
+            self.shown.take(event, time)
+
     def _forget(self, base):
         del self.events[base:], self.times[base:]
         self.ends = {end for end in self.ends if end <= base} | {base}
