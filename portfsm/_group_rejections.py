@@ -86,8 +86,10 @@ def other_block(pool: Pool, offset: int, request: Request) -> OwnerConflict:
 
 def _block(shape: Request) -> str:
     """What is asked for, in words."""
+    if shape.count == 1:
+        return "number" + (f" that is a multiple of {shape.align}" if shape.align > 1 else "")
     if not shape.contiguous:
-        return "number" if shape.count == 1 else f"{shape.count} numbers"
+        return f"{shape.count} numbers"
     apart = f" {shape.stride} apart" if shape.stride > 1 else " in a row"
     return f"{shape.count} numbers{apart}" + (f", the first a multiple of {shape.align}," if shape.align > 1 else "")
 

@@ -46,6 +46,8 @@ class Waiter:
     leases: tuple[Lease, ...] = ()
     error: PortfsmError | None = None
     queued: bool = False
+    kept_by_quota: bool = False
+    """When it was last offered what there is, its service's quota alone kept it from it."""
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -196,7 +198,7 @@ class Waiters:
         for waiter in list(queue.everyone):
             if not waiter.queued:
                 continue
-            if (waiter.is_group and self._is_behind(waiter)) or not self._offer(waiter, attempt):
+            if (waiter.is_group and self._is_behind(waiter, attempt)) or not self._offer(waiter, attempt):
                 self._serve_out_of_turn(queue, waiter.turn, attempt, has_all, left)
                 break
             if waiter not in queue.everyone:
@@ -209,12 +211,17 @@ class Waiters:
         left.pop(place, None)
         return left
 
-    def _is_behind(self, waiter: Waiter) -> bool:
-        """Whether somebody who would take any port comes before this group in one of its queues."""
-        for place in waiter.places:
-            first = next(each for each in self._queues[place].everyone if not each.wants_one_number)
-            if first.turn < waiter.turn:
-                return True
+    def _is_behind(self, group: Waiter, attempt: Attempt) -> bool:
+        """Whether somebody who would take any port comes before this group in one of its queues, and is kept from it by no quota."""
+        for place in group.places:
+            for waiter in list(self._queues[place].everyone):
+                if waiter is group:
+                    break
+                if not waiter.queued or waiter.wants_one_number:
+                    continue
+                stays = not waiter.kept_by_quota or (waiter.is_group and self._is_behind(waiter, attempt))
+                if stays or not self._offer(waiter, attempt):
+                    return True
         return False
 
     def _serve_out_of_turn(self, queue: _Queue, turn: int, attempt: Attempt, has_all: HasAll, left: dict[Place, None]) -> None:
@@ -238,6 +245,7 @@ class Waiters:
 
     def _offer(self, waiter: Waiter, attempt: Attempt) -> bool:
         """Whether those behind may be asked: not if this one would take any port and there was none."""
+        waiter.kept_by_quota = False
         try:
             leases = attempt(waiter.command)
         except PoolExhausted:
@@ -245,6 +253,7 @@ class Waiters:
         except PortUnavailable:
             return not waiter.is_group
         except QuotaExceeded:
+            waiter.kept_by_quota = True
             return True
         except PortfsmError as error:
             self.remove(waiter)

@@ -19,6 +19,7 @@ from portfsm import (
     PoolSpec,
     PortState,
     PortUnavailable,
+    Request,
     Verdict,
     open_manager,
     read_journal,
@@ -26,7 +27,22 @@ from portfsm import (
 )
 from portfsm._dump import dump, load
 from portfsm._ledger import Ledger
-from portfsm.commands import Adopt, Allocate, Block, Clear, DefinePool, Free, Hold, Join, Open, Release, ReleaseOwner, Sweep, Unblock
+from portfsm.commands import (
+    Adopt,
+    Allocate,
+    AllocateGroup,
+    Block,
+    Clear,
+    DefinePool,
+    Free,
+    Hold,
+    Join,
+    Open,
+    Release,
+    ReleaseOwner,
+    Sweep,
+    Unblock,
+)
 from portfsm.testing import FakeWitness
 
 SECOND = 1_000_000_000
@@ -142,6 +158,20 @@ def test_a_port_proven_free_since_that_is_held_on(lost, order):
     lost.release(lease)
     assert lost.allocate("a").port == 102, "and its own it may have back"
     same(lost)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost(world, many):
+    """In the copy `old` holds the port; since then it was released and given to another service, whose traffic still comes."""
+    lease = world.allocate("old", service="s")
+    reopen(world, lost=True)
+    world.release(lease)
+    heir = AllocateGroup([Request("p", "new", service="s", count=1, contiguous=many)])
+    for wanted in (heir, Allocate("p", owner="new", service="s"), Allocate("p", owner="new", service="s", port=lease.port)):
+        with pytest.raises((PoolExhausted, PortUnavailable)):
+            world.decide(wanted)
+    world.pass_time(10.001)
+    assert world.decide(heir)[-1].port == world.allocate("new", service="s").port == lease.port
 
 
 @pytest.mark.parametrize("order", ["lowest", "longest-idle", "random"])

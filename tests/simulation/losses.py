@@ -26,7 +26,8 @@ class Losses:
         """The machine with the log is gone; another one starts with the copy, or with nothing."""
         self.hits["history lost"] += 1
         alive = {key: (p.owner, p.service, p.token) for key, p in self.record.ahead.ports.items() if p.state == "ALLOCATED"}
-        told = set(self.record.shown.ports) | set(self.record.ahead.ports)
+        alive |= {each[:3]: (*each[3:], 0) for each in self.survivors}
+        told = {each[:3] for each in self.survivors} | set(self.record.shown.ports) | set(self.record.ahead.ports)
         await self.die(power=False, reboot=chance.random() < 0.3, seed=0, down_s=chance.choice((0.0, 1.0, 15.0)))
         if self.backup is None or chance.random() < 0.3 or not self.record.holds(self.backup.events()):
             self.backup = PowerDisk(self.hits)  # which is empty; a copy may hold what nobody was told of, and what came after is another's
@@ -42,6 +43,9 @@ class Losses:
             told - set(known) - {each[:3] for each in self.survivors} | {key for key in known if known[key] != alive.get(key)}
         ):
             self._dies(key)
+        for key, value in known.items():
+            if value != alive.get(key):  # who comes back after a release of which nobody knows, takes his port on his own word
+                self.proxies.adopter[key[0], key[2]] = value[0]
 
     def _forget_since(self, found):
         """The world as it is by the copy: what came later, nobody will ever tell."""

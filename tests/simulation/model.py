@@ -50,12 +50,12 @@ class Model:
         self.lost[pool] = Lost(seq, max(free_at, now + hold), max(until, event.ts + hold))
 
     def open_anew(self, e, now):
-        if e.data.get("history") == "lost":
-            self.loss, self.lost = (e, now), {}
-        elif e.data.get("history") != "held anew":
-            self.loss = None
-            return
-        for pool in list(self.pools if self.loss and self.loss[0] is e else self.lost):
+        history = e.data.get("history")
+        self.loss = (e, now) if history == "lost" else None
+        held = {"lost": list(self.pools), "held anew": list(self.lost)}.get(history, ())
+        if history == "lost":
+            self.lost = {}
+        for pool in held:
             self.hold_lost(pool, e, now, self.pools[pool][1])
 
     def define_lost(self, e, now, *, known):
