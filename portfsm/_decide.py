@@ -229,7 +229,7 @@ def _free(command: commands.Free, ledger: Ledger, draft: Draft) -> None:
     code = pool.code(command.port)
     if code in (ALLOCATED, BLOCKED):
         raise illegal(pool, command.port, EventKind.FREED)
-    if code == QUARANTINED or _lost.recall(pool, command.port - pool.base, draft):
+    if code == QUARANTINED or (pool.is_lost(command.port) and _lost.recall(pool, command.port - pool.base, draft)):
         draft.on(pool, command.port - pool.base, EventKind.FREED, cause="operator", reason=command.reason)
 
 

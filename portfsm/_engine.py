@@ -307,7 +307,8 @@ class Engine:
         self.terms.expire()
         self._notice(self.waiters.places)
         self.serve(self.waiters.places)
-        self.serve(self.waiters.expire(self.clock.boot_ns(), partial(refusal, self)))
+        while left := self.waiters.expire(self.clock.boot_ns(), partial(refusal, self)):
+            self.serve(left)
 
     def _notice(self, places: Iterable[tuple[str, str]]) -> None:
         """Record ends that have come. An `allocate` that fails records nothing, so a block's end would stay unseen."""

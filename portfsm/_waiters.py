@@ -271,13 +271,18 @@ class Waiters:
         return heap[0][0] if heap else None
 
     def expire(self, boot_ns: int, refuse: Callable[[Wish], PortfsmError]) -> dict[Place, None]:
-        """Tell those whose time is up, and return the places they leave, in order."""
+        """Tell those whose time is up, as far as the first group among them, and return the places they leave, in order.
+
+        What a group kept from those behind it is theirs, although their time may be up as well: serve them before the next call.
+        """
         left: dict[Place, None] = {}
         while (deadline := self.next_deadline()) is not None and deadline <= boot_ns:
             waiter = self._deadlines[0][2]
             self.remove(waiter)
             waiter.fail(refuse(waiter.command))
             left.update(dict.fromkeys(waiter.places))
+            if waiter.is_group:
+                break
         return left
 
     def refuse(self, places: Iterable[Place], why: Callable[[Wish], PortfsmError | None]) -> dict[Place, None]:

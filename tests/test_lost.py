@@ -160,6 +160,13 @@ def test_a_port_proven_free_since_that_is_held_on(lost, order):
     same(lost)
 
 
+def test_a_repeated_word_of_an_operator_that_records_something_new(lost):
+    """The hold of the pool is over meanwhile, which is nothing that freeing a FREE port has to notice."""
+    lost.do(Free("p", 101, reason="looked"))
+    lost.pass_time(20)
+    assert lost.do(Free("p", 101, reason="looked")) == []
+
+
 @pytest.mark.parametrize("many", [False, True])
 def test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost(world, many):
     """In the copy `old` holds the port; since then it was released and given to another service, whose traffic still comes."""

@@ -17,7 +17,7 @@ from portfsm._decide import decide
 from portfsm._dump import dump, load, spec_data
 from portfsm._ledger import Ledger
 from portfsm._whatif import Change, what_if
-from portfsm.commands import Adopt, Allocate, AllocateGroup, Block, DefinePool, Hold, Open, Sweep
+from portfsm.commands import Adopt, Allocate, AllocateGroup, Block, DefinePool, Hold, Sweep
 from portfsm.errors import InvalidValue, OwnerConflict, PoolExhausted, QuotaExceeded
 
 SECOND = 1_000_000_000
@@ -409,23 +409,3 @@ def test_quotas_that_contradict_themselves(make, name, says):
 def test_a_quota_that_cannot_be_compared():
     assert Quota("a", hard=1) == Quota("a", hard=1)
     assert len({spec(Quota("a", hard=1)), spec(Quota("a", hard=1))}) == 1
-
-
-@pytest.mark.parametrize("asked", ["one", "group"])
-def test_a_soft_quota_that_takes_ports_for_held_whose_loss_is_over(empty, asked):
-    """The first call after the hold that follows a lost history notices its end; it was refused, as if nothing were free yet."""
-    empty.do(Open(1, "h", "boot", 1, 1, lost=True))
-    define(empty, Quota("b", soft=2))
-    empty.pass_time(10)
-    if asked == "one":
-        assert empty.allocate("a0", service="a").port == 100
-    else:
-        assert empty.do(AllocateGroup([Request("p", "a0", service="a", count=4)]))[-1] == "allocated"
-    empty.ledger = empty.replayed()
-    while True:
-        try:
-            empty.allocate(f"c{empty.ledger.seq}", service="c")
-        except QuotaExceeded as error:
-            assert error.kept_for_others == 2
-            break
-    assert empty.ledger.statistics("p").free == 2

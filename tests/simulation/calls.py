@@ -153,7 +153,8 @@ class Judge(GroupJudge, PolicyJudge):
     def _check_turn(self, event, number, calls, *, special):
         place, now = (event.node, event.pool), self.clock.boot_ns()
         before = [c for c in calls if c.waits and c.number < number and place in c.places and c.options.get("port") is None]
-        earlier = [c for c in before if (c.deadline is None or c.deadline > now) and not self.is_kept_by_quota(c, c.controller)]
+        earlier = [c for c in before if (c.deadline is None or c.deadline > now) and c not in self.kept]
+        earlier = [c for c in earlier if not (c.requests and self._group_holds(c))]  # it may be that these cannot be a part of it
         if earlier and not special and (earlier[0].requests or earlier[0].owner_key not in self.record.ahead.holders):
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 
@@ -181,7 +182,7 @@ class Judge(GroupJudge, PolicyJudge):
             )
         if event.token in self.record.received:
             self.fail("taken back", f"lease {event.token} was given back for a cancelled call, and another call has it")
-        waiting = [c for c in calls if c.awaits(event.token) and not c.cancelled]
+        waiting = [c for c in calls if c.awaits(event.token) and not c.cancelled and not (c.requests and self.lacks(c))]
         if waiting:
             self.fail("taken back", f"lease {event.token} was given back while call {waiting[0].number} awaits it")
         return True

@@ -148,7 +148,7 @@ class Model:
         else:
             before = {"released": ("ALLOCATED",), "held": ("FREE", "QUARANTINED"), "unblocked": ("BLOCKED",)}[e.kind]
             need(was in before, f"{e.kind} while {was}")
-            need(e.cause != "elapsed" or (p.end is not None and now >= p.end), "a block ended before its time")
+            need(e.cause != "elapsed" or (p.end is not None and now >= p.end - self.boots), "a block ended before its time")
             hold = e.hold_ms * 1_000_000 if e.kind == "held" else 0 if e.cause == "cancelled" else hold
             if anew:
                 hold = e.until - e.ts

@@ -31,6 +31,16 @@ class PolicyJudge:
         asked = asked or [(call.place, call.options["service"], 1, None)]
         return any(self._is_above(controller, *each) for each in asked)
 
+    kept = frozenset()
+    """Calls that a quota kept waiting when the present decision was made."""
+
+    def before_a_decision(self, controller):
+        """A decision is about to be heard, event by event."""
+        if self.plan.policed:
+            self.kept = {
+                call for call in self.calls if call.waits and call.controller is controller and self.is_kept_by_quota(call, controller)
+            }
+
     def _is_above(self, controller, place, service, count, request):
         ahead = self.record.ahead
         if request is not None:

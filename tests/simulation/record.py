@@ -34,6 +34,7 @@ class Record:
         if not controller.pushed:
             controller.pushed = True
             self.recover(controller, events[0].seq - 1)
+        self.world.before_a_decision(controller)
         for event in events:
             self.take(controller, event)
         self.ends.add(len(self.events))
