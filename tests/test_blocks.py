@@ -46,7 +46,10 @@ def test_a_port_blamed_for_an_address_that_the_host_has_not():
 
 
 def test_a_port_blamed_for_a_certificate():
-    """An `SSLError` is an `OSError`, and so is a name that does not resolve."""
+    """A TLS setting that was wrong blocked port after port (ray-project/ray#64623).
+
+    An `SSLError` is an `OSError`, and so is a name that does not resolve.
+    """
     context = ssl.create_default_context()
     with pytest.raises(OSError) as caught:
         context.load_verify_locations(cadata="no certificate")
@@ -149,7 +152,7 @@ def over(world, seconds=10 * DAY):
 
 
 def test_a_strangers_server_that_is_run_into_every_ten_minutes(world):
-    """Doubling, at most a day; and every count is in the log."""
+    """A port was blocked for ever, for any error (ray-project/ray#64623). Doubling, at most a day; and every count is in the log."""
     found = []
     for _ in range(10):
         found.append(blocked_for(world))
