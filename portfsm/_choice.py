@@ -109,6 +109,9 @@ def _known(pool: Pool, freed: list[int], salt: int) -> int:
     known = [offset for offset in pool.offsets(states=bytes((FREE,))) if not pool.is_lost(pool.base + offset)] + freed
     if not known:
         return -1
+    if pool.spec.static:
+        end = pool.nth(pool.spec.static)
+        known = [offset for offset in known if offset >= end] or known
     if pool.spec.order == "lowest":
         return min(known)
     if pool.spec.order == "longest-idle":

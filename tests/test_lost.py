@@ -194,6 +194,15 @@ def test_an_order_forgotten_during_the_loss(lost, order):
         lost.allocate("d")
 
 
+@pytest.mark.parametrize("order", ["lowest", "longest-idle", "random"])
+def test_a_number_for_hands_taken_by_a_pick_during_the_loss(lost, order):
+    lost.do(DefinePool(PoolSpec("p", ports="100-103", hold_s=10.0, order=order, static=2), seed="s"))
+    for port in (100, 102, 101):
+        lost.do(Free("p", port, reason="looked"))
+    assert lost.allocate("a").port == 102
+    assert lost.allocate("b").port in {100, 101}
+
+
 # ---------------------------------------------------------------------- proven live
 
 

@@ -154,7 +154,8 @@ class Judge(GroupJudge, PolicyJudge):
         place, now = (event.node, event.pool), self.clock.boot_ns()
         before = [c for c in calls if c.waits and c.number < number and place in c.places and c.options.get("port") is None]
         earlier = [c for c in before if (c.deadline is None or c.deadline > now) and c not in self.kept]
-        earlier = [c for c in earlier if not (c.requests and self._group_holds(c))]  # it may be that these cannot be a part of it
+        # A group that can never be served is told so; and it may be that what its owner holds cannot be a part of it.
+        earlier = [c for c in earlier if not (c.requests and (self._group_holds(c) or self._impossible(c)))]
         if earlier and not special and (earlier[0].requests or earlier[0].owner_key not in self.record.ahead.holders):
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 
