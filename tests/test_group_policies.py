@@ -180,7 +180,7 @@ def test_one_number_on_two_nodes_that_pressure_gives_on_both(pressed):
     assert given(pressed, *wanted) == [102, 102]
 
 
-@pytest.mark.parametrize("wanted", [Request("p", "a", count=7), block(6), Request("p", "a", port=100)])
+@pytest.mark.parametrize("wanted", [Request("p", "a", count=7), block(6), block(2, align=53), Request("p", "a", port=100)])
 def test_a_group_given_below_the_floor_or_the_cap(pressed, wanted):
     """Five of the eight are past their floor, and with three held back the share is kept; a number asked for is not cut off."""
     before = pressed.ledger.digest()
@@ -193,6 +193,9 @@ def test_a_group_given_below_the_floor_or_the_cap(pressed, wanted):
 def test_a_share_that_a_group_does_not_keep_to(pressed, count, held_max):
     """So many it may have, as single requests one after the other would, and no more."""
     define(pressed, floor_s=3.0, held_max=held_max, on_pressure="free-earliest")
+    for more in (Request("p", "a", count=count + 1), block(count + 1)):
+        with pytest.raises(GroupUnavailable):
+            pressed.decide(group(more))
     assert given(pressed, Request("p", "a", count=count)) == list(range(100, 100 + count))
     with pytest.raises(GroupUnavailable):
         pressed.decide(group(Request("p", "b")))
