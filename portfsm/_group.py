@@ -24,6 +24,7 @@ from portfsm._lost import end, is_over
 from portfsm._pressure import cut_off, relieves
 from portfsm._quota import check_hard, check_soft
 from portfsm._rejections import out_of_range, owner_conflict, unavailable
+from portfsm.errors import CommandRejected
 from portfsm.events import Event
 from portfsm.states import EventKind
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from portfsm.groups import Request
     from portfsm.values import Lease
 
-__all__ = ["allocate_group", "fits", "holdings"]
+__all__ = ["allocate_group", "fits", "holdings", "never"]
 
 
 def allocate_group(command: commands.AllocateGroup, ledger: Ledger, draft: Draft) -> None:
@@ -55,6 +56,16 @@ def allocate_group(command: commands.AllocateGroup, ledger: Ledger, draft: Draft
 def fits(command: commands.AllocateGroup, ledger: Ledger, now_ns: int) -> bool:
     """Whether the group can be had now. Cheaper than to be told why not."""
     return isinstance(_plan(command.requests, ledger, max(now_ns, ledger.ts), ledger.seq), _Plan)
+
+
+def never(command: commands.AllocateGroup, ledger: Ledger, now_ns: int) -> CommandRejected | None:
+    """Why no time and no release will ever bring the group, as its pools and its owners' leases stand; None while it may come."""
+    plan = _Plan(ledger, max(now_ns, ledger.ts), ledger.seq, 0)
+    try:
+        plan.parts = _parts(command.requests, ledger)
+    except CommandRejected as error:
+        return error
+    return next(filter(None, (impossible(part.shape, plan.asked(part)) for part in plan.parts)), None)
 
 
 def holdings(command: commands.AllocateGroup, ledger: Ledger) -> tuple[Lease, ...] | None:
@@ -245,6 +256,11 @@ class _Plan:
             places = list(islice(chain(now, later), len(part.missing)))
         return {index: place + field.first for index, place in zip(part.missing, places, strict=True)} if places else {}
 
+    def asked(self, part: Part) -> dict[Field, int]:
+        """How many ports the whole group asks of each pool that this part does."""
+        fields = [self.field(request) for request in part.requests]
+        return {field: sum(r.count for each in self.parts for r in each.requests if self.field(r) is field) for field in fields}
+
     # ------------------------------------------------------------------ writing it down
 
     def record(self, requests: tuple[Request, ...], draft: Draft) -> None:
@@ -309,5 +325,4 @@ def _refusal(plan: _Plan, part: Part) -> Exception:
     fields, port = [plan.field(request) for request in part.requests], part.shape.port
     if port is not None and len(fields) == 1 and fields[0].place(port) not in fields[0].taken:
         return unavailable(fields[0].pool, port)
-    asked = {field: sum(r.count for each in plan.parts for r in each.requests if plan.field(r) is field) for field in fields}
-    return impossible(part.shape, asked) or lacking(part.requests, fields, part.ports)
+    return impossible(part.shape, plan.asked(part)) or lacking(part.requests, fields, part.ports)
