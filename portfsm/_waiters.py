@@ -192,24 +192,26 @@ class Waiters:
         """
         left: dict[Place, None] = {}
         queue = self._queues.get(place)
-        if queue is None:
-            return left
-        passed_over = again = False
+        while queue is not None and self._serve(queue, attempt, has_all, left):
+            pass
+        left.pop(place, None)
+        return left
+
+    def _serve(self, queue: _Queue, attempt: Attempt, has_all: HasAll, left: dict[Place, None]) -> bool:
+        """The same once through the queue; whether to begin again, since what one took may be all that was kept from another before it."""
+        passed_over = False
         for waiter in list(queue.everyone):
             if not waiter.queued:
                 continue
             if (waiter.is_group and self._is_behind(waiter, attempt)) or not self._offer(waiter, attempt):
                 self._serve_out_of_turn(queue, waiter.turn, attempt, has_all, left)
-                break
+                return False
             if waiter not in queue.everyone:
                 left.update(dict.fromkeys(waiter.places))
-            again |= passed_over and not waiter.queued
+            if passed_over and not waiter.queued:
+                return True
             passed_over |= waiter.queued and not waiter.wants_one_number
-        else:
-            if again:  # what one took may have been its share, and all that was kept from another before it
-                left.update(self.serve(place, attempt, has_all))
-        left.pop(place, None)
-        return left
+        return False
 
     def _is_behind(self, group: Waiter, attempt: Attempt) -> bool:
         """Whether somebody who would take any port comes before this group in one of its queues, and is kept from it by no quota."""

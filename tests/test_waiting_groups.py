@@ -65,6 +65,26 @@ async def test_a_group_that_overtakes_one_whose_quota_has_room_again(memory_log,
         tasks.cancel_scope.cancel()
 
 
+async def test_one_overtaken_in_the_very_step_that_makes_room_in_his_share(memory_log, clock):
+    """What was kept for `a` is free for anybody once `a` has what it is owed: for him who came first, not for the next in line."""
+    spec = PoolSpec("p", ports="100-102", hold_s=10.0, quotas=[Quota("a", soft=1)])
+    async with open_manager(memory_log.handle(), pools=[spec], clock=clock) as manager, anyio.create_task_group() as tasks:
+        callers = Callers(manager, tasks)
+        mine = await manager.allocate("p", owner="a0", service="a")
+        other, third = await manager.allocate("p", owner="x"), await manager.allocate("p", owner="w")
+        await manager.block("p", third.port, reason="test")
+        await manager.release(mine)
+        await callers.start("first", manager.allocate("p", owner="y", wait_s=None))
+        await callers.start("a0", manager.allocate("p", owner="a0", service="a", wait_s=None))
+        await callers.start("last", manager.allocate("p", owner="z", wait_s=None))
+        assert callers.got == {}
+        await manager.release(other)
+        await manager.free("p", other.port, reason="test")
+        await anyio.wait_all_tasks_blocked()
+        assert set(callers.got) == {"first", "a0"}
+        tasks.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("behind", ["single", "group"])
 async def test_one_refused_a_port_since_the_group_before_him_gave_up_at_the_same_moment(memory_log, clock, behind):
     """Both have waited long enough when the timer runs: the group gets nothing, and what it kept from him is there for him."""

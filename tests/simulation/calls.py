@@ -395,7 +395,13 @@ class Judge(GroupJudge, PolicyJudge):
             if check is None or not check(call, error):
                 self.fail("refused", f"call {call.number} {call.sentence} was refused with {error!r}")
 
+    def _was_patient(self, call):
+        """Whether it waited as long as its pool's policy made it, though it had asked for no wait."""
+        return call.options.get("wait_s") == 0 and call.turn < self.turns and self.patience(call) and call.deadline <= self.clock.boot_ns()
+
     def _refused_PoolExhausted(self, call, error):  # noqa: N802  (named after the error)
+        if self._was_patient(call):
+            return True
         if call.requests:
             late = call.options["wait_s"] and call.deadline <= self.clock.boot_ns()
             return bool(late) or any(c.waits and {*c.places} & {*call.places} for c in self.calls)

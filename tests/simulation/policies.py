@@ -85,9 +85,8 @@ class PolicyJudge:
 
     def _check_define(self, call, counts):
         spec, since = call.args[0], self.record.events[call.at[0] :]
-        mine = [
-            event for event in since if event.kind == "pool_defined" and event.pool == spec.name and spec_of(spec.name, event.data) == spec
-        ]
+        changes = [event for event in since if event.kind == "pool_defined" and event.pool == spec.name and "history" not in event.data]
+        mine = [event for event in changes if spec_of(spec.name, event.data) == spec]
         if mine:
             self._durable(call, mine[0].seq, "the change of the pool")
         if counts.size != counts.free + counts.allocated + counts.quarantined + counts.blocked:
