@@ -206,11 +206,12 @@ class Waiters:
             if (waiter.is_group and self._is_behind(waiter, attempt)) or not self._offer(waiter, attempt):
                 self._serve_out_of_turn(queue, waiter.turn, attempt, has_all, left)
                 return False
-            if waiter not in queue.everyone:
+            stays = waiter in queue.everyone
+            if not stays:
                 left.update(dict.fromkeys(waiter.places))
-            if passed_over and not waiter.queued:
+            if passed_over and not stays:
                 return True
-            passed_over |= waiter.queued and not waiter.wants_one_number
+            passed_over |= stays and not waiter.wants_one_number
         return False
 
     def _is_behind(self, group: Waiter, attempt: Attempt) -> bool:
