@@ -160,6 +160,9 @@ class Judge(GroupJudge, PolicyJudge):
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 
     def _explain_adopted(self, controller, event, calls):
+        for call in calls:  # its owner's calls that wait are answered by it
+            if call.name == "allocate" and call.waits and call.owner_key == (event.node, event.pool, event.owner):
+                call.token = event.token
         return any(
             c.name == "adopt"
             and c.args == (event.pool, event.port)

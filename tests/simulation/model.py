@@ -56,6 +56,8 @@ class Model:
         if history == "lost":
             self.lost = {}
         for pool in held:
+            if history == "held anew":  # by the present policy, as the wall clock may have leapt over the hold of before
+                self.lost[pool] = self.lost[pool]._replace(free_at=0)
             self.hold_lost(pool, e, now, self.pools[pool][1])
 
     def define_lost(self, e, now, *, known):
