@@ -45,7 +45,8 @@ def choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int],
     if command.port is not None:
         return _by_number(pool, command, due, draft)
     if index.by_owner or index.by_service:
-        last = index.held_last(pool, command.owner, heir(pool, command.service, draft.ts), draft.ts)
+        service = command.service if pool.lost is None else heir(pool, command.service, draft.ts)
+        last = index.held_last(pool, command.owner, service, draft.ts)
         if last >= 0:
             return last
     freed = _freed(pool, index, due, draft.ts) if due else due

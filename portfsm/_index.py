@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from heapq import heapify, heappop, heappush
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from portfsm._lost import asked_next
@@ -128,9 +129,10 @@ class Index:
                 self._trim_idle(pool)
         elif before != ALLOCATED:
             self._trim(pool, owner, service)
-        for order in self.asked:
-            order.touched(pool, offset)
-            self.pushes += 1
+        if self.asked:
+            for order in self.asked:
+                order.touched(pool, offset)
+                self.pushes += 1
         if self.pushes > len(pool.state) + _SLACK:
             pool.index = None
 
@@ -179,7 +181,7 @@ class Index:
             heap = heaps.get(name)
             if not heap:
                 continue
-            for entry in ordered(heap) if len(heap) > 1 else heap:
+            for entry in chain(heap[:1], ordered(heap)) if len(heap) > 1 else heap:  # mostly the first will do
                 if _is_last(pool, entry, name, column) and not pool.is_stranger(-entry & _OFFSET, owner, service, now_ns):
                     return -entry & _OFFSET
         return -1

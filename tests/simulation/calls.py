@@ -137,6 +137,8 @@ class Judge(GroupJudge, PolicyJudge):
             call for call in calls if call.name == "allocate" and call.owner_key == (event.node, event.pool, event.owner) and call.started
         ]
         fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
+        ttl_ns = event.until - event.ts if event.until else 0
+        fit = [c for c in fit if round((c.options.get("ttl_s") or 0) * 1e9) == ttl_ns]  # others of its owner are refused
         if event.until:
             self.terms[event.token] = self.true_ns, self.true_ns, event.until - event.ts
         fit = [] if event.data else fit  # a plain call gets the first of its owner's ports

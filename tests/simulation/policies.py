@@ -84,10 +84,11 @@ class PolicyJudge:
         return controller.manager is None or any(c.name == "define" and c.args[0].name == event.pool for c in calls)
 
     def _check_define(self, call, counts):
-        spec, since = call.args[0], self.record.events[call.at[0] :]
-        changes = [event for event in since if event.kind == "pool_defined" and event.pool == spec.name and "history" not in event.data]
-        mine = [event for event in changes if spec_of(spec.name, event.data) == spec]
-        if mine:
+        spec = call.args[0]
+        changes = [event for event in self.record.events if event.kind == "pool_defined" and event.pool == spec.name]
+        before = [event for event in changes if event.seq <= call.at[0]]
+        mine = [event for event in changes[len(before) :] if "history" not in event.data and spec_of(spec.name, event.data) == spec]
+        if mine and spec_of(spec.name, before[-1].data) != spec:
             self._durable(call, mine[0].seq, "the change of the pool")
         if counts.size != counts.free + counts.allocated + counts.quarantined + counts.blocked:
             self.fail("wrong view", f"call {call.number} {call.sentence} was answered with {counts}")
