@@ -45,7 +45,7 @@ class Losses:
             self._dies(key)
         for key, value in known.items():
             if value != alive.get(key):  # who comes back after a release of which nobody knows, takes his port on his own word
-                self.proxies.adopter[key[0], key[2]] = value[0]
+                self.proxies.adopter.setdefault((key[0], key[2]), value[0])
 
     def _forget_since(self, found):
         """The world as it is by the copy: what came later, nobody will ever tell."""
