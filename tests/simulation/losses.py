@@ -55,6 +55,10 @@ class Losses:
         self.leases = [lease for lease in self.leases if lease.token <= base]
         self.terms = {token: term for token, term in self.terms.items() if token <= base}
         self.claims.clear()
+        for proxy in self.proxies.all:  # leases that nobody was told of: whose numbers come again for others
+            for place in [place for place, (_, _, token) in proxy.table.items() if token in self.proxies.void]:
+                del proxy.table[place]
+            proxy.inbox = [(when, e) for when, e in proxy.inbox if e.token not in self.proxies.void]
         self.proxies.void = {token for token in self.proxies.void if token <= base}
 
     def _dies(self, key):

@@ -1,4 +1,4 @@
-"""The reference: what the contract says a port does, in 60 lines that read events and the true time each was decided at (ns that
+"""The reference: what the contract says a port does, in a few lines that read events and the true time each was decided at (ns that
 really passed, whatever any clock says). No index, no order, no log time, no journal."""
 
 from collections import defaultdict
