@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from portfsm._lost import is_over
+from portfsm._lost import heir, is_over
 from portfsm._pool import ALLOCATED, FREE, QUARANTINED
 from portfsm._rejections import out_of_range, unavailable
 
@@ -30,7 +30,7 @@ DRAWS = 8
 
 def is_reuse(pool: Pool, offset: int, command: commands.Allocate | Request, now_ns: int) -> bool:
     """Whether the request takes up a quarantined port whose stale traffic is its own."""
-    return pool.state[offset] == QUARANTINED and not pool.is_stranger(offset, command.owner, command.service, now_ns)
+    return pool.state[offset] == QUARANTINED and not pool.is_stranger(offset, command.owner, heir(pool, command.service, now_ns), now_ns)
 
 
 def opens(pool: Pool, offset: int, now_ns: int) -> bool:
@@ -45,7 +45,8 @@ def choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int],
     if command.port is not None:
         return _by_number(pool, command, due, draft)
     if index.by_owner or index.by_service:
-        last = index.held_last(pool, command.owner, command.service, draft.ts)
+        service = command.service if pool.lost is None else heir(pool, command.service, draft.ts)
+        last = index.held_last(pool, command.owner, service, draft.ts)
         if last >= 0:
             return last
     freed = _freed(pool, index, due, draft.ts) if due else due
@@ -109,6 +110,9 @@ def _known(pool: Pool, freed: list[int], salt: int) -> int:
     known = [offset for offset in pool.offsets(states=bytes((FREE,))) if not pool.is_lost(pool.base + offset)] + freed
     if not known:
         return -1
+    if pool.spec.static:
+        end = pool.nth(pool.spec.static)
+        known = [offset for offset in known if offset >= end] or known
     if pool.spec.order == "lowest":
         return min(known)
     if pool.spec.order == "longest-idle":

@@ -88,7 +88,7 @@ def _leave_others_theirs(
     if chosen < len(pool.state) and is_reuse(pool, chosen, command, draft.ts):
         return  # which takes nothing from what is free
     early = sum(event.cause == "pressure" for event in draft)
-    check_soft(pool, index, command.service, pool.statistics().free + early + sum(opens(pool, offset, draft.ts) for offset in due))
+    check_soft(pool, index, command.service, _lost.free(pool, draft.ts) + early + sum(opens(pool, offset, draft.ts) for offset in due))
 
 
 def _notice_all(pool: Pool, due: list[int], chosen: int, command: commands.Allocate, draft: Draft) -> None:
@@ -229,7 +229,7 @@ def _free(command: commands.Free, ledger: Ledger, draft: Draft) -> None:
     code = pool.code(command.port)
     if code in (ALLOCATED, BLOCKED):
         raise illegal(pool, command.port, EventKind.FREED)
-    if code == QUARANTINED or _lost.recall(pool, command.port - pool.base, draft):
+    if code == QUARANTINED or (pool.is_lost(command.port) and _lost.recall(pool, command.port - pool.base, draft)):
         draft.on(pool, command.port - pool.base, EventKind.FREED, cause="operator", reason=command.reason)
 
 

@@ -28,7 +28,7 @@ from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
 from portfsm._overlaps import check_change, check_opening
 from portfsm._pressure import next_relief
-from portfsm._requests import MAY_WAIT, attempt, has_all, refusal
+from portfsm._requests import MAY_WAIT, attempt, has_all, hopeless, refusal
 from portfsm._terms import Terms
 from portfsm._waiters import Grant, Waiters
 from portfsm._writer import Writer
@@ -165,7 +165,8 @@ class Engine:
         check_change(self.ahead, command.spec, given=self._given)
         self.submit(command)
         self._given.add(name)
-        self.serve([place for place in self.waiters.places if place[1] == name])
+        changed = dict.fromkeys(place for place in self.waiters.places if place[1] == name)
+        self.serve(changed | self.waiters.refuse(changed, partial(hopeless, self)))
 
     def check_open(self) -> None:
         """Raise unless calls are taken."""
@@ -307,7 +308,8 @@ class Engine:
         self.terms.expire()
         self._notice(self.waiters.places)
         self.serve(self.waiters.places)
-        self.serve(self.waiters.expire(self.clock.boot_ns(), partial(refusal, self)))
+        while left := self.waiters.expire(self.clock.boot_ns(), partial(refusal, self)):
+            self.serve(left)
 
     def _notice(self, places: Iterable[tuple[str, str]]) -> None:
         """Record ends that have come. An `allocate` that fails records nothing, so a block's end would stay unseen."""

@@ -11,17 +11,24 @@ from typing import overload
 
 from portfsm.errors import InvalidValue
 
-__all__ = ["blocks", "finding"]
+__all__ = ["blocks", "finding", "remedy"]
 
 _TEXT_BYTES = 1024
 
-_ADVICE = {
-    errno.EACCES: "this process may not listen there: give it the permission, or the pool other ports",
-    errno.EPERM: "this process may not listen there: give it the permission",
-    errno.EADDRNOTAVAIL: "this host does not have that address: correct the host",
-    errno.EMFILE: "this process has too many files open: raise its limit",
-    errno.ENFILE: "this host has too many files open: raise its limit",
+_REMEDIES = {
+    errno.EACCES: "below net.ipv4.ip_unprivileged_port_start it takes the capability CAP_NET_BIND_SERVICE: grant it, or take a pool above",
+    errno.EPERM: "a security policy of this machine forbids it: allow it, or take another pool",
+    errno.EADDRNOTAVAIL: "{host} is no address of this machine: name one of its own, or 0.0.0.0 or :: for all",
+    errno.EAFNOSUPPORT: "this machine does not speak IPv6: name an IPv4 address",
+    errno.EINVAL: "a link-local address needs its interface, as in fe80::1%eth0",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit of open files (fs.file-max)",
 }
+
+
+def remedy(error: OSError, *, host: str = "the host that was named") -> str:
+    """What to do about an error that is not the port's fault, met while listening on `host`."""
+    return _REMEDIES.get(error.errno or 0, "see to the cause").format(host=host)
 
 
 def blocks(error: OSError) -> bool:
@@ -41,9 +48,8 @@ def finding(name: str, value: str | OSError | None) -> tuple[str | None, int]:
     if not isinstance(value, OSError):
         return value, 0
     if not blocks(value):
-        advice = _ADVICE.get(value.errno or 0, "mend the cause")
         raise InvalidValue(
-            f"{name}={value!r} is not the port's fault, and any other port would meet it, too: {advice}, and do not block the port",
+            f"{name}={value!r} is not the port's fault, and any other port would meet it, too: do not block the port; {remedy(value)}",
             name=name, value=value,
         )  # fmt: skip
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(value))

@@ -7,13 +7,16 @@ places count from the first one, and what one request of the group has taken no 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from portfsm._blocks import both, either
 from portfsm._choice import DRAWS, drawn, is_reuse, opens
-from portfsm._index import index_of, ordered
-from portfsm._lost import is_over
+from portfsm._index import index_of
+from portfsm._lost import heir, is_over
+from portfsm._orders import ordered
 from portfsm._pool import FREE, QUARANTINED
+from portfsm._pressure import may_end_early
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,11 +51,29 @@ def _inside(ports: tuple[range, ...]) -> bytes:
 
 
 class Field:
-    """One pool on one node at `now_ns`, with at most `limit` of its due ports (None: all) counted as the FREE ones they are."""
+    """One pool on one node at `now_ns`, with at most `limit` of its due ports (None: all) counted as the FREE ones they are.
 
-    __slots__ = ("drained", "due", "first", "free", "fresh", "index", "inside", "now_ns", "pool", "shift", "taken")
+    `early`: under pressure the holds that may be cut off are counted, too, apart from the free ones.
+    """
 
-    def __init__(self, pool: Pool, now_ns: int, limit: int | None) -> None:
+    __slots__ = (
+        "band",
+        "drained",
+        "due",
+        "early",
+        "first",
+        "free",
+        "fresh",
+        "index",
+        "inside",
+        "now_ns",
+        "pool",
+        "relief",
+        "shift",
+        "taken",
+    )
+
+    def __init__(self, pool: Pool, now_ns: int, limit: int | None, *, early: bool = False) -> None:
         self.pool, self.index, self.now_ns = pool, index_of(pool), now_ns
         self.first = pool.spec.ports[0].start
         self.shift = self.first - pool.base
@@ -69,7 +90,18 @@ class Field:
                 self.free[offset - self.shift] = 1
         self.taken: set[int] = set()
         self.fresh: set[int] = set()
-        """Those of the taken that were free."""
+        """Those of the taken that were free, or are made so early."""
+        self.early: set[int] = set()
+        """Those of the taken whose hold is cut off."""
+        self.relief = self._on_line(may_end_early(pool, now_ns)) if early else b""
+        """1 for each port whose hold may be cut off; nothing when none may."""
+        self.band = pool.nth(pool.spec.static) - self.shift if pool.spec.static else 0
+        """How many places at the front are for hands, and come last."""
+
+    def _on_line(self, rows: bytes) -> bytes:
+        """What is said of each row, said of each place inside the ranges."""
+        there = rows[self.shift : self.shift + len(self.inside)]
+        return both(there + bytes(len(self.inside) - len(there)), self.inside) if rows else b""
 
     def _state(self) -> bytearray:
         return self.pool.state[self.shift : self.shift + len(self.inside)]
@@ -94,12 +126,40 @@ class Field:
         offset = place + self.shift
         return offset < len(self.pool.state) and is_reuse(self.pool, offset, request, self.now_ns)
 
-    def take(self, place: int) -> None:
-        """It is given: nobody else of the group gets it."""
+    def take(self, place: int, *, early: bool = False) -> None:
+        """It is given, `early` out of its hold: nobody else of the group gets it."""
         self.taken.add(place)
-        if self.free[place]:
+        if early:
+            self.early.add(place)
+        if early or self.free[place]:
             self.fresh.add(place)
         self.free[place] = 0
+
+    # ------------------------------------------------------------------ under pressure
+
+    def may_end(self, place: int) -> bool:
+        """Whether this hold may be cut off: it is past its floor, and too many are held back still."""
+        return bool(self.relief) and self.relief[place] == 1 and place not in self.taken and self._is_pressed()
+
+    def _is_pressed(self) -> bool:
+        over = sum(self.pool.state[offset] == QUARANTINED and opens(self.pool, offset, self.now_ns) for offset in self.due)
+        reused = len(self.taken) - len(self.fresh)
+        spec, left = self.pool.spec, self.pool.statistics().quarantined - over - reused - len(self.early)
+        return left > spec.held_max * spec.size
+
+    def line_of_taken(self) -> bytes:
+        """1 for each place that is given already."""
+        line = bytearray(len(self.inside))
+        for place in self.taken:
+            line[place] = 1
+        return bytes(line)
+
+    def ending(self) -> Iterator[int]:
+        """The places whose hold may be cut off, the earliest end first."""
+        if self.relief:
+            for offset in self.index.by_relief(self.pool, self.now_ns).ready(self.pool, self.now_ns):
+                if self.may_end(offset - self.shift):
+                    yield offset - self.shift
 
     # ------------------------------------------------------------------ what a request may have
 
@@ -109,7 +169,8 @@ class Field:
         Its owner's own quarantined ports; its service's as well; those and the free ones; all there are. Of a service
         that has a great many only some of the latest count until the last line.
         """
-        owners, services = self.index.by_owner.get(request.owner, []), self.index.by_service.get(request.service, [])
+        service = heir(self.pool, request.service, self.now_ns)
+        owners, services = self.index.by_owner.get(request.owner, []), self.index.by_service.get(service, [])
         own = self._some(request.owner, owners[:_MANY], self.pool.owner, request)
         yield own
         reused = (
@@ -169,8 +230,30 @@ class Field:
     # ------------------------------------------------------------------ the pool's order
 
     def in_order(self, line: bytes | bytearray, salt: int) -> Iterator[int]:
-        """The places with a 1 in `line`, in the pool's order as far as looking is cheap and then the lowest first."""
-        left = bytearray(line)
+        """The places with a 1 in `line`, in the pool's order as far as looking is cheap and then the lowest first; the band's last."""
+        above, within = bytearray(line), bytearray(line[: self.band])
+        above[: self.band] = bytes(self.band)
+        yield from self._in_order(above, salt)
+        if self.pool.spec.order == "longest-idle":
+            yield from sorted(compress(range(len(within)), within), key=self._rested)
+        elif within:
+            yield from self._in_order(within.ljust(len(line), b"\0"), salt)
+
+    def first_block(self, line: bytes | bytearray, salt: int) -> int:
+        """The one of the places with a 1 at which a block begins: above the band, else with as little of the band as can be. -1: none."""
+        above = bytearray(line)
+        above[: self.band] = bytes(self.band)
+        found = next(self._in_order(above, salt), -1)
+        return found if found >= 0 else line.rfind(1, 0, self.band)
+
+    def _rested(self, place: int) -> tuple[bool, int, int]:
+        """Less for those that lie idle longer, never used ones before all."""
+        offset, pool = place + self.shift, self.pool
+        if offset >= len(pool.state):
+            return False, 0, place
+        return pool.state[offset] != FREE, pool.since[offset], place
+
+    def _in_order(self, left: bytearray, salt: int) -> Iterator[int]:
         for place in self._preferred(left, salt):
             left[place] = 0
             yield place
@@ -196,7 +279,7 @@ class Field:
     def _drawn(self, left: bytearray, salt: int) -> int:
         place = 0
         for draw in range(DRAWS):
-            place = drawn(self.pool, salt, draw) - self.shift
+            place = drawn(self.pool, salt, draw, first=self.pool.spec.static) - self.shift
             if left[place]:
                 return place
         found = left.find(1, place)

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from portfsm._orders import ByRelease
 from portfsm._pool import BLOCKED, QUARANTINED
 from portfsm.errors import InvalidValue
 from portfsm.specs import check_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from portfsm._pool import Pool
 
 __all__ = ["Forecast", "Rate", "forecast", "held_in_flight", "next_free_at", "rate_of"]
@@ -124,7 +127,16 @@ def forecast(pool: Pool, now_ns: int) -> Forecast:
 
 def next_free_at(pool: Pool, now_ns: int = 0) -> int | None:
     """When the next port comes back by time alone. Without `now_ns`: as recorded, maybe in the past, for time frees nothing."""
-    return min(_ends(pool, now_ns), default=None)
+    if pool.index is None or pool.lost is not None or pool.kept:
+        return min(_ends(pool, now_ns), default=None)
+    found: int | None = None
+    for end, offset in pool.index.ends(pool):
+        if found is not None and found <= end:
+            break
+        if offset not in pool.outside:
+            ready = end if pool.state[offset] == QUARANTINED else _after_block(pool, offset, now_ns)
+            found = ready if found is None else min(found, ready)
+    return found
 
 
 def _ends(pool: Pool, now_ns: int) -> list[int]:
@@ -147,14 +159,18 @@ def _after_block(pool: Pool, offset: int, now_ns: int) -> int:
 
 def rate_of(pool: Pool, now_ns: int) -> Rate:
     """The present rate of releases: those within the last hold, over the time since the first of them."""
-    counts, kept = pool.statistics(), pool.kept
-    recent, stuck = [], 0
-    for offset in pool.offsets(states=bytes((QUARANTINED,))):
-        if offset in pool.outside:
-            continue
-        if pool.owner[offset] and pool.since[offset] > now_ns - pool.hold_ns:
-            recent.append(pool.since[offset])
-        elif kept or pool.until[offset] > now_ns:
-            stuck += 1
-    window_ns = max(now_ns - min(recent), _WINDOW_NS) if recent else _WINDOW_NS
-    return Rate(len(recent) * 1e9 / window_ns, counts.allocated + counts.blocked + stuck)
+    counts, after_ns = pool.statistics(), now_ns - pool.hold_ns
+    released = ByRelease(pool) if pool.index is None else pool.index.by_release(pool, after_ns)
+    recent, first_ns = released.after(after_ns)
+    outside = sum(pool.state[offset] == QUARANTINED for offset in pool.outside)
+    over = sum(offset not in released for offset in _over(pool, now_ns))
+    stuck = pool.state.count(QUARANTINED) - outside - recent - over
+    return Rate(recent * 1e9 / max(now_ns - first_ns if recent else 0, _WINDOW_NS), counts.allocated + counts.blocked + stuck)
+
+
+def _over(pool: Pool, now_ns: int) -> Iterable[int]:
+    """The QUARANTINED ports whose hold has ended, and nobody has noticed yet."""
+    if pool.kept:
+        return ()
+    rows = pool.offsets(states=bytes((QUARANTINED,))) if pool.index is None else pool.index.due_by(pool, now_ns, len(pool.index.due))
+    return (offset for offset in rows if pool.state[offset] == QUARANTINED and offset not in pool.outside and pool.until[offset] <= now_ns)

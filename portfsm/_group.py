@@ -10,19 +10,21 @@ is missing is made to fit it. Nothing that was found is taken back: what would f
 from __future__ import annotations
 
 from collections import Counter
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import attrs
 
-from portfsm._blocks import aligned, both, starts
+from portfsm._blocks import aligned, both, easiest, either, inverted, starts
 from portfsm._choice import DRAIN_LIMIT
 from portfsm._field import Field
 from portfsm._group_rejections import impossible, lacking, other_block
 from portfsm._index import index_of
 from portfsm._lost import end, is_over
+from portfsm._pressure import cut_off, relieves
 from portfsm._quota import check_hard, check_soft
 from portfsm._rejections import out_of_range, owner_conflict, unavailable
+from portfsm.errors import CommandRejected
 from portfsm.events import Event
 from portfsm.states import EventKind
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from portfsm.groups import Request
     from portfsm.values import Lease
 
-__all__ = ["allocate_group", "fits", "holdings"]
+__all__ = ["allocate_group", "fits", "holdings", "never"]
 
 
 def allocate_group(command: commands.AllocateGroup, ledger: Ledger, draft: Draft) -> None:
@@ -54,6 +56,16 @@ def allocate_group(command: commands.AllocateGroup, ledger: Ledger, draft: Draft
 def fits(command: commands.AllocateGroup, ledger: Ledger, now_ns: int) -> bool:
     """Whether the group can be had now. Cheaper than to be told why not."""
     return isinstance(_plan(command.requests, ledger, max(now_ns, ledger.ts), ledger.seq), _Plan)
+
+
+def never(command: commands.AllocateGroup, ledger: Ledger, now_ns: int) -> CommandRejected | None:
+    """Why no time and no release will ever bring the group, as its pools and its owners' leases stand; None while it may come."""
+    plan = _Plan(ledger, max(now_ns, ledger.ts), ledger.seq, 0)
+    try:
+        plan.parts = _parts(command.requests, ledger)
+    except CommandRejected as error:
+        return error
+    return next(filter(None, (impossible(part.shape, plan.asked(part)) for part in plan.parts)), None)
 
 
 def holdings(command: commands.AllocateGroup, ledger: Ledger) -> tuple[Lease, ...] | None:
@@ -148,11 +160,15 @@ def _anybodys(field: Field, request: Request, salt: int) -> Iterator[int]:  # no
     return field.in_order(field.free, salt + len(field.taken))
 
 
+def _ending(field: Field, request: Request, salt: int) -> Iterator[int]:  # noqa: ARG001
+    return field.ending()
+
+
 class _Plan:
     """Numbers for all parts, taken from the fields of their pools."""
 
-    def __init__(self, ledger: Ledger, now_ns: int, seq: int, limit: int | None) -> None:
-        self._ledger, self._now_ns, self._seq, self._limit = ledger, now_ns, seq, limit
+    def __init__(self, ledger: Ledger, now_ns: int, seq: int, limit: int | None, *, early: bool = False) -> None:
+        self._ledger, self._now_ns, self._seq, self._limit, self._early = ledger, now_ns, seq, limit, early
         self.fields: dict[tuple[str, str], Field] = {}
         self.parts: list[Part] = []
 
@@ -161,7 +177,7 @@ class _Plan:
         field = self.fields.get(request.place)
         if field is None:
             pool = self._ledger.pool(request.pool, request.node)
-            field = self.fields[request.place] = Field(pool, self._now_ns, self._limit)
+            field = self.fields[request.place] = Field(pool, self._now_ns, self._limit, early=self._early)
         return field
 
     def place_all(self, parts: list[Part]) -> Part | None:
@@ -170,14 +186,14 @@ class _Plan:
         for part in parts:
             if part.missing and part.is_plain:
                 continue
-            if not self._take(part, part.ports | self._find(part)):
+            if not self._take(part, part.ports | (self._find(part) or self._find_early(part))):
                 return part
         plain = [part for part in parts if part.missing]
-        for source in (_owners, _services, _anybodys):
+        for source in (_owners, _services, _anybodys, _ending):
             for part in plain:
                 field = self.field(part.shape)
                 for index, place in zip(part.missing, source(field, part.shape, self._seq), strict=False):
-                    field.take(place)
+                    field.take(place, early=source is _ending)
                     part.ports[index] = place + field.first
         return next((part for part in plain if part.missing), None)
 
@@ -191,9 +207,10 @@ class _Plan:
                 if (request.node, index) in part.held:
                     continue
                 place = field.place(port)
-                if place < 0 or not field.may_take(place, request):
+                early = request.port is None and place >= 0 and not field.may_take(place, request)
+                if place < 0 or not (field.may_end(place) if early else field.may_take(place, request)):
                     return False
-                field.take(place)
+                field.take(place, early=early)
         part.ports = ports
         return True
 
@@ -209,13 +226,40 @@ class _Plan:
                 continue
             before = line
             if shape.contiguous:
-                line = aligned(starts(line, shape.count, shape.stride), field.first, shape.align)
-            places = list(islice(field.in_order(line, self._seq), 1 if shape.contiguous else len(missing)))
-            if shape.contiguous and places:
-                places = [places[0] + index * shape.stride for index in missing]
+                begin = field.first_block(aligned(starts(line, shape.count, shape.stride), field.first, shape.align), self._seq)
+                places = self._block(begin, part)
+            else:
+                places = list(islice(field.in_order(line, self._seq), len(missing)))
             if len(places) == len(missing):
                 return {index: place + field.first for index, place in zip(missing, places, strict=True)}
         return {}
+
+    def _block(self, begin: int, part: Part) -> list[int]:
+        """The places of a part's missing numbers in the block that begins there; none for -1."""
+        return [begin + index * part.shape.stride for index in part.missing] if begin >= 0 else []
+
+    def _find_early(self, part: Part) -> dict[int, int]:
+        """The same under pressure: where the fewest holds are cut off."""
+        shape, field, fields = part.shape, self.field(part.shape), [self.field(request) for request in part.requests]
+        if shape.port is not None or not part.missing or not any(each.relief for each in fields):
+            return {}
+        line, early = bytes(field.inside), bytes(len(field.inside))
+        for each, request in zip(fields, part.requests, strict=True):
+            open_now = each.may_have(request)
+            ending = both(each.relief, inverted(either(open_now, each.line_of_taken()))) if each.relief else early
+            line, early = both(line, either(open_now, ending)), either(early, ending)
+        if shape.contiguous:
+            begins = aligned(starts(line, shape.count, shape.stride), field.first, shape.align)
+            places = self._block(easiest(early, bytes(len(line)), begins, shape.count, shape.stride), part)
+        else:
+            now, later = field.in_order(both(line, inverted(early)), self._seq), field.in_order(both(line, early), self._seq)
+            places = list(islice(chain(now, later), len(part.missing)))
+        return {index: place + field.first for index, place in zip(part.missing, places, strict=True)} if places else {}
+
+    def asked(self, part: Part) -> dict[Field, int]:
+        """How many ports the whole group asks of each pool that this part does."""
+        fields = [self.field(request) for request in part.requests]
+        return {field: sum(r.count for each in self.parts for r in each.requests if self.field(r) is field) for field in fields}
 
     # ------------------------------------------------------------------ writing it down
 
@@ -259,6 +303,9 @@ class _Plan:
                 left -= request is None
                 if request is not None or left >= 0:
                     draft.notice(field.pool, offset)
+        for field in self.fields.values():
+            for offset in sorted((early + field.shift for early in field.early), key=field.pool.until.__getitem__):
+                cut_off(field.pool, offset, draft, why="a group lacked it")
 
 
 def _plan(requests: tuple[Request, ...], ledger: Ledger, now_ns: int, seq: int) -> _Plan | tuple[_Plan, Part]:
@@ -268,6 +315,9 @@ def _plan(requests: tuple[Request, ...], ledger: Ledger, now_ns: int, seq: int) 
     if failed is not None and not all(field.drained for field in plan.fields.values()):
         plan = _Plan(ledger, now_ns, seq, None)  # ports may be due that were not looked at
         failed = plan.place_all(_parts(requests, ledger))
+    if failed is not None and any(relieves(field.pool) for field in plan.fields.values()):
+        plan = _Plan(ledger, now_ns, seq, None, early=True)
+        failed = plan.place_all(_parts(requests, ledger))
     return plan if failed is None else (plan, failed)
 
 
@@ -275,5 +325,4 @@ def _refusal(plan: _Plan, part: Part) -> Exception:
     fields, port = [plan.field(request) for request in part.requests], part.shape.port
     if port is not None and len(fields) == 1 and fields[0].place(port) not in fields[0].taken:
         return unavailable(fields[0].pool, port)
-    asked = {field: sum(r.count for each in plan.parts for r in each.requests if plan.field(r) is field) for field in fields}
-    return impossible(part.shape, asked) or lacking(part.requests, fields, part.ports)
+    return impossible(part.shape, plan.asked(part)) or lacking(part.requests, fields, part.ports)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from portfsm._blocks import aligned, both, easiest, either, inverted, starts
 from portfsm._pool import ALLOCATED
+from portfsm._pressure import next_relief
 from portfsm._rejections import exhausted, place, utc
 from portfsm.errors import GroupUnavailable, InvalidValue, OwnerConflict
 from portfsm.states import PortState
@@ -47,7 +48,10 @@ def lacking(requests: Sequence[Request], fields: Sequence[Field], ports: Mapping
     shape, field = requests[0], fields[0]
     if len(requests) == 1 and not shape.contiguous and shape.port is None:
         short = shape.count - len(ports)
-        soon = field.index.due_by(field.pool, _EVER, short)
+        soon = [
+            offset for offset in field.index.due_by(field.pool, _EVER, short + len(field.taken)) if offset - field.shift not in field.taken
+        ]
+        soon = soon[:short]
         views = [field.pool.view(field.pool.base + offset) for offset in soon]
         return _refusal(f"has {len(ports)} of the {shape.count} ports asked for", views, field, whole=len(soon) == short, short=short)
     fixed = [port - field.first for port in ports.values()]
@@ -82,8 +86,10 @@ def other_block(pool: Pool, offset: int, request: Request) -> OwnerConflict:
 
 def _block(shape: Request) -> str:
     """What is asked for, in words."""
+    if shape.count == 1:
+        return "number" + (f" that is a multiple of {shape.align}" if shape.align > 1 else "")
     if not shape.contiguous:
-        return "number" if shape.count == 1 else f"{shape.count} numbers"
+        return f"{shape.count} numbers"
     apart = f" {shape.stride} apart" if shape.stride > 1 else " in a row"
     return f"{shape.count} numbers{apart}" + (f", the first a multiple of {shape.align}," if shape.align > 1 else "")
 
@@ -114,6 +120,8 @@ def _refusal(text: str, views: list[PortView], field: Field, *, whole: bool, sho
     free_at = _free_at(views, field) if whole else None
     named = "; ".join(_named(view) for view in views[:_NAMED]) + (f"; and {len(views) - _NAMED} more" if len(views) > _NAMED else "")
     advice = f"all are free at {utc(free_at)}, pass wait_s= to wait for it" if free_at else "release some, or unblock some"
+    if relief := next_relief(pool, field.now_ns):
+        advice = f"under this pressure more may be freed early from {utc(relief)} on, pass wait_s= to wait for it"
     where = f"pool {pool.name!r}" + (f" on node {pool.node!r}" if pool.node else "")
     return GroupUnavailable(
         f"{where} {text}{': ' + named if named else ''}. Nothing was given: {advice}",

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from heapq import heapify, heappop, heappush
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from portfsm._lost import asked_next
+from portfsm._orders import ByRelease, ByRelief, ordered
 from portfsm._pool import ALLOCATED, BLOCKED, FREE, QUARANTINED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from portfsm._pool import Lost, Pool
 
-__all__ = ["Index", "index_of", "ordered"]
+__all__ = ["Index", "index_of"]
 
 _OFFSET = 0xFFFF
 _SLACK = 1024
@@ -28,7 +30,10 @@ _SLACK = 1024
 class Index:
     """The derived structures of one pool."""
 
-    __slots__ = ("band", "by_owner", "by_service", "due", "hint", "holders", "idle", "leases", "members", "pushes")
+    __slots__ = (
+        "_by_release", "_by_relief", "asked", "band", "by_owner", "by_service", "due", "hint", "holders", "idle", "leases", "members",
+        "pushes",
+    )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self.holders: dict[str, int] = {}
@@ -47,6 +52,10 @@ class Index:
         """service -> how many ports it holds, where the pool has quotas; else nothing."""
         self.hint = 0
         """No offset below this one is FREE."""
+        self.asked: tuple[ByRelease | ByRelief, ...] = ()
+        """The orders that somebody has asked for, to be kept in step."""
+        self._by_release: ByRelease | None = None
+        self._by_relief: ByRelief | None = None
         self.pushes = 0
         for offset in pool.offsets():
             self._enter(pool, offset)
@@ -120,8 +129,28 @@ class Index:
                 self._trim_idle(pool)
         elif before != ALLOCATED:
             self._trim(pool, owner, service)
+        if self.asked:
+            for order in self.asked:
+                order.touched(pool, offset)
+                self.pushes += 1
         if self.pushes > len(pool.state) + _SLACK:
             pool.index = None
+
+    def by_release(self, pool: Pool, after_ns: int) -> ByRelease:
+        """The quarantined ports by release, at least those after `after_ns`."""
+        order = self._by_release
+        if order is None or after_ns < order.asked_ns:
+            order = self._by_release = ByRelease(pool)
+            self.asked = tuple(each for each in (order, self._by_relief) if each is not None)
+        return order
+
+    def by_relief(self, pool: Pool, now_ns: int) -> ByRelief:
+        """The quarantined ports by when pressure may free them, as of `now_ns`."""
+        order = self._by_relief
+        if order is None or now_ns < order.asked_ns:
+            order = self._by_relief = ByRelief(pool)
+            self.asked = tuple(each for each in (self._by_release, order) if each is not None)
+        return order
 
     def extended(self, pool: Pool, first: int) -> None:
         """Rows from `first` on came to be, never used."""
@@ -152,7 +181,7 @@ class Index:
             heap = heaps.get(name)
             if not heap:
                 continue
-            for entry in (heap[0], *sorted(heap)) if len(heap) > 1 else heap:
+            for entry in chain(heap[:1], ordered(heap)) if len(heap) > 1 else heap:  # mostly the first will do
                 if _is_last(pool, entry, name, column) and not pool.is_stranger(-entry & _OFFSET, owner, service, now_ns):
                     return -entry & _OFFSET
         return -1
@@ -178,6 +207,10 @@ class Index:
                 last = entry
         return found
 
+    def ends(self, pool: Pool) -> Iterator[tuple[int, int]]:
+        """The ends of holds and blocks that time brings (UTC ns), each with its offset, the earliest first."""
+        return ((entry >> 16, entry & _OFFSET) for entry in ordered(self.due) if _is_due(pool, entry))
+
     def next_due(self, pool: Pool) -> int | None:
         """The earliest end of a hold or block still running or unnoticed, UTC ns."""
         if pool.lost is not None:
@@ -194,16 +227,6 @@ class Index:
         elif any(True for _ in asked_next(pool)):
             ends.append(lost.since)
         return min(ends, default=None)
-
-
-def ordered(heap: Sequence[int]) -> Iterator[int]:
-    """The entries of a heap from the least on, looking no further than is asked for."""
-    front = [(heap[0], 0)] if heap else []
-    while front:
-        entry, place = heappop(front)
-        yield entry
-        for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
-            heappush(front, (heap[child], child))
 
 
 def _is_due(pool: Pool, entry: int) -> bool:

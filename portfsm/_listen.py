@@ -19,7 +19,7 @@ from portfsm._faults import blocks
 from portfsm._log import warn
 from portfsm._requests import leases_of
 from portfsm.errors import BindFailed, CommandRejected, InvalidValue, OwnerConflict, PoolExhausted, PortfsmError
-from portfsm.sockets import BoundLease, Holder, NotBound, bind_all, check_targets, occupants, remedy
+from portfsm.sockets import BoundLease, Holder, NotBound, bind_all, check_targets, occupants
 from portfsm.specs import check_seconds
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Listening:
         """No port would do better: end the lease as if it had never been asked for."""
         self._end(lease, cause="cancelled")
         await self._settle()
-        return _failed(wanted, f"cannot listen: {remedy(failure)}. The lease was given back", failure)
+        return _failed(wanted, f"cannot listen: {failure.in_words}. The lease was given back", failure)
 
     async def _block(self, wanted: Wanted, lease: Lease, failure: NotBound) -> str:
         """Take the port out of use for a while, with the name of who sits there. Cancelled meanwhile: without the name."""
@@ -192,7 +192,7 @@ async def _kept(wanted: Wanted, lease: Lease, failure: NotBound) -> BindFailed:
     """The owner held the port before this call: whatever is wrong, its lease is not ours to end."""
     start = f"{lease.owner!r} holds port {lease.port} since before this call and keeps it"
     if not blocks(failure.error):
-        return _failed(wanted, f"{start}, but cannot listen: {remedy(failure)}", failure)
+        return _failed(wanted, f"{start}, but cannot listen: {failure.in_words}", failure)
     advice = "if that is its own process, it serves already; if not, release the lease with block= and call again"
     return _failed(wanted, f"{start}, and {_reason(failure, await _sitting(failure))}: {advice}", failure)
 

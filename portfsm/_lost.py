@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from portfsm._ledger import Ledger
     from portfsm._pool import Lost, Pool
 
-__all__ = ["ask", "asked_next", "end", "is_over", "recall"]
+__all__ = ["ask", "asked_next", "end", "free", "heir", "is_over", "recall"]
 
 WINDOW = 64
 """How many ports of a pool and node wait for proxies at a time."""
@@ -35,6 +35,21 @@ WINDOW = 64
 def is_over(pool: Pool, now_ns: int) -> bool:
     """Whether the hold has ended, and its end is yet to be recorded."""
     return pool.lost is not None and not pool.kept and pool.lost.until <= now_ns
+
+
+def heir(pool: Pool, service: str, now_ns: int) -> str:
+    """The service that takes over what it had last; none while what was lost may tell of others that had the port since."""
+    return service if pool.lost is None or now_ns >= pool.lost.until else ""
+
+
+def free(pool: Pool, now_ns: int) -> int:
+    """How many ports are FREE, counting those whose hold for the loss has ended and not been noticed."""
+    counts = pool.statistics()
+    if not is_over(pool, now_ns):
+        return counts.free
+    return (
+        counts.free + counts.quarantined - pool.state.count(QUARANTINED) + sum(pool.state[offset] == QUARANTINED for offset in pool.outside)
+    )
 
 
 def end(pool: Pool, draft: Draft) -> None:

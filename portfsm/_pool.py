@@ -167,7 +167,12 @@ class Pool:
             return self.until[offset]
         if note.cause in _STARTED_OVER:  # the clock or the history was lost, so the floor starts over with the hold
             begun = max(begun, self.until[offset] - note.hold_ms * 1_000_000)
-        return begun + math.ceil(self.spec.floor_s * 1e9)
+        return begun + self.floor_ns
+
+    @property
+    def floor_ns(self) -> int:
+        """How long a hold lasts at least, unless the note on its row says otherwise."""
+        return math.ceil(self.spec.floor_s * 1e9)
 
     def held_ms(self, offset: int) -> int:
         """How long the hold of a QUARANTINED port was to last when it was last recorded."""

@@ -6,8 +6,12 @@ recorded as such, and replay allows it only where the pool's recorded policy did
 
 from __future__ import annotations
 
+from itertools import repeat
+from operator import ge
 from typing import TYPE_CHECKING
 
+from portfsm._blocks import both
+from portfsm._index import index_of
 from portfsm._pool import QUARANTINED
 from portfsm.states import EventKind
 
@@ -16,11 +20,9 @@ if TYPE_CHECKING:
     from portfsm._index import Index
     from portfsm._pool import Pool
 
-__all__ = ["free_earliest", "is_pressed", "next_relief", "patience_s", "pressure_fault"]
+__all__ = ["cut_off", "free_earliest", "is_pressed", "may_end_early", "next_relief", "patience_s", "pressure_fault", "relieves"]
 
-_FIRST = 64
-"""So many ends are looked at before all are: mostly the first will do."""
-_EVER = 1 << 62
+_IS_QUARANTINED = bytes(each == QUARANTINED for each in range(256))
 
 
 def is_pressed(pool: Pool) -> bool:
@@ -28,40 +30,51 @@ def is_pressed(pool: Pool) -> bool:
     return pool.statistics().quarantined > pool.spec.held_max * pool.spec.size
 
 
-def _relieves(pool: Pool) -> bool:
+def _may_relieve(pool: Pool) -> bool:
     """Whether this pool frees ports early at all: not where proxies say when they have let go."""
     return pool.spec.on_pressure == "free-earliest" and not pool.proxies
 
 
+def relieves(pool: Pool) -> bool:
+    """Whether this pool may free ports early now."""
+    return _may_relieve(pool) and is_pressed(pool)
+
+
 def free_earliest(pool: Pool, index: Index, draft: Draft) -> int:
     """Free the port whose hold ends first and whose floor is over, where the policy says so; its offset, or -1."""
-    if not (_relieves(pool) and is_pressed(pool)):
+    if not relieves(pool):
         return -1
-    offset = _earliest(pool, index, draft.ts)
+    offset = index.by_relief(pool, draft.ts).earliest(pool, draft.ts)
     if offset >= 0:
-        draft.on(pool, offset, EventKind.FREED, cause="pressure", reason=_reason(pool, offset, draft.ts))
+        cut_off(pool, offset, draft, why="none was free")
     return offset
 
 
-def _earliest(pool: Pool, index: Index, now_ns: int) -> int:
-    for limit in (_FIRST, len(index.due)):
-        for offset in index.due_by(pool, _EVER, limit):
-            if pool.state[offset] == QUARANTINED and offset not in pool.outside and not pressure_fault(pool, offset, now_ns):
-                return offset
-    return -1
-
-
-def _reason(pool: Pool, offset: int, now_ns: int) -> str:
-    counts, left_s = pool.statistics(), (pool.until[offset] - now_ns) / 1e9
-    return (
-        f"{counts.quarantined} of {counts.size} ports were quarantined, more than held_max {pool.spec.held_max:g}, and none was free: "
+def cut_off(pool: Pool, offset: int, draft: Draft, *, why: str) -> None:
+    """Free a quarantined port before its hold is over, and record what made it so."""
+    counts, left_s = pool.statistics(), (pool.until[offset] - draft.ts) / 1e9
+    reason = (
+        f"{counts.quarantined} of {counts.size} ports were quarantined, more than held_max {pool.spec.held_max:g}, and {why}: "
         f"{left_s:.3f} s of the hold cut off, past the floor of {pool.spec.floor_s:g} s"
     )
+    draft.on(pool, offset, EventKind.FREED, cause="pressure", reason=reason)
+
+
+def may_end_early(pool: Pool, now_ns: int) -> bytes:
+    """1 for each row whose hold may be cut off now, found by comparing whole columns; nothing where the policy, or the share, says none."""
+    if not relieves(pool):
+        return b""
+    begun = bytes(map(ge, repeat(now_ns - pool.floor_ns), pool.since))
+    line = bytearray(both(pool.state.translate(_IS_QUARANTINED), begun))
+    for offset, note in pool.notes.items():
+        if note.cause and line[offset]:
+            line[offset] = pool.evidence_frees_at(offset) <= now_ns
+    return bytes(line)
 
 
 def pressure_fault(pool: Pool, offset: int, now_ns: int) -> str:
     """Why a QUARANTINED port may not be freed early for want of ports; empty when it may."""
-    if not _relieves(pool):
+    if not _may_relieve(pool):
         return "the pool's policy ends no hold early" if not pool.proxies else f"{', '.join(pool.proxies)} say when it ends"
     ready = pool.evidence_frees_at(offset)
     return f"its floor, or the hold that was asked for, runs until {ready}" if now_ns < ready else ""
@@ -69,10 +82,9 @@ def pressure_fault(pool: Pool, offset: int, now_ns: int) -> str:
 
 def next_relief(pool: Pool, now_ns: int) -> int | None:
     """When the next port can be freed early that cannot be now: those who wait are woken for it."""
-    if not (_relieves(pool) and is_pressed(pool)):
+    if not relieves(pool):
         return None
-    held = (offset for offset in pool.offsets(states=bytes((QUARANTINED,))) if offset not in pool.outside)
-    return min((ready for offset in held if (ready := pool.evidence_frees_at(offset)) > now_ns), default=None)
+    return index_of(pool).by_relief(pool, now_ns).next(pool, now_ns)
 
 
 def patience_s(pool: Pool) -> float:

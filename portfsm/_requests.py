@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from portfsm._decide import decide
-from portfsm._group import fits, holdings
+from portfsm._group import fits, holdings, never
 from portfsm._index import index_of
 from portfsm._rejections import overtaken
 from portfsm._waiters import Grant
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from portfsm.errors import PortfsmError
     from portfsm.values import Lease
 
-__all__ = ["MAY_WAIT", "attempt", "grant_group", "has_all", "leases_of", "queue_up", "refusal"]
+__all__ = ["MAY_WAIT", "attempt", "grant_group", "has_all", "hopeless", "leases_of", "queue_up", "refusal"]
 
 MAY_WAIT = (PoolExhausted, PortUnavailable, QuotaExceeded)
 """Refusals that time or somebody's release may end."""
@@ -47,10 +47,14 @@ def grant_group(engine: Engine, command: AllocateGroup) -> tuple[Lease, ...]:
 
 def queue_up(engine: Engine, command: AllocateGroup) -> tuple[Lease, ...]:
     """Nothing yet, as others come first; a refusal where no wait would help, so that it keeps nobody behind it waiting."""
-    error = refusal(engine, command)
-    if isinstance(error, MAY_WAIT):
-        return ()
-    raise error
+    if (error := hopeless(engine, command)) is not None:
+        raise error
+    return ()
+
+
+def hopeless(engine: Engine, command: Wish) -> CommandRejected | None:
+    """Why no wait would help a group, or no longer, now that a pool has changed; None while one may. Cheaper than a refusal."""
+    return never(command, engine.ahead, engine.now()) if isinstance(command, AllocateGroup) else None
 
 
 def leases_of(engine: Engine, owner: str, node: str | None) -> tuple[Lease, ...]:

@@ -20,7 +20,7 @@ from portfsm.commands import Allocate, AllocateGroup
 from portfsm.errors import PoolExhausted, PortfsmError, PortUnavailable, QuotaExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from portfsm.values import Lease
 
@@ -46,6 +46,8 @@ class Waiter:
     leases: tuple[Lease, ...] = ()
     error: PortfsmError | None = None
     queued: bool = False
+    kept_by_quota: bool = False
+    """When it was last offered what there is, its service's quota alone kept it from it."""
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -190,31 +192,39 @@ class Waiters:
         """
         left: dict[Place, None] = {}
         queue = self._queues.get(place)
-        if queue is None:
-            return left
-        passed_over = again = False
-        for waiter in list(queue.everyone):
-            if not waiter.queued:
-                continue
-            if (waiter.is_group and self._is_behind(waiter)) or not self._offer(waiter, attempt):
-                self._serve_out_of_turn(queue, waiter.turn, attempt, has_all, left)
-                break
-            if waiter not in queue.everyone:
-                left.update(dict.fromkeys(waiter.places))
-            again |= passed_over and not waiter.queued
-            passed_over |= waiter.queued and not waiter.wants_one_number
-        else:
-            if again:  # what one took may have been its share, and all that was kept from another before it
-                left.update(self.serve(place, attempt, has_all))
+        while queue is not None and self._serve(queue, attempt, has_all, left):
+            pass
         left.pop(place, None)
         return left
 
-    def _is_behind(self, waiter: Waiter) -> bool:
-        """Whether somebody who would take any port comes before this group in one of its queues."""
-        for place in waiter.places:
-            first = next(each for each in self._queues[place].everyone if not each.wants_one_number)
-            if first.turn < waiter.turn:
+    def _serve(self, queue: _Queue, attempt: Attempt, has_all: HasAll, left: dict[Place, None]) -> bool:
+        """The same once through the queue; whether to begin again, since what one took may be all that was kept from another before it."""
+        passed_over = False
+        for waiter in list(queue.everyone):
+            if not waiter.queued:
+                continue
+            if (waiter.is_group and self._is_behind(waiter, attempt)) or not self._offer(waiter, attempt):
+                self._serve_out_of_turn(queue, waiter.turn, attempt, has_all, left)
+                return False
+            stays = waiter in queue.everyone
+            if not stays:
+                left.update(dict.fromkeys(waiter.places))
+            if passed_over and not stays:
                 return True
+            passed_over |= stays and not waiter.wants_one_number
+        return False
+
+    def _is_behind(self, group: Waiter, attempt: Attempt) -> bool:
+        """Whether somebody who would take any port comes before this group in one of its queues, and is kept from it by no quota."""
+        for place in group.places:
+            for waiter in list(self._queues[place].everyone):
+                if waiter is group:
+                    break
+                if not waiter.queued or waiter.wants_one_number:
+                    continue
+                stays = not waiter.kept_by_quota or (waiter.is_group and self._is_behind(waiter, attempt))
+                if stays or not self._offer(waiter, attempt):
+                    return True
         return False
 
     def _serve_out_of_turn(self, queue: _Queue, turn: int, attempt: Attempt, has_all: HasAll, left: dict[Place, None]) -> None:
@@ -238,6 +248,7 @@ class Waiters:
 
     def _offer(self, waiter: Waiter, attempt: Attempt) -> bool:
         """Whether those behind may be asked: not if this one would take any port and there was none."""
+        waiter.kept_by_quota = False
         try:
             leases = attempt(waiter.command)
         except PoolExhausted:
@@ -245,6 +256,7 @@ class Waiters:
         except PortUnavailable:
             return not waiter.is_group
         except QuotaExceeded:
+            waiter.kept_by_quota = True
             return True
         except PortfsmError as error:
             self.remove(waiter)
@@ -262,13 +274,31 @@ class Waiters:
         return heap[0][0] if heap else None
 
     def expire(self, boot_ns: int, refuse: Callable[[Wish], PortfsmError]) -> dict[Place, None]:
-        """Tell those whose time is up, and return the places they leave, in order."""
+        """Tell those whose time is up, as far as the first group among them, and return the places they leave, in order.
+
+        What a group kept from those behind it is theirs, although their time may be up as well: serve them before the next call.
+        """
         left: dict[Place, None] = {}
         while (deadline := self.next_deadline()) is not None and deadline <= boot_ns:
             waiter = self._deadlines[0][2]
             self.remove(waiter)
             waiter.fail(refuse(waiter.command))
             left.update(dict.fromkeys(waiter.places))
+            if waiter.is_group:
+                break
+        return left
+
+    def refuse(self, places: Iterable[Place], why: Callable[[Wish], PortfsmError | None]) -> dict[Place, None]:
+        """Tell the groups that wait there and can never be served, as far as `why` knows: they would keep everybody behind them waiting.
+
+        Returns all places that they leave.
+        """
+        left: dict[Place, None] = {}
+        for waiter in [waiter for place in places for waiter in self._queues[place].groups]:
+            if waiter.queued and (error := why(waiter.command)) is not None:
+                self.remove(waiter)
+                waiter.fail(error)
+                left.update(dict.fromkeys(waiter.places))
         return left
 
     def fail_all(self, error: PortfsmError) -> None:

@@ -127,11 +127,12 @@ async def _leave(engine: Engine, tasks: TaskGroup, raised: BaseException | None)
             warn("close_failed", error=str(error))
 
 
-def _patience_s(engine: Engine, command: commands.Allocate | commands.AllocateGroup) -> float:
-    """How long a call waits that asked not to: not at all, unless it wants any one port and the pool's policy says so."""
-    if isinstance(command, commands.AllocateGroup) or command.port is not None:
+def _patience_s(engine: Engine, command: commands.Allocate | commands.AllocateGroup, error: PortfsmError) -> float:
+    """How long a call waits that asked not to: not at all, unless a pool that lacks ports has a policy that says so."""
+    if not isinstance(error, PoolExhausted) or (isinstance(command, commands.Allocate) and command.port is not None):
         return 0.0
-    return patience_s(engine.ahead.pool(command.pool, command.node))
+    lacking = {(error.pool, error.node), *((view.pool, view.node) for view in getattr(error, "in_the_way", ()))}
+    return max(patience_s(engine.ahead.pool(pool, node)) for pool, node in lacking)
 
 
 class PortManager(Operator):
@@ -180,8 +181,7 @@ class PortManager(Operator):
             try:
                 lease = engine.grant(command)
             except MAY_WAIT as error:
-                if isinstance(error, PoolExhausted) and wait_s == 0:
-                    wait_s = _patience_s(engine, command)
+                wait_s = wait_s if wait_s != 0 else _patience_s(engine, command, error)
                 if wait_s == 0:
                     raise
                 lease = (await self._queue(command, wait_s))[0]
@@ -213,7 +213,8 @@ class PortManager(Operator):
         engine = self._engine
         try:
             leases = queue_up(engine, command) if engine.must_queue(command) else grant_group(engine, command)
-        except MAY_WAIT:
+        except MAY_WAIT as error:
+            wait_s = wait_s if wait_s != 0 else _patience_s(engine, command, error)
             if wait_s == 0:
                 raise
             leases = ()
@@ -232,7 +233,7 @@ class PortManager(Operator):
 
     async def _queue(self, command: commands.Allocate | commands.AllocateGroup, wait_s: float | None) -> tuple[Lease, ...]:
         engine = self._engine
-        wait_s = wait_s if wait_s != 0 else _patience_s(engine, command)
+        wait_s = wait_s if wait_s != 0 else _patience_s(engine, command, refusal(engine, command))
         waiter = Waiter(command, None if wait_s is None else engine.clock.boot_ns() + round(wait_s * 1e9))
         engine.wait(waiter)
         if wait_s == 0 and not waiter.woken.is_set():
@@ -249,13 +250,16 @@ class PortManager(Operator):
 
     @asynccontextmanager
     async def lease(
-        self, pool: str, *, owner: str, node: str = "", service: str = "", port: int | None = None, wait_s: float | None = 0.0
-    ) -> AsyncIterator[Lease]:
+        self, pool: str, *, owner: str, node: str = "", service: str = "", port: int | None = None,
+        ttl_s: float | None = None, wait_s: float | None = 0.0,
+    ) -> AsyncIterator[Lease]:  # fmt: skip
         """`allocate` on entry, `release` on the way out, also when cancelled.
 
-        What the block raises comes out as it is; a release that fails comes out only if the block raised nothing.
+        What the block raises comes out as it is; a release that fails comes out only if the block raised nothing. A lease with
+        `ttl_s` is not renewed here: call `renew` in the block. `StaleLease` on the way out says that its time was up before the block
+        was, and that another has had the port since.
         """
-        lease = await self.allocate(pool, owner=owner, node=node, service=service, port=port, wait_s=wait_s)
+        lease = await self.allocate(pool, owner=owner, node=node, service=service, port=port, ttl_s=ttl_s, wait_s=wait_s)
         try:
             yield lease
         except BaseException:
@@ -321,13 +325,13 @@ class PortManager(Operator):
         return await self._warden.wait_clear(lease, timeout_s=timeout_s)
 
     async def release_owner(self, owner: str, *, node: str | None = None) -> tuple[Lease, ...]:
-        """Release everything `owner` holds, on every node or one, and return the leases that ended."""
+        """Release everything `owner` holds, on every node or one, and return the leases that this call ended."""
         command = commands.ReleaseOwner(owner, node=node)
         held = leases_of(self._engine, owner, node)
         self._engine.claims.drop(owner, node)
-        self._engine.submit(command)
+        ended = {event.token for event in self._engine.submit(command)}
         await self._engine.settle()
-        return held
+        return tuple(lease for lease in held if lease.token in ended)
 
     async def adopt(self, pool: str, port: int, *, owner: str, node: str = "", service: str = "") -> Lease:
         """A lease for a port that a live owner proves it uses, whatever the log says of it.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import attrs
 
-from portfsm._faults import blocks
+from portfsm._faults import blocks, remedy
 from portfsm._occupants import Kind, Occupant, address_text, occupants
 from portfsm.errors import BindFailed, InvalidValue
 from portfsm.specs import normalise_ports
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from portfsm.specs import Ports
     from portfsm.values import Lease
 
-__all__ = ["BoundLease", "Holder", "Kind", "NotBound", "Occupant", "Target", "bind_all", "check_targets", "occupants", "remedy"]
+__all__ = ["BoundLease", "Holder", "Kind", "NotBound", "Occupant", "Target", "bind_all", "check_targets", "occupants"]
 
 
 @attrs.frozen
@@ -146,6 +146,11 @@ class NotBound(Exception):  # noqa: N818  (says what happened)
         self.error = error
         self.place = f"{address_text(target.host, port)}{'/udp' if target.kind == 'udp' else ''}"
 
+    @property
+    def in_words(self) -> str:
+        """Where, why, and what to do where the port is not to blame."""
+        return f"{self.place}: {self.error.strerror or self.error}; {remedy(self.error, host=self.target.host)}"
+
 
 def bind_all(port: int, targets: Iterable[Target]) -> tuple[socket.socket, ...]:
     """A socket on `port` for each target, all or none; TCP sockets listen. Raises `NotBound`."""
@@ -173,23 +178,6 @@ def _socket(target: Target) -> socket.socket:
     if target.family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 is asked for by name
     return made
-
-
-def remedy(failure: NotBound) -> str:
-    """Why a bind failed for which the port is not to blame, and what to do."""
-    text = _REMEDIES.get(failure.error.errno or 0, "see to the cause and call again")
-    return f"{failure.place}: {failure.error.strerror or failure.error}; {text.format(host=failure.target.host)}"
-
-
-_REMEDIES = {
-    errno.EACCES: "below net.ipv4.ip_unprivileged_port_start it takes the capability CAP_NET_BIND_SERVICE: grant it, or take a pool above",
-    errno.EPERM: "a security policy of this machine forbids it: allow it, or take another pool",
-    errno.EADDRNOTAVAIL: "{host} is no address of this machine: name one of its own, or 0.0.0.0 or :: for all",
-    errno.EAFNOSUPPORT: "this machine does not speak IPv6: name an IPv4 address",
-    errno.EINVAL: "a link-local address needs its interface, as in fe80::1%eth0",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "raise the system's limit of open files (fs.file-max)",
-}
 
 
 # ---------------------------------------------------------------------- holding
@@ -261,7 +249,7 @@ class Holder:
     def _failed(self, failure: NotBound) -> BindFailed:
         needed = f" ({len(self._held) + len(self._missing)} ports need as many)" if failure.error.errno == errno.EMFILE else ""
         return BindFailed(
-            f"cannot hold {remedy(failure)}{needed}",
+            f"cannot hold {failure.in_words}{needed}",
             pool="", node="", host=self._target.host, port=failure.port, errno=failure.error.errno, tried={},
         )  # fmt: skip
 

@@ -143,7 +143,23 @@ class Groups:
             for request in part:
                 got = self.held(request) | {n: begun[*request.place, request.owner, n].port for r, n in lacking if r is request}
                 assert self.fits(part, [got[index] for index in range(request.count)], now)
+        if len(command.requests) == 1 and lacking:
+            self.check_band(command.requests[0], [event.port for event in begun.values()], now)
         self.take_in([(request, begun[*request.place, request.owner, index], index) for request, index in lacking], command, now)
+
+    def check_band(self, request, got, now):
+        """The lowest ports of the pool are given when nothing above them would do, and those of its own come back wherever they are."""
+        numbers = [n for piece in self.model.specs[request.pool].ports for n in piece]
+        band = set(numbers[: self.model.specs[request.pool].static])
+        if request.port is not None or not any(n in band and not self.is_reuse(request, n, now) for n in got):
+            return
+        above = [n for n in numbers if n not in band and self.may_have(request, n, now)]
+        if not request.contiguous:
+            assert not set(above) - set(got)
+        elif len(got) == request.count:
+            assert not any(
+                first % request.align == 0 and all(first + n * request.stride in above for n in range(request.count)) for first in above
+            )
 
     def take_in(self, begun, command, now):
         """What was due is noticed, but for what is taken over; then the leases begin."""

@@ -84,7 +84,10 @@ async def test_a_replica_that_changed_its_service_keeps_the_old_ones_traffic(man
 
 
 async def test_a_port_adopted_outside_the_range_is_given_to_the_next(manager, clock):
-    """Ray#64623: a recovered port outside the range joined the pool on its release."""
+    """A recovered port joined the pool when it was released (ray-project/ray#64623).
+
+    Ray#64623: a recovered port outside the range joined the pool on its release.
+    """
     await manager.release(await manager.adopt("http", 31_000, owner="r1"))
     clock.advance(10)
     await manager.sweep()

@@ -41,12 +41,15 @@ def test_a_port_blamed_for_an_address_that_the_host_has_not():
     with socket.socket() as listener, pytest.raises(OSError) as caught:
         listener.bind(("192.0.2.1", 0))
     assert not blocks(caught.value)
-    with pytest.raises(InvalidValue, match="does not have that address: correct the host"):
+    with pytest.raises(InvalidValue, match="is no address of this machine: name one of its own"):
         finding("block", caught.value)
 
 
 def test_a_port_blamed_for_a_certificate():
-    """An `SSLError` is an `OSError`, and so is a name that does not resolve."""
+    """A TLS setting that was wrong blocked port after port (ray-project/ray#64623).
+
+    An `SSLError` is an `OSError`, and so is a name that does not resolve.
+    """
     context = ssl.create_default_context()
     with pytest.raises(OSError) as caught:
         context.load_verify_locations(cadata="no certificate")
@@ -59,14 +62,14 @@ def test_a_port_blamed_for_a_certificate():
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (errno.EACCES, "may not listen there"),
-        (errno.EPERM, "may not listen there"),
-        (errno.EADDRNOTAVAIL, "correct the host"),
-        (errno.EMFILE, "too many files open"),
-        (errno.ENFILE, "too many files open"),
-        (errno.EAFNOSUPPORT, "mend the cause"),
-        (errno.ENOENT, "mend the cause"),
-        (None, "mend the cause"),
+        (errno.EACCES, "CAP_NET_BIND_SERVICE: grant it, or take a pool above"),
+        (errno.EPERM, "a security policy of this machine forbids it"),
+        (errno.EADDRNOTAVAIL, "the host that was named is no address of this machine: name one of its own"),
+        (errno.EMFILE, r"raise the limit of open files \(ulimit -n\)"),
+        (errno.ENFILE, r"raise the system's limit of open files"),
+        (errno.EAFNOSUPPORT, "does not speak IPv6: name an IPv4 address"),
+        (errno.ENOENT, "see to the cause"),
+        (None, "see to the cause"),
     ],
 )
 def test_a_port_blamed_for_what_every_port_would_meet(number, advice):
@@ -149,7 +152,7 @@ def over(world, seconds=10 * DAY):
 
 
 def test_a_strangers_server_that_is_run_into_every_ten_minutes(world):
-    """Doubling, at most a day; and every count is in the log."""
+    """A port was blocked for ever, for any error (ray-project/ray#64623). Doubling, at most a day; and every count is in the log."""
     found = []
     for _ in range(10):
         found.append(blocked_for(world))

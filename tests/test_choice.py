@@ -29,7 +29,10 @@ def test_an_owner_that_may_not_use_two_nodes_or_two_pools(world):
 
 @pytest.mark.parametrize("order", ["lowest", "longest-idle", "random"])
 def test_a_quarantined_port_of_ones_own_passed_over(empty, order):
-    """Own before same service before the pool's order."""
+    """A restart has to get round the delay that is meant for strangers (spidernet-io/spiderpool#3505).
+
+    Own before same service before the pool's order.
+    """
     empty.define(order=order)
     leases = [
         empty.allocate(owner, service=service, port=port) for owner, service, port in [("a", "s", 102), ("b", "s", 101), ("c", "t", 103)]
@@ -97,7 +100,7 @@ def test_order_longest_idle_that_gives_a_used_port_before_a_fresh_one(empty):
 
 
 def test_order_longest_idle_that_gives_the_hold_that_ended_last(empty):
-    """All are due at once: the one whose hold ended first has been idle longest."""
+    """Rapid reuse (projectcalico/calico#4152). All are due at once: the one whose hold ended first has been idle longest."""
     empty.define(order="longest-idle", ports="100-102")
     leases = [empty.allocate(owner) for owner in "abc"]
     for lease in (leases[2], leases[0], leases[1]):
@@ -118,6 +121,7 @@ def test_order_random_that_replay_would_draw_otherwise(empty):
 
 
 def test_order_random_that_can_be_guessed_or_leaves_ports_out(empty):
+    """A picker got a random order late (fluid-cloudnative/fluid#2580)."""
     for pool, seed in (("one", "s1"), ("two", "s2")):
         empty.define(pool, order="random", ports="100-119,130-149", seed=seed)
     taken = {pool: [empty.allocate(f"{number}", pool).port for number in range(40)] for pool in ("one", "two")}

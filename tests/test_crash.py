@@ -40,6 +40,7 @@ def drivers(tmp_path_factory, times):
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_killed_controller_loses_or_invents_something(drivers, loop, times):
+    """Ports were given twice after a restart (moby/moby#29247)."""
     out, err = drivers[loop].communicate(timeout=200 * times)
     assert drivers[loop].returncode == 0, err[-4000:]
     told = json.loads(out.splitlines()[-1])

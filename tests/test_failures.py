@@ -409,7 +409,10 @@ async def test_openings_leak_files(file_log, clock, pool):
 
 
 async def test_a_zombie_writes_on(log, clock, pool):
-    """The first manager loses the log without noticing. What it does next is refused, and nothing of it is recorded."""
+    """Two controllers gave the same port (kubernetes/kubernetes#43233).
+
+    The first manager loses the log without noticing. What it does next is refused, and nothing of it is recorded.
+    """
     first = log.handle()
     with pytest.raises(ZeroDivisionError):  # what the block raises, not what the zombie's closing meets
         async with open_manager(first, pools=[pool], clock=clock) as zombie:

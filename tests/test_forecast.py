@@ -120,7 +120,10 @@ steps = st.lists(
 
 @given(steps=steps, hold_s=st.sampled_from([0.0, 3.0, 10.0]), ahead_s=st.sampled_from([0.0, 1.0, 9.5, 10.0, 60.0]))
 def test_a_forecast_that_does_not_come_true(steps, hold_s, ahead_s):
-    """Whatever happened before: what it says of a later moment is what strangers get then, if nothing happens meanwhile."""
+    """Scaling believed in room that was not there (amazon-vpc-cni-k8s#2896).
+
+    Whatever happened before: what it says of a later moment is what strangers get then, if nothing happens meanwhile.
+    """
     from tests.conftest import World
 
     world = World()

@@ -238,7 +238,10 @@ def test_an_index_that_outlives_its_lease(wide, end):
 
 
 def test_a_block_that_is_none(empty):
-    """ray#57757, #57771: ranks whose ports overlap. Numbers at the distance asked for, from a multiple, inside one range."""
+    """Ports of tensor and pipeline parallel ranks overlapped (ray-project/ray#57757).
+
+    ray#57757, #57771: ranks whose ports overlap. Numbers at the distance asked for, from a multiple, inside one range.
+    """
     empty.define(ports="101-106,108-130")
     assert given(empty, block(4, "a", align=4)) == [108, 109, 110, 111]
     assert given(empty, block(3, "b", stride=8, align=8)) == [104, 112, 120]

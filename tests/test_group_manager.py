@@ -307,7 +307,10 @@ async def test_a_granted_group_lost_with_its_cancelled_waiter(log, opened, when)
 
 
 async def test_a_group_starved_by_single_requests(log, opened):
-    """Single ports come and go, each taken at once by whoever asks: the group that came first is served before them."""
+    """Claims that waited on an empty pool were never served (cluster-api-ipam-provider-in-cluster#179).
+
+    Single ports come and go, each taken at once by whoever asks: the group that came first is served before them.
+    """
     async with opened() as manager, anyio.create_task_group() as tasks:
         callers = Callers(manager, tasks)
         held = [await manager.allocate("http", owner=f"h{number}") for number in range(4)]

@@ -96,6 +96,7 @@ async def test_an_address_or_a_kind_that_is_left_out(opened, ports, host, kind, 
 
 
 async def test_a_port_that_a_stranger_listens_on_is_given_out(opened, memory_log, clock, ports):
+    """Between the pick and the bind another took the port (google/python_portpicker#35)."""
     with stranger(ports[0]) as other:
         async with opened as manager:
             with await manager.listen("http", owner="r1") as bound:
@@ -129,6 +130,7 @@ async def test_a_stranger_that_shares_its_port_gets_half_of_our_connections(open
     ],
 )
 async def test_another_address_is_probed_than_the_replica_binds(opened, ports, theirs, ours, collides):
+    """A wildcard meets each address of its family (moby/moby#44136)."""
     skip_without_ipv6(theirs, ours)
     with stranger(ports[0], theirs) as other:
         async with opened as manager:
@@ -138,7 +140,10 @@ async def test_another_address_is_probed_than_the_replica_binds(opened, ports, t
 
 
 async def test_a_udp_port_of_a_stranger_leaves_half_a_replica(opened, ports):
-    """HTTP/3: both kinds on one number, or neither. The TCP socket that was bound already is closed again."""
+    """A number is TCP, UDP, or both (kubernetes/kubernetes#20092).
+
+    HTTP/3: both kinds on one number, or neither. The TCP socket that was bound already is closed again.
+    """
     with stranger(ports[0], kind="udp") as other:
         async with opened as manager:
             with await manager.listen("http", owner="r1", kind=("tcp", "udp")) as bound:

@@ -19,6 +19,7 @@ from portfsm import (
     PoolSpec,
     PortState,
     PortUnavailable,
+    Request,
     Verdict,
     open_manager,
     read_journal,
@@ -26,7 +27,22 @@ from portfsm import (
 )
 from portfsm._dump import dump, load
 from portfsm._ledger import Ledger
-from portfsm.commands import Adopt, Allocate, Block, Clear, DefinePool, Free, Hold, Join, Open, Release, ReleaseOwner, Sweep, Unblock
+from portfsm.commands import (
+    Adopt,
+    Allocate,
+    AllocateGroup,
+    Block,
+    Clear,
+    DefinePool,
+    Free,
+    Hold,
+    Join,
+    Open,
+    Release,
+    ReleaseOwner,
+    Sweep,
+    Unblock,
+)
 from portfsm.testing import FakeWitness
 
 SECOND = 1_000_000_000
@@ -144,6 +160,27 @@ def test_a_port_proven_free_since_that_is_held_on(lost, order):
     same(lost)
 
 
+def test_a_repeated_word_of_an_operator_that_records_something_new(lost):
+    """The hold of the pool is over meanwhile, which is nothing that freeing a FREE port has to notice."""
+    lost.do(Free("p", 101, reason="looked"))
+    lost.pass_time(20)
+    assert lost.do(Free("p", 101, reason="looked")) == []
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost(world, many):
+    """In the copy `old` holds the port; since then it was released and given to another service, whose traffic still comes."""
+    lease = world.allocate("old", service="s")
+    reopen(world, lost=True)
+    world.release(lease)
+    heir = AllocateGroup([Request("p", "new", service="s", count=1, contiguous=many)])
+    for wanted in (heir, Allocate("p", owner="new", service="s"), Allocate("p", owner="new", service="s", port=lease.port)):
+        with pytest.raises((PoolExhausted, PortUnavailable)):
+            world.decide(wanted)
+    world.pass_time(10.001)
+    assert world.decide(heir)[-1].port == world.allocate("new", service="s").port == lease.port
+
+
 @pytest.mark.parametrize("order", ["lowest", "longest-idle", "random"])
 def test_an_order_forgotten_during_the_loss(lost, order):
     lost.define(order=order, seed="s", ports="100-109")
@@ -155,6 +192,15 @@ def test_an_order_forgotten_during_the_loss(lost, order):
     assert given == {"lowest": [102, 104, 108], "longest-idle": [104, 102, 108]}.get(order, given)
     with pytest.raises(PoolExhausted):
         lost.allocate("d")
+
+
+@pytest.mark.parametrize("order", ["lowest", "longest-idle", "random"])
+def test_a_number_for_hands_taken_by_a_pick_during_the_loss(lost, order):
+    lost.do(DefinePool(PoolSpec("p", ports="100-103", hold_s=10.0, order=order, static=2), seed="s"))
+    for port in (100, 102, 101):
+        lost.do(Free("p", port, reason="looked"))
+    assert lost.allocate("a").port == 102
+    assert lost.allocate("b").port in {100, 101}
 
 
 # ---------------------------------------------------------------------- proven live

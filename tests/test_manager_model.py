@@ -29,6 +29,7 @@ from portfsm import (
     PoolSpec,
     PortOutOfRange,
     PortUnavailable,
+    Request,
     Sighting,
     StaleLease,
     open_manager,
@@ -256,6 +257,48 @@ class ManagerModel(RuleBasedStateMachine):
             assert port.state != "BLOCKED"
         self.sweep()  # what was due may have been noticed by this call or not
         self.take(self.model[node, lease.port], owner, service, lease, floor=floor, ttl_s=ttl_s)
+
+    @rule(owner=st.sampled_from(OWNERS), service=st.sampled_from(SERVICES), node=st.sampled_from(NODES), same=st.booleans())
+    def allocate_group(self, owner, service, node, same):
+        """Two ports, all or none: of two owners on one node, or the same number for one owner on both."""
+        other = OWNERS[OWNERS.index(owner) - 1]
+        places = [(owner, at) for at in NODES] if same else [(owner, node), (other, node)]
+        requests = [Request("p", who, node=at, service=service, same_port="k" if same else "") for who, at in places]
+        held = [self.holder(who, at) for who, at in places]
+        self.sweep()
+        seq = self.manager.seq
+        try:
+            leases = self.call(partial(self.manager.allocate_group, requests))
+        except OwnerConflict:
+            found = [self.model[at, number] for (_, at), number in zip(places, held, strict=True) if number is not None]
+            assert any(port.service != service for port in found) or (same and len(set(held)) == 2 and None not in held)
+        except PoolExhausted as error:
+            assert self.manager.seq == seq
+            free = [{number for number in filter(self.inside, PORTS) if self.model[at, number].state == "FREE"} for _, at in places]
+            wanted = [number for number in held if number is not None]
+            if same:
+                common = free[0] & free[1] if not wanted else {number for number in wanted if any(number in each for each in free)}
+                assert not common
+            else:
+                assert len(free[0]) < held.count(None)
+            assert error.in_the_way or error.short_by
+        else:
+            assert not same or leases[0].port == leases[1].port
+            for (who, at), number, lease in zip(places, held, leases, strict=True):
+                self.take_of_a_group(who, at, number, lease, service)
+
+    def take_of_a_group(self, owner, node, held, lease, service):
+        port = self.model[node, lease.port]
+        assert (lease.owner, lease.node, lease.service) == (owner, node, service)
+        if held is not None:
+            assert (lease.port, lease.token) == (held, port.lease.token)
+            return
+        reuse = port.state == "QUARANTINED"
+        assert self.inside(lease.port)
+        assert port.state == "FREE" or (
+            reuse and (port.owner == owner or (service == port.service != "" and port.mixed <= self.now + 1e-9))
+        )
+        self.take(port, owner, service, lease, floor=max(port.until, port.floor) if reuse else 0)
 
     @rule(owner=st.sampled_from(OWNERS), service=st.sampled_from(SERVICES), node=st.sampled_from(NODES), number=st.sampled_from(PORTS))
     def adopt(self, owner, service, node, number):

@@ -528,7 +528,10 @@ WEIGHTS = {
 @pytest.mark.parametrize("order", sorted(orders))
 @pytest.mark.parametrize("seed", range(6))
 def test_a_long_walk_obeys_the_contract(seed, order):
-    """Draws shrink well but stay short; a plain walk goes far: one small pool, ports taken, left and taken again."""
+    """Two months without a test, then eleven examples (ray-project/ray#61491).
+
+    Draws shrink well but stay short; a plain walk goes far: one small pool, ports taken, left and taken again.
+    """
     dice = random.Random(f"{seed} {order}")
     choices = {
         "pool": [order], "node": [""], "owner": OWNERS, "service": ["", "x", "y"], "port": [100, 101, 102, 104, 99, 103],

@@ -10,7 +10,7 @@ import anyio
 import attrs
 import pytest
 
-from portfsm import FileJournal, PoolSpec, Verdict, open_manager
+from portfsm import FileJournal, PoolSpec, Request, Verdict, open_manager
 from portfsm.commands import DefinePool
 from portfsm.errors import InvalidValue, ManagerClosed, PoolExhausted, PortOutOfRange
 from portfsm.testing import FakeWitness
@@ -107,6 +107,36 @@ async def test_one_who_waits_for_a_number_that_has_left(manager):
         await anyio.wait_all_tasks_blocked()
         await manager.define(spec("30000-30002"))
     assert raised == [30003]
+
+
+@pytest.mark.anyio
+async def test_a_waiting_group_that_a_shrunken_pool_can_never_serve(memory_log, clock):
+    """It is told so, instead of keeping for ever all those who wait behind it, here and in its other pools."""
+    other = PoolSpec("other", ports="40000-40001", hold_s=0.0)
+    async with open_manager(memory_log.handle(), pools=[spec(), other], clock=clock) as manager:
+        await manager.allocate("http", owner="x")
+        got, errors = [], []
+
+        async def group():
+            try:
+                await manager.allocate_group([Request("http", "g", count=4), Request("other", "g")], wait_s=None)
+            except InvalidValue as error:
+                errors.append(error)
+
+        async def single(pool):
+            got.append((await manager.allocate(pool, owner="single", wait_s=None)).pool)
+
+        async with anyio.create_task_group() as tasks:
+            for call in (group, lambda: single("other"), lambda: single("http")):
+                tasks.start_soon(call)
+                await anyio.wait_all_tasks_blocked()
+            assert got == []
+            with anyio.fail_after(5):
+                await manager.define(spec("30000-30002"))
+                while len(got) < 2:
+                    await anyio.wait_all_tasks_blocked()
+        assert sorted(got) == ["http", "other"]
+        assert "which has 3: ask for fewer" in str(errors[0])
 
 
 @pytest.mark.anyio

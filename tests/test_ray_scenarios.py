@@ -276,7 +276,9 @@ def test_a_reboot_that_ends_a_quarantine_early(ray):
 
 
 def test_a_quarantine_that_dies_with_the_controller(ray):
-    """Measured as R1: port 27000 was given to another app 9.6 s after its release, with a quarantine of 150 s. Here at each event."""
+    """A checkpoint that keeps what is assigned and forgets what cools down (amazon-vpc-cni-k8s#1127).
+
+    Measured as R1: port 27000 was given to another app 9.6 s after its release, with a quarantine of 150 s. Here at each event."""
     for number in range(3):
         ray.release(ray.allocate(f"r{number}", "http", service=f"s{number}"))
         ray.pass_time(1)

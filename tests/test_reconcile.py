@@ -264,7 +264,10 @@ def test_more_than_a_tenth_is_released_at_a_time(crowd, leases, leaking, a_call)
     ("leases", "leaking", "trips"), [(1, 1, True), (2, 1, False), (3, 2, True), (10, 5, False), (10, 6, True), (100, 51, True)]
 )
 def test_an_observer_that_misses_over_half_is_believed(crowd, leases, leaking, trips):
-    """Kubernetes forgot a second kind of owner, health check ports, and freed them all (kubernetes#54885, #64345)."""
+    """Owners of a second kind were forgotten by the observer, and all of their ports looked leaked (kubernetes/kubernetes#54885).
+
+    Kubernetes forgot a second kind of owner, health check ports, and freed them all (kubernetes#54885, #64345).
+    """
     held = leases_of(crowd, leases)
     reports = [crowd.look(*held[leaking:]) for _ in range(5)]
     assert [report.breaker for report in reports] == [("p",) if trips else ()] * 5

@@ -61,6 +61,7 @@ async def test_a_leak_that_stays_or_is_not_durable(opened, log, clock):
 
 
 async def test_a_dry_run_that_changes_something(opened, log, clock):
+    """A repair that cannot be looked at beforehand freed what it had forgotten (kubernetes/kubernetes#64345)."""
     async with opened() as manager:
         *seen, lost = await three(manager)
         seq = manager.seq

@@ -31,6 +31,7 @@ def test_a_table_that_a_user_can_change():
 
 
 def test_a_way_to_free_without_quarantine():
+    """A port freed by one service went to another while the load balancer still had it (aws/amazon-ecs-agent#500)."""
     assert [cell for cell, after in _table.TRANSITIONS.items() if after is PortState.FREE] == [(PortState.QUARANTINED, EventKind.FREED)]
 
 

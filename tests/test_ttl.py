@@ -74,6 +74,52 @@ async def test_an_end_that_a_call_overlooks_because_the_timer_has_not_run(manage
     assert [event.cause for event in log.events() if event.kind == "released"] == ["expired"]
 
 
+async def test_an_owner_told_that_a_lease_was_released_which_had_expired_before(manager, clock, log):
+    """Each end is told once: who is told of it takes the replica's traffic away, and it may be another's by then."""
+    expired = await manager.allocate("http", owner="r1", ttl_s=30)
+    kept = await manager.allocate("http", owner="r1", node="n2")
+    clock.advance(30)
+    assert await manager.release_owner("r1") == (kept,)
+    assert [(event.token, event.cause) for event in log.events() if event.kind == "released"] == [
+        (expired.token, "expired"),
+        (kept.token, "released"),
+    ]
+    assert await manager.release_owner("r1") == ()
+
+
+async def test_a_lease_in_a_block_that_cannot_have_an_end(manager, clock, log):
+    """A worker that hangs within the block does not keep its port for ever."""
+    async with manager.lease("http", owner="r1", ttl_s=30) as lease:
+        assert lease.expires_ns == manager.now_ns + 30 * SECOND
+        clock.advance(20)
+        assert (await manager.renew(lease)).expires_ns == manager.now_ns + 30 * SECOND
+        clock.advance(20)
+        await manager.sweep()
+        assert state(manager, lease) == "ALLOCATED"
+    assert log.events()[-1].cause == "released"
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_the_end_of_a_block_that_takes_the_port_from_the_next_holder(manager, clock, log, taken):
+    """The block outlasts its ttl: its release changes nothing, and says so where somebody else has the port by now."""
+
+    async def outlast():
+        async with manager.lease("http", owner="r1", ttl_s=30, port=30000) as lease:
+            clock.advance(30)
+            await manager.sweep()
+            if taken:
+                clock.advance(10)
+                await manager.allocate("http", owner="r2", port=lease.port)
+
+    if taken:
+        with pytest.raises(StaleLease):
+            await outlast()
+    else:
+        await outlast()
+    assert [event.cause for event in log.events() if event.kind == "released"] == ["expired"]
+    assert [lease.port for lease in manager.find("r2")] == [30000] * taken
+
+
 async def test_a_waiter_that_sleeps_on_although_a_lease_has_ended(clock, log):
     async with open_manager(log.handle(), pools=[PoolSpec("one", ports="5000", hold_s=5)], clock=clock) as manager:
         await manager.allocate("one", owner="r1", ttl_s=30)

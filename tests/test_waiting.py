@@ -261,7 +261,10 @@ async def test_a_service_waits_for_its_own_quarantined_port(callers):
 
 
 async def test_a_due_port_wakes_nobody(callers, clock):
-    """No call is made after the release: only time passes."""
+    """Claims that waited on an empty pool were never woken (cluster-api-ipam-provider-in-cluster#179).
+
+    No call is made after the release: only time passes.
+    """
     async with callers() as waiting:
         await waiting.manager.release(await waiting.manager.allocate("one", owner="a"))
         await waiting.start("w")

@@ -250,6 +250,7 @@ async def test_a_proxy_that_is_gone_for_good_holds_ports_for_ever(opened, clock)
 
 
 async def test_a_proxy_that_was_restarted_is_believed_what_it_said_before(opened, clock):
+    """After a replacement the old incarnation was listened to (ray-project/ray#66039)."""
     proxy, second = Proxy(), Proxy("second")
     async with opened(proxy, second) as manager:
         await released(manager)

@@ -156,6 +156,7 @@ def test_the_operators_hand_makes_a_log_or_breaks_into_an_open_one(log, tmp_path
 
 
 def test_history_and_explain_do_not_say_who_and_why(log):
+    """When traffic went to the wrong service somebody has to say who had the port, and when (aws/amazon-ecs-agent#500)."""
     assert "r1" in run("history", log, 30000).stdout
     assert "nginx sits on it" in run("explain", log, 30005).stdout
 

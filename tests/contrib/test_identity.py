@@ -56,6 +56,7 @@ async def test_what_is_meant_for_another_passes():
 
 @on_every_loop
 async def test_what_is_meant_for_this_replica_is_refused():
+    """Health checks prove an address and not who answers there (aws/containers-roadmap#347)."""
     assert await ask(APP) == PASSED
     assert await ask(APP, ("x-portfsm-service", "checkout")) == PASSED
     assert await ask(APP, ("x-portfsm-service", "checkout"), ("x-portfsm-token", "417")) == PASSED

@@ -65,7 +65,10 @@ async def hold_is_over(scene: Controller, lease: Lease) -> None:
 
 
 async def test_a_port_that_is_free_before_the_last_old_worker_is_gone(plain_edge, tmp_path):
-    """Without the relay line: while the observer sees an old worker with idle clients, the port is held."""
+    """A worker that soft-stops still forwards by its frozen list (ray-project/ray#65267).
+
+    Without the relay line: while the observer sees an old worker with idle clients, the port is held.
+    """
     tally = Tally()
     async with controller(tmp_path / "log", plain_edge) as scene:
         held = await held_back(plain_edge, tally, idle=4, half=4)

@@ -113,7 +113,7 @@ def test_a_snapshot_that_cannot_be_written_fails_the_caller():
 
 
 def test_a_snapshot_is_half_written_after_a_crash():
-    """The power goes at any call of saving: the newest intact one is found."""
+    """Stale metadata after a restart (amazon-vpc-cni-k8s#3887). The power goes at any call of saving: the newest intact one is found."""
     for at in range(12):
         for seed in range(10):
             disk = SimulatedDisk()

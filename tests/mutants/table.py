@@ -39,6 +39,9 @@ RECONCILE_MANAGER = "tests/test_reconcile_manager.py"
 LISTEN = "tests/test_listen.py"
 GROUP = "tests/test_group.py"
 GROUP_MANAGER = "tests/test_group_manager.py"
+GROUP_POLICIES = "tests/test_group_policies.py"
+LOST = "tests/test_lost.py"
+WAITING_GROUPS = "tests/test_waiting_groups.py"
 ANSWERS = "tests/witnesses/test_haproxy_answers.py"
 FILES = "tests/witnesses/test_haproxy_files.py"
 PRESSURE = "tests/test_pressure.py"
@@ -377,7 +380,7 @@ MUTANTS = [
     Mutant(
         "no floor",
         "_pool.py",
-        "return begun + math.ceil(self.spec.floor_s * 1e9)",
+        "return begun + self.floor_ns",
         "return begun",
         (f"{WARDEN}::test_evidence_ends_a_hold_before_its_floor",),
     ),
@@ -744,9 +747,44 @@ MUTANTS = [
     Mutant(
         "a group passes those before it in another pool",
         "_waiters.py",
-        "            if first.turn < waiter.turn:\n                return True\n",
-        "            if first.turn < waiter.turn:\n                return False\n",
+        "                if stays or not self._offer(waiter, attempt):\n                    return True\n",
+        "                if stays or not self._offer(waiter, attempt):\n                    return False\n",
         (f"{GROUP_MANAGER}::test_a_group_that_passes_those_before_it_in_another_pool",),
+    ),
+    Mutant(
+        "one kept by his quota keeps a group back",
+        "_waiters.py",
+        "stays = not waiter.kept_by_quota or",
+        "stays = True or",
+        (f"{WAITING_GROUPS}::test_a_group_kept_back_by_one_who_waits_for_his_quota_alone",),
+    ),
+    Mutant(
+        "a group takes from the band",
+        "_field.py",
+        "        above[: self.band] = bytes(self.band)\n        yield",
+        "        yield",
+        (f"{GROUP_POLICIES}::test_a_number_for_hands_taken_by_a_group",),
+    ),
+    Mutant(
+        "a group cuts holds off below their floor",
+        "_pressure.py",
+        "repeat(now_ns - pool.floor_ns)",
+        "repeat(now_ns)",
+        (f"{GROUP_POLICIES}::test_a_group_given_below_the_floor_or_the_cap",),
+    ),
+    Mutant(
+        "a group cuts off as many as it likes",
+        "_field.py",
+        "return left > spec.held_max * spec.size",
+        "return True",
+        (f"{GROUP_POLICIES}::test_a_share_that_a_group_does_not_keep_to",),
+    ),
+    Mutant(
+        "a service inherits what was lost",
+        "_lost.py",
+        'return service if pool.lost is None or now_ns >= pool.lost.until else ""',
+        "return service",
+        (f"{LOST}::test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost",),
     ),
     Mutant(
         "a number passes a waiting group",

@@ -49,6 +49,13 @@ class Audit:
         shown = self.record.shown
         views = {(v.node, v.pool, v.port): (v.state.value, v.owner, v.service, v.token, v.until or 0) for v in manager.ports()}
         model = {key: (p.state, p.owner, p.service, p.token, p.until) for key, p in shown.ports.items() if p.state != "FREE"}
+        for node, name in {key[:2] for key, p in shown.ports.items() if p.seq and key[1] in shown.lost}:
+            keys = [(node, name, number) for number in shown.pools[name][0]]
+            model |= {
+                key: ("QUARANTINED", "", "", shown.ports[key].token if key in shown.ports else 0, shown.lost[name].until)
+                for key in keys
+                if shown.is_lost(key)
+            }
         if views != model:
             odd = next(key for key in {**views, **model} if views.get(key) != model.get(key))
             self.fail("views", f"port {odd} reads {views.get(odd)} and is {model.get(odd)}")
@@ -62,9 +69,10 @@ class Audit:
         numbers, _ = self.record.shown.pools[name]
         there = [(key[2], p.state) for key, p in self.record.shown.ports.items() if key[:2] == (node, name) and p.state != "FREE"]
         inside = [state for number, state in there if number in numbers]
+        inside += ["QUARANTINED"] * sum(self.record.shown.is_lost((node, name, number)) for number in numbers)
         found = manager.statistics(name, node=node)
         counts = [inside.count(state) for state in _HELD]
-        wanted = (len(numbers), len(numbers) - len(inside), *counts, len(there) - len(inside))
+        wanted = (len(numbers), len(numbers) - len(inside), *counts, sum(number not in numbers for number, _ in there))
         seen = (found.size, found.free, found.allocated, found.quarantined, found.blocked, found.retired)
         if seen != wanted:
             self.fail("sums", f"{name} on {node!r} counts {seen}, and is {wanted}")
@@ -117,7 +125,7 @@ class Audit:
         waiting = [call for call in self.calls if call.waits and call.controller is lead]
         for place in {place: None for call in waiting for place in call.places}:
             first = next(call for call in waiting if place in call.places)
-            free = self.takeable(lead, place, first.options.get("port"))
+            free = not self.is_kept_by_quota(first, lead) and self.takeable(lead, place, first.options.get("port"))
             behind = any(next(each for each in waiting if other in each.places) is not first for other in first.places)
             if free and not (first.requests and (behind or not self._could_be_had(first))):
                 self.fail("not served", f"call {first.number} {first.sentence} waits, and {free} can be had")

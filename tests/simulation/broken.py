@@ -10,10 +10,26 @@ import os
 from contextlib import nullcontext, suppress
 from unittest import mock
 
+import attrs
+
 import portfsm.journals._mend
 import portfsm.journals.file
 import portfsm.testing
-from portfsm import _codec, _decide, _decide_log, _engine, _evidence, _index, _reconcile, _terms, _writer, clocks, commands
+from portfsm import (
+    _codec,
+    _decide,
+    _decide_log,
+    _engine,
+    _evidence,
+    _index,
+    _lost,
+    _pressure,
+    _reconcile,
+    _terms,
+    _writer,
+    clocks,
+    commands,
+)  # fmt: skip
 from portfsm._pool import ALLOCATED, Pool
 from portfsm.errors import OutcomeUnknown, PortfsmError
 from portfsm.evidence import Verdict
@@ -376,3 +392,61 @@ def leases_never_end():
 def restart_forgets_ttls():
     """Only leases of this controller end."""
     return mock.patch.object(_terms.Terms, "restore", nothing)
+
+
+# ---------------------------------------------------------------------- what the pools' authors asked for
+
+
+@breaks
+def holds_cut_off_without_need():
+    """A full pool is pressed, however little is held back."""
+    return mock.patch.object(_pressure, "is_pressed", lambda pool: True)
+
+
+@breaks
+def no_hard_quota():
+    """A service takes what it can get."""
+    return mock.patch.object(_decide, "check_hard", nothing)
+
+
+@breaks
+def no_soft_quota():
+    """What is kept for a service is given to another."""
+    return mock.patch.object(_decide, "check_soft", nothing)
+
+
+@breaks
+def no_band():
+    """The lowest ports are given like any other."""
+    return replaced(_decide, "choose", lambda right: lambda pool, *rest: right(_without_band(pool), *rest))
+
+
+def _without_band(pool):
+    other = pool.copy()
+    other.spec = attrs.evolve(pool.spec, static=0)
+    return other
+
+
+@breaks
+def a_change_not_heard_by_those_who_wait():
+    """A pool that grew serves those who waited for it when something else happens."""
+    return replaced(_engine.Engine, "define", lambda right: lambda self, command: self.submit(command))
+
+
+# ---------------------------------------------------------------------- a log that was lost
+
+
+@breaks
+def a_lost_history_is_believed():
+    """What the copy of the log says of free ports is taken for true."""
+    return replaced(
+        _engine.Engine, "start", lambda right: lambda self, *args, **options: right(self, *args, **{**options, "history": "kept"})
+    )
+
+
+@breaks
+def a_loss_holds_for_half_the_time():
+    """The hold after a loss is not a full one."""
+    return replaced(
+        _lost, "is_over", lambda right: lambda pool, now_ns: pool.lost is not None and pool.lost.until - pool.hold_ns // 2 <= now_ns
+    )

@@ -12,6 +12,7 @@ from portfsm import errors
 from portfsm.values import Lease
 
 from .groups import GroupJudge
+from .policies import PolicyJudge
 
 PATIENT = (errors.PoolExhausted, errors.PortUnavailable)
 
@@ -115,7 +116,7 @@ class Call:
         self.answered = True
 
 
-class Judge(GroupJudge):
+class Judge(GroupJudge, PolicyJudge):
     """The part of the world that judges."""
 
     # ------------------------------------------------------------------ decisions
@@ -136,6 +137,8 @@ class Judge(GroupJudge):
             call for call in calls if call.name == "allocate" and call.owner_key == (event.node, event.pool, event.owner) and call.started
         ]
         fit = [c for c in mine if not c.token and c.options["service"] == event.service and c.options.get("port") in (None, event.port)]
+        ttl_ns = event.until - event.ts if event.until else 0
+        fit = [c for c in fit if round((c.options.get("ttl_s") or 0) * 1e9) == ttl_ns]  # others of its owner are refused
         if event.until:
             self.terms[event.token] = self.true_ns, self.true_ns, event.until - event.ts
         fit = [] if event.data else fit  # a plain call gets the first of its owner's ports
@@ -146,16 +149,22 @@ class Judge(GroupJudge):
         if served:
             special = any(call.options.get("port") is not None for call in fit)
             self._check_turn(event, min(call.number for call in served), calls, special=special)
+            self._check_band(controller, event, served)
         return bool(served)
 
     def _check_turn(self, event, number, calls, *, special):
         place, now = (event.node, event.pool), self.clock.boot_ns()
         before = [c for c in calls if c.waits and c.number < number and place in c.places and c.options.get("port") is None]
-        earlier = [c for c in before if c.deadline is None or c.deadline > now]
+        earlier = [c for c in before if (c.deadline is None or c.deadline > now) and c not in self.kept]
+        # A group that can never be served is told so; and it may be that what its owner holds cannot be a part of it.
+        earlier = [c for c in earlier if not (c.requests and (self._group_holds(c) or self._impossible(c)))]
         if earlier and not special and (earlier[0].requests or earlier[0].owner_key not in self.record.ahead.holders):
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 
     def _explain_adopted(self, controller, event, calls):
+        for call in calls:  # its owner's calls that wait are answered by it
+            if call.name == "allocate" and call.waits and call.owner_key == (event.node, event.pool, event.owner):
+                call.token = event.token
         return any(
             c.name == "adopt"
             and c.args == (event.pool, event.port)
@@ -179,7 +188,7 @@ class Judge(GroupJudge):
             )
         if event.token in self.record.received:
             self.fail("taken back", f"lease {event.token} was given back for a cancelled call, and another call has it")
-        waiting = [c for c in calls if c.awaits(event.token) and not c.cancelled]
+        waiting = [c for c in calls if c.awaits(event.token) and not c.cancelled and not (c.requests and self.lacks(c))]
         if waiting:
             self.fail("taken back", f"lease {event.token} was given back while call {waiting[0].number} awaits it")
         return True
@@ -210,6 +219,8 @@ class Judge(GroupJudge):
         return event.cause == "elapsed" or any(c.name == "unblock" and c.args == (event.pool, event.port) for c in calls)
 
     def _explain_held(self, controller, event, calls):
+        if event.cause == "lost":  # whoever concerned himself with the port
+            return True
         opening = controller.manager is None
         return opening if event.cause == "reboot" else any(c.name == "hold" and c.args == (event.pool, event.port) for c in calls)
 
@@ -217,7 +228,9 @@ class Judge(GroupJudge):
         if event.cause == "evidence" and (holding := self.proxies.holding((event.node, event.port))):
             self.fail("no evidence", f"{event.pool} {event.port} was freed by evidence, and may be routed to by {holding}")
         self.proxies.freed(event)
-        return event.cause in ("elapsed", "evidence") or any(c.name == "free" and c.args == (event.pool, event.port) for c in calls)
+        return event.cause in ("elapsed", "evidence", "pressure") or any(
+            c.name == "free" and c.args == (event.pool, event.port) for c in calls
+        )
 
     def _explain_proxy_joined(self, controller, event, calls):
         return controller.manager is None or any(c.name == "join" and c.args[0].proxy == event.data["proxy"] for c in calls)
@@ -246,19 +259,25 @@ class Judge(GroupJudge):
             if token and not (token in self.terms and self._overdue(token)):  # which this call would be the first to notice
                 call.token = token
             wait_s = call.options.get("wait_s", 0.0)
+            wait_s = wait_s if wait_s != 0 else self.patience(call)
             call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
         elif call.name == "reconcile":
             self.looked(call)
         elif call.name == "allocate_group":
             call.tokens = set() if self.lacks(call) else self._group_holds(call)  # one that waits awaits no lease yet
-            call.deadline = None if call.options["wait_s"] is None else self.clock.boot_ns() + round(call.options["wait_s"] * 1e9)
+            wait_s = call.options["wait_s"] if call.options["wait_s"] != 0 else self.patience(call)
+            call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
         elif call.options.get("timeout_s") is not None:
             call.deadline = self.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
+        elif call.name == "define":
+            call.at = len(self.record.events), self.true_ns
         elif call.name in ("block", "unblock", "hold", "free"):
             call.before, call.at = ahead.ports[call.options["node"], *call.args].state, (len(self.record.events), self.true_ns)
 
     def answered(self, call):
         """The caller has an answer."""
+        if call.name == "adopt":
+            self.proven(call)
         outcome = type(call.error).__name__ if call.error else "done" if call.answered else "cancelled"
         self.hits[f"{call.name} {outcome}"] += 1
         self.say(
@@ -381,7 +400,13 @@ class Judge(GroupJudge):
             if check is None or not check(call, error):
                 self.fail("refused", f"call {call.number} {call.sentence} was refused with {error!r}")
 
+    def _was_patient(self, call):
+        """Whether it waited as long as its pool's policy made it, though it had asked for no wait."""
+        return call.options.get("wait_s") == 0 and call.turn < self.turns and self.patience(call) and call.deadline <= self.clock.boot_ns()
+
     def _refused_PoolExhausted(self, call, error):  # noqa: N802  (named after the error)
+        if self._was_patient(call):
+            return True
         if call.requests:
             late = call.options["wait_s"] and call.deadline <= self.clock.boot_ns()
             return bool(late) or any(c.waits and {*c.places} & {*call.places} for c in self.calls)
@@ -400,7 +425,8 @@ class Judge(GroupJudge):
         """Ports that could be given to anybody now, by log time."""
         ahead, now = self.record.ahead, controller.engine.now()
         (numbers, hold), kept = ahead.pools[place[1]], ahead.kept(place[1])
-        ports = {n: ahead.ports[*place, n] for n in numbers if number in (None, n)}
+        lost = place[1] in ahead.lost and ahead.lost[place[1]].until > now
+        ports = {n: ahead.ports[*place, n] for n in numbers if number in (None, n) and not (lost and ahead.is_lost((*place, n)))}
         return [
             n
             for n, port in ports.items()

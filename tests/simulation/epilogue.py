@@ -71,6 +71,7 @@ async def _do(world, name, *args, **options):
 
 async def _everyone_is_served(world):
     """L2: those who wait get a port, once there is one; those whose patience ends are told."""
+    await world.lift_policies(world.lead)
     for _ in range(60):
         if not world.calls:
             return
@@ -115,7 +116,7 @@ async def _every_port_comes_home(world):
 async def _strangers_get_everything(world):
     """Every port of every pool can be given to somebody new, and not one more."""
     for node in world.plan.nodes:
-        for spec in world.lead.specs:
+        for spec in [world.lead.engine.ahead.specs[name] for name in world.plan.pools]:
             calls = [_stranger(world, spec.name, node, number) for number in range(spec.size)]
             await world.drain()
             if any(type(call.error).__name__ == "JournalFull" for call in calls):  # a manager finds out when it is asked

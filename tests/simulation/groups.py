@@ -83,7 +83,7 @@ class GroupJudge:
         if call.options["wait_s"]:
             self.hits["group gave up"] += 1
             return call.deadline <= self.clock.boot_ns()
-        return call.options["wait_s"] is not None and not self._could_be_had(call)
+        return call.options["wait_s"] is not None and (self._was_patient(call) or not self._could_be_had(call))
 
     def _fits(self, request, numbers):
         if not request.contiguous:

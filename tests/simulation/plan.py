@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from portfsm.specs import PoolSpec
+from portfsm.specs import PoolSpec, Quota
 
 POOLS = {
     "low": ("lowest", ("100-103", "100-101,104", "102-106", "100-103")),
@@ -69,6 +69,14 @@ FLEET = {
 OBSERVER = {"reconcile": 12}
 """And those where the record is compared with the world."""
 
+OPERATOR = {"define": 8, "crowd": 8, "release": 30}
+"""And those where pools change while a controller runs, and run out."""
+
+QUOTAS = ((), (), (Quota("x", hard=1),), (Quota("x", hard=2), Quota("y", soft=1)), (Quota("y", soft=2), Quota("*", hard=2)))
+
+LOSSES = {"back_up": 6, "lose_history": 3}
+"""And those where the log may be lost, or come back from an older copy."""
+
 SHARES = (0.0, 0.5, 1.0, 3.0, 8.0)
 
 
@@ -98,6 +106,24 @@ class Plan:
         self.snapshot_every = chance.choice((5, 40, 10_000))
         self.watched = random.Random(f"observer {seed}").random() < 0.3
         self._ask(random.Random(f"evidence {seed}"))
+        self._police(random.Random(f"policy {seed}"))
+
+    def _police(self, chance):
+        """What the pools say of too much that is held back, of a band for hands, and of how much one service may have."""
+        self.policed = chance.random() < 0.4
+        self.loses = not self.evidence and random.Random(f"losses {self.seed}").random() < 0.3
+        """Without proxies that are asked: their generations would go back with the log."""
+        self.policies = {name: self._policy(chance, name) if self.policed else {} for name in self.pools}
+        for name, policy in self.policies.items():
+            if policy.get("on_pressure") == "free-earliest":
+                self.floors[name] = 0.5
+
+    def _policy(self, chance, name):
+        modes = ("refuse", "wait", "free-earliest") if self.holds[name] and not self.evidence else ("refuse", "wait")
+        return {
+            "on_pressure": chance.choice(modes), "held_max": chance.choice((0.0, 0.3, 0.5)), "static": chance.choice((0, 0, 1, 2)),
+            "quotas": chance.choice(QUOTAS),
+        }  # fmt: skip
 
     def _ask(self, chance):
         """Whether proxies are asked, and then how far behind they may be: further than any hold lasts."""
@@ -112,8 +138,8 @@ class Plan:
 
     def lags_ns(self, share):
         """Pool -> how far behind a proxy is with it. The same for all where proxies are asked: a table is as old as its generation says."""
-        if not self.evidence:
-            return {name: round(share * hold_s * 1e9) for name, hold_s in self.holds.items()}
+        if not self.evidence:  # where pressure cuts holds off, a proxy must have heard of the end when the floor is over
+            return {name: round(share * hold_s * (self.floors[name] or 1.0) * 1e9) for name, hold_s in self.holds.items()}
         timed = [hold_s for name, hold_s in self.holds.items() if self.silence[name] == "free"]
         lag_s = min(share * (max(self.holds.values()) or 1.0), *timed) if timed else share * (max(self.holds.values()) or 1.0)
         return dict.fromkeys(self.holds, round(lag_s * 1e9))
@@ -125,17 +151,24 @@ class Plan:
 
     def specs(self, chance, *, same):
         """The pools as the next controller has them configured: often the same, now and then grown, shrunk, or held for longer."""
-        found = []
-        for name in self.pools:
-            order, ranges = POOLS[name]
-            ports = ranges[0] if same else chance.choice(ranges)
-            hold_s = self.holds[name] * (1 if same else chance.choice((1, 1, 2)))
-            floor_s = self.holds[name] * self.floors[name]  # which goes by the present policy, whatever it was at the release
-            found.append(PoolSpec(name, ports=ports, hold_s=hold_s, floor_s=floor_s, order=order, on_silence=self.silence[name]))
-        return found
+        return [self.spec(name, chance, same=same) for name in self.pools]
+
+    def spec(self, name, chance, *, same):
+        """One of them."""
+        order, ranges = POOLS[name]
+        ports = ranges[0] if same else chance.choice(ranges)
+        hold_s = self.holds[name] * (1 if same else chance.choice((1, 1, 2)))
+        floor_s = self.holds[name] * self.floors[name]  # which goes by the present policy, whatever it was at the release
+        policy = dict(self.policies[name])
+        if policy and not same:
+            policy |= {"static": chance.choice((0, 1)), "quotas": chance.choice(QUOTAS)}
+        return PoolSpec(name, ports=ports, hold_s=hold_s, floor_s=floor_s, order=order, on_silence=self.silence[name], **policy)
 
     def steps(self, count):
         chance = random.Random(f"steps {self.seed}")
-        weights = {**WEIGHTS, **(FLEET if self.evidence else {}), **(OBSERVER if self.watched else {})}
+        extra = ((FLEET, self.evidence), (OBSERVER, self.watched), (OPERATOR, self.policed), (LOSSES, self.loses))
+        weights = dict(WEIGHTS)
+        for more, wanted in extra:
+            weights |= more if wanted else {}
         kinds = chance.choices(list(weights), list(weights.values()), k=count)
         return [Step(kind, chance.getrandbits(32)) for kind in kinds]

@@ -9,6 +9,8 @@ of (then a cancelled call may send a request astray).
 
 from __future__ import annotations
 
+from portfsm.events import Event
+
 from .witness import Witness
 
 TAKES, ENDS = ("allocated", "adopted"), ("withdrawn", "released", "blocked")
@@ -64,6 +66,17 @@ class Proxy:
         """Somebody takes the port out of its table."""
         self.table.pop(place, None)
         self.inbox = [(when, e) for when, e in self.inbox if (e.node, e.port) != place or e.seq > since]
+
+    def drop(self, place):
+        """What it would still hear of the port never comes."""
+        self.inbox = [(when, e) for when, e in self.inbox if (e.node, e.port) != place]
+
+    def hear_of_end(self, key):
+        """The replica at a port is gone, which no event says."""
+        node, pool, port = key
+        self.drop((node, port))
+        self.inbox.append((self.world.true_ns + self.lags[pool], Event(0, 1, "released", node, pool, port)))
+        self.inbox.sort(key=lambda entry: entry[0])
 
     def begin(self, seq):
         """Make the table anew from what was published up to `seq`; what came later is heard after the lag."""

@@ -34,6 +34,7 @@ class Record:
         if not controller.pushed:
             controller.pushed = True
             self.recover(controller, events[0].seq - 1)
+        self.world.before_a_decision(controller)
         for event in events:
             self.take(controller, event)
         self.ends.add(len(self.events))
@@ -89,6 +90,20 @@ class Record:
             world.say(f"  {len(self.events) - base} events that nobody was told of are gone")
             self._forget(base)
         self.holds_before = {name: hold for name, (_, hold) in self.ahead.pools.items()}
+
+    def holds(self, found):
+        """Whether these events are the beginning of what was sent, in whole decisions."""
+        return found == self.events[: len(found)] and len(found) in self.ends
+
+    def forget_all(self, base):
+        """The log is an older one, and what it was promised to have is gone with it."""
+        self._forget(base)
+        self.promised = base
+        self.received = {token for token in self.received if token <= base}
+        self.uncertain = {token for token in self.uncertain if token <= base}
+        self.shown = Model()
+        for event, time in zip(self.events, self.times, strict=True):
+            self.shown.take(event, time)
 
     def _forget(self, base):
         del self.events[base:], self.times[base:]

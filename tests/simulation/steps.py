@@ -124,6 +124,21 @@ class Steps(GroupSteps):
     async def free(self, chance):
         await self._operator(chance, "free", reason="tests")
 
+    async def crowd(self, chance):
+        """Replicas nobody knew before, more than there is room for, some while after others have gone."""
+        node, pool = self.place(chance)
+        if chance.random() < 0.7:
+            self.advance_ns(round(self.plan.holds[pool] * 0.6 * SECOND))
+        for _ in range(chance.randint(2, 5)):
+            if controller := await self.ready(chance):
+                owner, options = f"c{chance.getrandbits(20)}", {"port": None, "wait_s": chance.choice(PATIENCE)}
+                self.call(controller, "allocate", pool, owner=owner, node=node, service="", **options)
+
+    async def define(self, chance):
+        """A pool grows, shrinks, holds for longer, has another band or other quotas, while everything goes on."""
+        if controller := await self.ready(chance):
+            self.call(controller, "define", self.plan.spec(chance.choice(self.plan.pools), chance, same=chance.random() < 0.3))
+
     async def sweep(self, chance):
         if controller := await self.ready(chance):
             self.call(controller, "sweep")

@@ -31,6 +31,8 @@ HAPPENED = """
     waiter was served|waiter gave up|answered twice
     reconcile done|reconcile cancelled|event released reconciled
     allocate_group done|allocate_group cancelled|allocate_group GroupUnavailable|allocate_group OwnerConflict|allocate_group InvalidValue|group gave up
+    define done|define cancelled|define JournalFull|allocate QuotaExceeded|allocate_group QuotaExceeded|band entered|event freed pressure
+    history lost|event held lost|survivor adopted|survivor not adopted
     event proxy_joined|event proxy_left|event freed evidence|join done|leave done|wait_clear done|wait_clear is True|wait_clear is False
     wait_clear InvalidValue|wait_clear ManagerClosed|wait_clear OutcomeUnknown|drained and free in one step
     proxy froze|proxy restarted|proxy went back|witness took a port out|witness outlived its controller

@@ -27,6 +27,7 @@ from portfsm.testing.simulation import SteppedWorker
 
 from .audit import Audit
 from .calls import Call, Judge
+from .losses import Losses
 from .power import PATH, PowerCut, PowerDisk
 from .proxies import Proxies
 from .record import Record
@@ -47,8 +48,8 @@ class Violation(Exception):
 class Controller:
     """One process that opens the log."""
 
-    def __init__(self, world, number, specs):
-        self.world, self.number, self.specs = world, number, specs
+    def __init__(self, world, number, specs, history):
+        self.world, self.number, self.specs, self.history = world, number, specs, history
         self.worker = SteppedWorker()
         self.engine = self.manager = self.error = self.task = None
         self.leave = asyncio.Event()
@@ -71,7 +72,7 @@ class Controller:
         try:
             async with open_manager(
                 journal, pools=self.specs, clock=world.clock, after_reboot=plan.after_reboot, holder=f"c{self.number}", close_s=CLOSE_S,
-                witnesses=world.proxies.witnesses(self), address_of=str,
+                witnesses=world.proxies.witnesses(self), address_of=str, history=self.history,
             ) as manager:  # fmt: skip
                 self.manager, world.ready_at = manager, world.true_ns
                 world.opened(self)
@@ -91,7 +92,7 @@ class Controller:
             pass
 
 
-class World(Judge, Audit):
+class World(Judge, Audit, Losses):
     def __init__(self, plan, chance, *, strict=False):
         self.plan, self.chance = plan, chance
         self.hits, self.routed, self.turns = Counter(), 0, 0
@@ -180,7 +181,7 @@ class World(Judge, Audit):
         """A controller process begins to open the log."""
         self.opened_count += 1
         specs = self.plan.specs(chance, same=chance.random() < 0.6)
-        self.lead = Controller(self, self.opened_count, specs)
+        self.lead = Controller(self, self.opened_count, specs, self.history())
         self.lead.provoked = self.disk.provoked
         shape = ", ".join(f"{spec.name} {spec.ranges} hold {spec.hold_s:g} s" for spec in specs)
         self.say(f"controller {self.lead.number} opens the log: {shape}")
@@ -198,6 +199,7 @@ class World(Judge, Audit):
         for event in record.events[record.shown.seq : controller.manager.seq]:
             record.show(event)
         controller.watcher = asyncio.ensure_future(controller.follow(controller.manager))
+        self.prove(controller)
 
     def ended(self, controller):
         """A controller has left, by itself or by an error."""
