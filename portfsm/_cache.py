@@ -6,6 +6,7 @@ but the next opening, which then reads more of the log.
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from portfsm._dump import dump, load
 from portfsm._ledger import Ledger
 from portfsm._log import warn
 from portfsm._replay import replay
-from portfsm.protocols import CachingJournal
+from portfsm.protocols import CachingJournal, LeadingJournal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from portfsm._writer import Writer
     from portfsm.protocols import Journal
 
@@ -55,13 +58,25 @@ class Cache:
         if cached is not None:
             ledger = Ledger()
             try:
-                load(ledger, cached[1])
+                load(ledger, self._signing(cached[1]))
             except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
                 warn("snapshot_ignored", seq=cached[0], error=str(error))
             else:
                 self._seq = ledger.seq
                 return replay(self._journal.read(ledger.seq), onto=ledger)
         return replay(self._journal.read(0))
+
+    def _signing(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """The same lines, with signs of life on the way: to load the state of many nodes may take longer than a lead lasts."""
+        journal = self._journal
+        lease_s = journal.lease_s if isinstance(journal, LeadingJournal) else float("inf")
+        signed_s = time.monotonic()
+        for line in lines:
+            if time.monotonic() - signed_s >= lease_s / 3:
+                assert isinstance(journal, LeadingJournal)  # noqa: S101  (any other lease never ends)
+                journal.renew()
+                signed_s = time.monotonic()
+            yield line
 
     def save(self, ledger: Ledger) -> None:
         """Keep a snapshot. The ledger must not change meanwhile."""

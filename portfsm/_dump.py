@@ -73,18 +73,20 @@ def _row(pool: Pool, offset: int) -> list[Any]:
     return [*row, *note[:used]]
 
 
+_NOTHING: list[Any] = []
+
+
 def load(ledger: Ledger, lines: Iterable[bytes]) -> None:
-    """Fill an empty ledger from a dump. Raises `ValueError` when the lines are none of this schema."""
-    decode = msgspec.json.Decoder().decode
-    first, *rest = map(decode, lines)
-    schema, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, ledger.proxies, *lost = first
+    """Fill an empty ledger from a dump. Takes each line when it is needed. Raises `ValueError` when they are none of this schema."""
+    decoded = map(msgspec.json.Decoder().decode, lines)
+    schema, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, ledger.proxies, *lost = next(decoded, _NOTHING)
     if schema != SCHEMA:
         raise ValueError(f"dump schema {schema}, known is {SCHEMA}")
     for name, data in specs.items():
         ledger.seeds[name] = data.pop("seed", "")
         ledger.specs[name] = spec_of(name, data)
     ledger.lost = {name: Lost(*times) for name, times in (lost[0] if lost else {}).items()}
-    for node, name, rows in rest:
+    for node, name, rows in decoded:
         pool = ledger.pools.setdefault((node, name), ledger.pool(name, node))
         for row in rows:
             _write(pool, row)
