@@ -69,8 +69,8 @@ class Lost(NamedTuple):
 
 WHY_LOST: Final = "the history before was lost"
 
-_STARTED_OVER = ("reboot", "lost")
-_RECORDS_ITS_HOLD = frozenset({"operator", "unblocked", *_STARTED_OVER})
+STARTED_OVER = ("reboot", "lost")
+_RECORDS_ITS_HOLD = frozenset({"operator", "unblocked", *STARTED_OVER})
 """Causes of holds that begin at another time than the port's state does, or after which the wall clock may have been set."""
 
 NO_NOTE = Note("", "")
@@ -165,7 +165,7 @@ class Pool:
         note, begun = self.note(offset), self.since[offset]
         if note.cause == "operator":
             return self.until[offset]
-        if note.cause in _STARTED_OVER:  # the clock or the history was lost, so the floor starts over with the hold
+        if note.cause in STARTED_OVER:  # the clock or the history was lost, so the floor starts over with the hold
             begun = max(begun, self.until[offset] - note.hold_ms * 1_000_000)
         return begun + self.floor_ns
 

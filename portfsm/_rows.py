@@ -8,7 +8,7 @@ from __future__ import annotations
 from sys import intern
 from typing import TYPE_CHECKING
 
-from portfsm._pool import BLOCKED, NO_NOTE, OUTSIDE, Note
+from portfsm._pool import BLOCKED, NO_NOTE, OUTSIDE, STARTED_OVER, Note
 from portfsm._pressure import pressure_fault
 from portfsm.states import EventKind
 
@@ -91,7 +91,7 @@ def write_rare(pool: Pool, offset: int, code: int, event: Event) -> None:
     else:
         held_until = pool.until[offset] if kind is EventKind.BLOCKED and pool.until[offset] > event.ts else 0
         pool.until[offset] = event.until
-        again = event.cause in ("reboot", "lost") and before.cause == "operator"  # and an operator's hold it remains
+        again = event.cause in STARTED_OVER and before.cause == "operator"  # and an operator's hold it remains
         cause = "unblocked" if kind is EventKind.UNBLOCKED else before.cause if again else event.cause
         write_note(pool, offset, event, cause=cause, hold_ms=event.hold_ms, held_until=held_until)
 
@@ -107,6 +107,8 @@ def write_note(pool: Pool, offset: int, event: Event, *, cause: str = "", hold_m
         times, blocked_as = (event.data["times"], event.cause) if "times" in event.data else (times, blocked_as)
     if event.kind in BEGIN and event.service != pool.service[offset]:
         mixed_until = max(mixed_until, pool.until[offset])
+    if mixed_until and event.cause in STARTED_OVER:  # how much of it was left is not known
+        mixed_until = max(mixed_until, event.until)
     nth = event.data.get("index", 0) if event.data and event.kind is EventKind.ALLOCATED else 0
     note = Note(
         "" if cause == "released" else cause, event.reason, hold_ms,

@@ -150,6 +150,7 @@ class ManagerModel(RuleBasedStateMachine):
                 left = (self.manager.port("p", number, node=node).until - self.log_now()) / SECOND
                 assert left >= min(HOLD, port.until - self.now)
                 port.until = self.now + left
+                port.mixed = max(port.mixed, port.until) if port.mixed + jump > 0 else port.mixed
 
     def log_now(self):
         """The time of the log, from the event that every opening records."""
@@ -188,6 +189,7 @@ class ManagerModel(RuleBasedStateMachine):
     def end(self, port):
         """A lease ends: a hold follows, or a block, if somebody else claims the port."""
         port.state, port.until = "QUARANTINED", max(self.now + HOLD, port.floor)
+        port.mixed = port.mixed if port.mixed > self.now else 0
         place = next(place for place, found in self.model.items() if found is port)
         if self.claims.pop(place, ""):
             port.state, port.until, port.floor = "BLOCKED", None, port.until

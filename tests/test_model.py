@@ -75,8 +75,13 @@ class Model:
 
     def begin_hold(self, row, until, now):
         row.update(state="QUARANTINED", hold=max(until, row["hold"]), end=None)
+        self.forget_mixture(row, now)
         if row["hold"] <= now:
             self.free(row)
+
+    def forget_mixture(self, row, now):
+        """What is over when an event concerns the port does not begin anew with a reboot."""
+        row["mixed"] = row["mixed"] if row["mixed"] > now else 0
 
     def mix(self, row, service):
         """Another service takes a port within its hold: by its last owner's hand, or by an adopter's."""
@@ -304,6 +309,7 @@ class Core(RuleBasedStateMachine):
                 until = now + round(command.hold_s * SECOND)
                 if until > (row["hold"] if row["state"] == "QUARANTINED" else now):
                     row.update(state="QUARANTINED", hold=until)
+                    model.forget_mixture(row, now)
             case Free():
                 row = model.known(command.pool, command.port, command.node)
                 if row["state"] in ("ALLOCATED", "BLOCKED"):
@@ -337,6 +343,7 @@ class Core(RuleBasedStateMachine):
 
     def block(self, row, for_s, now):
         row.update(state="BLOCKED", end=None if for_s is None else now + round(for_s * SECOND))
+        self.model.forget_mixture(row, now)
 
     def block_again(self, row, command, now):
         """A finding that comes back lasts twice as long, up to a day; how often is counted until a lease ends well."""
@@ -358,6 +365,7 @@ class Core(RuleBasedStateMachine):
             assert event.cause == "reboot"
             assert event.until >= max(row["hold"], now + self.model.specs[place[1]].hold_ms * 1_000_000)
             row["hold"] = event.until
+            row["mixed"] = row["mixed"] and max(row["mixed"], event.until)
 
     # ------------------------------------------------------------------ rules
 

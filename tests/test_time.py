@@ -237,3 +237,18 @@ async def test_holds_at_the_edge_of_a_nanosecond(log, clock):
         assert not await is_free(manager)
         clock.advance(0.000_000_001)
         assert await is_free(manager)
+
+
+async def test_a_service_inherits_after_a_restart_what_another_may_still_be_asked_for(log, clock):
+    """Its owner took the port over from another service; how long that one's traffic goes on is not known once the clock was lost."""
+    async with open_manager(log.handle(), pools=[HTTP], clock=clock) as manager:
+        await manager.release(await manager.allocate("http", owner="r1", service="cart"))
+        await manager.release(await manager.allocate("http", owner="r1", service="search"))
+    clock.step_wall(86_400)
+    clock.reboot(down_s=1)
+    async with open_manager(log.handle(), pools=[HTTP], clock=clock) as manager:
+        with pytest.raises(PortUnavailable):
+            await manager.allocate("http", owner="r2", service="search", port=30000)
+        clock.advance(HOLD)
+        await manager.allocate("http", owner="r2", service="search", port=30000)
+        log.check(manager)
