@@ -34,7 +34,8 @@ class Proxy:
 
     @property
     def generation(self):
-        return self.inbox[0][1].seq - 1 if self.inbox else self.world.record.shown.seq
+        """The last event up to which it has heard them all: one that was recorded before it began anew may come before older ones."""
+        return min((event.seq for _, event in self.inbox if event.seq), default=self.world.record.shown.seq + 1) - 1
 
     def hear(self):
         """Take in what is old enough, in order."""
