@@ -18,7 +18,8 @@ from portfsm.haproxy import reload, write
 from tests.evidence.clients import Tally, fresh, go_on, held_back
 from tests.evidence.scene import HOST, SERVICES, Controller, Edge, controller
 from tests.evidence.test_held import SHORT_HOLD_S, explained, freed, hold_is_over, stays
-from tests.witnesses.real import free_port, get, running, until
+from tests.witnesses.helpers import free_port, until
+from tests.witnesses.real import get, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

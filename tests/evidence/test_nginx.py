@@ -17,8 +17,7 @@ from portfsm import PoolSpec, open_manager
 from portfsm.witnesses import NginxWitness
 from tests.evidence.clients import Client, Tally
 from tests.evidence.scene import HOST, PATIENCE_S, SERVICES, Replica
-from tests.witnesses.helpers import binary
-from tests.witnesses.real import free_port, until
+from tests.witnesses.helpers import binary, free_port, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -20,6 +20,7 @@ from portfsm.witnesses import HAProxyWitness
 
 pytestmark = pytest.mark.anyio
 
+RECORDED = Path(__file__).parent / "recorded"
 DEADLINE_S = 0.2
 MEGABYTE = 1 << 20
 LISTING = (
@@ -264,3 +265,21 @@ async def test_a_reload_of_something_that_never_says_its_generation(place):
     async with server(place, saying(LISTING.encode())):
         with pytest.raises(ReloadFailed, match=r"no generation it says and not 5 after 0\.3 s"):
             await reload(place, generation=5, wait_s=0.3)
+
+
+async def test_a_reload_refused_for_another_one_that_counts_as_a_refused_file(place):
+    """From 3.1 on a master in the middle of a reload says no: it is asked again."""
+    refusals, started = ["Success=0\n--\nAnother reload is still in progress.\n"] * 2, []
+    listing, worker = ((RECORDED / f"{name}.txt").read_text() for name in ("listing", "worker"))
+
+    async def answer(stream: Client) -> None:
+        question = (await stream.receive()).decode()
+        if question == "reload\n":
+            started.append(not refusals)
+            await stream.send((refusals.pop() if refusals else "Success=1\n").encode())
+        else:
+            await stream.send((listing if question == "show proc\n" else worker).encode())
+
+    async with server(place, answer):
+        await reload(place, generation=417, wait_s=10)
+    assert started == [False, False, True]

@@ -211,7 +211,38 @@ def test_a_deleted_server_whose_stream_is_forgotten():
     deleted = attrs.evolve(tries(epoch=9, listings=9), slots={})
     assert moves.told(deleted).strays == [("b", "gone")]
     assert moves.told(attrs.evolve(deleted, streams=())).strays == ()
-    assert moves.told(deleted).strays == (), "of what never was in the table nothing is thought: peers and the like"
+    assert moves.told(deleted).strays == (), "of what never was in the table nothing is thought"
+
+
+OWN = (
+    "0x14ea6330: proto=? ts=00 epoch={epoch} age=0s calls=2 rq[f=808000h,i=0,an=00h,ax=] scf=[8,40h,fd=-1] scb=[{state},1h,fd=-1] exp=0s\n"
+)
+
+
+def with_own(*, state: int, epoch: str = "0x2") -> Worker:
+    """The recorded worker with a stream that nobody's request began, as a ring, a peer and an agent have them."""
+    return worker(text=re.sub(r"\n\n$", "\n" + OWN.format(state=state, epoch=epoch) + "\n", tries_settled()))
+
+
+def tries_settled() -> str:
+    return recorded("worker").replace("scb=[3,", "scb=[8,")
+
+
+def test_a_log_or_a_peer_whose_stream_holds_every_port_for_ever():
+    """They have no slot to their name: an established one is none of our business, one under way may be going to any slot there is."""
+    assert [verdict(with_own(state=8), port, retries_replies=False) for port in (RESTING, FREE)] == ["CLEAR", "CLEAR"]
+    assert verdict(with_own(state=8), FREE, retries_replies=True) == "CLEAR"
+    assert [verdict(with_own(state=3), port) for port in (RESTING, FREE)] == ["HELD", "CLEAR"]
+    assert "a stream of its own (to a log" in reason(with_own(state=3), RESTING)
+    old = attrs.evolve(with_own(state=3), old=True, stopping=True)
+    assert [verdict(old, port) for port in (GONE, FREE)] == ["HELD", "CLEAR"]
+
+
+def test_an_agent_at_a_slot_that_moved_while_it_was_being_called():
+    moves = Moves()
+    assert moves.told(with_own(state=4, epoch="0")).strays == [("", "")]
+    assert verdict(moves.told(with_own(state=4, epoch="0")), FREE) == "HELD"
+    assert moves.told(with_own(state=4, epoch="0x2")).strays == ()
 
 
 # ---------------------------------------------------------------------- addresses

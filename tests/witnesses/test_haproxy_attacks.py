@@ -18,7 +18,8 @@ from portfsm.evidence import Evidence, Verdict
 from portfsm.haproxy import RELAY_RULE
 from portfsm.witnesses import HAProxyWitness
 from tests.evidence.scene import Replica as Service
-from tests.witnesses.real import Proxy, free_port, get, keep_alive, proxy_home, running, until
+from tests.witnesses.helpers import free_port, until
+from tests.witnesses.real import Proxy, get, keep_alive, proxy_home, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
 
