@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +33,12 @@ def serve():
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where the socket should be; short, as paths of sockets must be."""
+    directory = Path(tempfile.mkdtemp(prefix="pf", dir="/tmp" if os.path.isdir("/tmp") else None))
+    yield directory / "m"
+    directory.chmod(0o700)
+    shutil.rmtree(directory)

@@ -48,6 +48,11 @@ async def until(condition, *, within_s=PATIENCE_S):
             await anyio.sleep(0.005)
 
 
+def wait_for(condition):
+    """The same in a test without a loop."""
+    return anyio.run(until, condition)
+
+
 @contextlib.contextmanager
 def process(source="import sys; sys.stdin.read()", *arguments, **options):
     """A Python process that lives until its stdin ends; `print` in it is waited for when it says READY."""

@@ -18,8 +18,8 @@ import pytest
 from portfsm.errors import InvalidValue
 from portfsm.evidence import Verdict, Witness
 from portfsm.testing import FakeWitness
-from portfsm.witnesses import ProcessWitness, RemoteWitness, _agent, remote
-from portfsm.witnesses._agent import Agent, over_tls
+from portfsm.witnesses import ProcessWitness, RemoteWitness
+from portfsm.witnesses._agent import Agent, Limits, over_tls
 from portfsm.witnesses._wire import PLACES
 from tests.witnesses.helpers import NONSENSE, PATIENCE_S, free_port, on_every_loop, plain, process, until
 
@@ -29,12 +29,12 @@ PLACE = ("10.0.0.7", 30000, 417)
 
 
 @contextlib.asynccontextmanager
-async def agent(*witnesses, context=None):
+async def agent(*witnesses, context=None, **limits):
     """An agent in this loop; gives its port."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     async with listener, anyio.create_task_group() as group:
-        group.start_soon(Agent(witnesses, token=TOKEN).serve, over_tls(listener, context) if context else listener)
+        group.start_soon(Agent(witnesses, token=TOKEN, limits=Limits(**limits)).serve, over_tls(listener, context) if context else listener)
         yield port
         group.cancel_scope.cancel()
 
@@ -122,13 +122,11 @@ async def test_a_witness_that_raises_takes_the_agent_down():
 
 
 @on_every_loop
-async def test_a_silent_proxy_is_waited_for_without_end(monkeypatch):
-    monkeypatch.setattr(_agent, "_ANSWER_S", 0.1)
-
+async def test_a_silent_proxy_is_waited_for_without_end():
     async def silent(host, port, since):
         await anyio.sleep_forever()
 
-    async with agent(FakeWitness("edge", silent), FakeWitness("other", CLEAR)) as port:
+    async with agent(FakeWitness("edge", silent), FakeWitness("other", CLEAR), answer_s=0.1) as port:
         found = await witness_of(port).check(*PLACE)
         assert (found.verdict, "gave no answer" in found.reason) == (UNKNOWN, True)
         assert (await witness_of(port, proxy="other").check(*PLACE)).verdict is CLEAR
@@ -141,7 +139,7 @@ async def test_two_questions_at_once_crowd_a_proxys_socket():
     async def slowly(host, port, since):
         inside.append(since)
         assert len(inside) == 1
-        await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()  # all that may come in has
         inside.pop()
         return CLEAR
 
@@ -179,8 +177,7 @@ async def test_a_stranger_gets_an_answer():
 
 
 @on_every_loop
-async def test_a_bad_question_is_answered_or_ends_the_agent(monkeypatch):
-    monkeypatch.setattr(_agent, "_READ_S", 0.3)
+async def test_a_bad_question_is_answered_or_ends_the_agent():
     head = b"POST /v1/check HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % TOKEN.encode()
 
     def post(body):
@@ -204,7 +201,7 @@ async def test_a_bad_question_is_answered_or_ends_the_agent(monkeypatch):
         head + b"Content-Length: 10\r\n\r\nabc": b"",
         head + b"X: " + b"x" * 40_000: b"431",
     }
-    async with agent(FakeWitness("edge", CLEAR)) as port:
+    async with agent(FakeWitness("edge", CLEAR), read_s=0.3) as port:
         for data, status in cases.items():
             answer = await raw(port, data)
             assert answer[9:12] in {status, b""} if status else answer == b"", data[:100]
@@ -227,10 +224,8 @@ async def test_a_question_without_end_fills_the_memory():
 
 
 @on_every_loop
-async def test_idle_strangers_keep_the_others_out(monkeypatch):
-    monkeypatch.setattr(_agent, "_CONNECTIONS", 3)
-    monkeypatch.setattr(_agent, "_READ_S", 0.2)
-    async with agent(FakeWitness("edge", CLEAR)) as port:
+async def test_idle_strangers_keep_the_others_out():
+    async with agent(FakeWitness("edge", CLEAR), connections=3, read_s=0.2) as port:
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
         await until(lambda: _clear(witness_of(port)))
         for connection in idle:
@@ -238,12 +233,11 @@ async def test_idle_strangers_keep_the_others_out(monkeypatch):
 
 
 @on_every_loop
-async def test_strangers_without_number_each_cost_a_place(monkeypatch):
-    monkeypatch.setattr(_agent, "_CONNECTIONS", 3)
-    async with agent(FakeWitness("edge", CLEAR)) as port:
+async def test_strangers_without_number_each_cost_a_place():
+    async with agent(FakeWitness("edge", CLEAR), connections=3, read_s=PATIENCE_S) as port:
         idle = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(3)]
         await anyio.wait_all_tasks_blocked()
-        with anyio.fail_after(_agent._READ_S / 2), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        with anyio.fail_after(PATIENCE_S / 2), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
             async with await anyio.connect_tcp("127.0.0.1", port) as surplus:
                 await surplus.receive()
         assert (await witness_of(port).check(*PLACE)).verdict is UNKNOWN
@@ -253,8 +247,7 @@ async def test_strangers_without_number_each_cost_a_place(monkeypatch):
 
 
 @on_every_loop
-async def test_nonsense_is_an_answer_or_a_crash(serve, monkeypatch):
-    monkeypatch.setattr(remote, "_DEADLINE_S", 0.3)
+async def test_nonsense_is_an_answer_or_a_crash(serve):
     wrong = {
         "too few": plain('{"answers": []}'),
         "a made-up verdict": plain('{"answers": [{"incarnation": "", "verdict": "FINE", "generation": null, "reason": ""}]}'),
@@ -262,7 +255,7 @@ async def test_nonsense_is_an_answer_or_a_crash(serve, monkeypatch):
         "a generation below zero": plain('{"answers": [{"incarnation": "", "verdict": "CLEAR", "generation": -1, "reason": ""}]}'),
     }
     for name, answer in (NONSENSE | wrong).items():
-        found = await witness_of(serve(answer).port).check(*PLACE)
+        found = await witness_of(serve(answer).port, deadline_s=0.3).check(*PLACE)
         assert (found.verdict, bool(found.reason), len(found.reason) <= 300) == (UNKNOWN, True, True), name
     assert (await witness_of(free_port()).check(*PLACE)).verdict is UNKNOWN
     assert (await RemoteWitness("http://no.such.host.invalid", proxy="edge", token=TOKEN).check(*PLACE)).verdict is UNKNOWN
