@@ -250,7 +250,7 @@ async def test_workers_beyond_the_most_that_a_master_keeps_are_taken_for_gone(pl
                 await plain_edge.reload()
             await explained(scene, lease, f"old worker {worker}")
             await hold_is_over(scene, lease)
-            await stays(scene, lease, rounds=3)
+            await stays(scene, lease)
         finally:
             os.kill(worker, signal.SIGCONT)
         await freed(scene, lease)
