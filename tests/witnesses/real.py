@@ -293,3 +293,27 @@ async def ask_again(streams: list[anyio.abc.SocketStream], path: str = "/a/") ->
             found.append(0)
         await stream.aclose()
     return found
+
+
+async def ask_for_a_while(proxy: Proxy) -> None:
+    """For long enough that the agent, or the name server, would have been asked. A connection that is cut is no wrong answer."""
+    answers = []
+    for _ in range(20):
+        with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.EndOfStream):
+            async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+                answers.append(await get(stream, "/a/"))
+        await anyio.sleep(0.02)
+    assert set(answers) == {200}
+    assert len(answers) > 10
+
+
+async def held(witness: HAProxyWitness, port: int, words: str, *, since: int = 11) -> None:
+    """The first answer that is one says so: silence is not, on a busy machine."""
+
+    async def answered() -> Evidence | None:
+        said = await witness.check(HOST, port, since)
+        return said if said.verdict is not Verdict.UNKNOWN else None
+
+    said = await until(answered)
+    assert isinstance(said, Evidence)
+    assert (said.verdict, words in said.reason) == (Verdict.HELD, True), said.reason

@@ -14,7 +14,7 @@ import pytest
 from portfsm.evidence import Verdict, Witness
 from portfsm.testing import ManualClock
 from portfsm.witnesses import HAProxyWitness
-from tests.witnesses.test_haproxy_answers import recorded
+from tests.witnesses.answers import recorded
 from tests.witnesses.unix import Client, server
 
 pytestmark = pytest.mark.anyio

@@ -13,6 +13,7 @@ import pytest
 
 from portfsm import Evidence, Lease, PoolExhausted, PoolSpec, PortfsmError, PortManager, Verdict, open_manager
 from portfsm.testing import FakeWitness
+from tests.warden.scene import released, settle, state, until
 
 pytestmark = pytest.mark.anyio
 
@@ -21,32 +22,11 @@ SPEC = PoolSpec("http", ports="30000-30003", hold_s=10.0)
 
 
 @pytest.fixture
-def opened(memory_log, clock):
+def opened(memory_log, clock):  # four ports, and one kind of log will do
     def make(*witnesses, spec=SPEC):
         return open_manager(memory_log.handle(), pools=[spec], clock=clock, witnesses=witnesses)
 
     return make
-
-
-async def until(true):
-    with anyio.fail_after(10):
-        while not true():
-            await anyio.lowlevel.checkpoint()
-
-
-async def settle():
-    for _ in range(200):
-        await anyio.lowlevel.checkpoint()
-
-
-def state(manager, port=30000):
-    return manager.port("http", port).state.value
-
-
-async def released(manager, *, owner="a", service="x"):
-    lease = await manager.allocate("http", owner=owner, service=service)
-    await manager.release(lease)
-    return lease
 
 
 def evidence(proxy, since, verdict=CLEAR):
@@ -95,6 +75,20 @@ async def test_an_answer_that_is_none_frees_a_port_or_ends_the_manager(opened, c
         liar.lie = None
         liar.trigger()
         await until(lambda: state(manager) == "FREE")
+
+
+async def test_one_witness_speaks_for_another(opened):
+    liar, other = Liar("edge", HELD), FakeWitness("other", HELD)
+    async with opened(liar, other) as manager:
+        await released(manager)
+        await other.wait_asked(1)
+        await settle()
+        for liar.lie, word in ((LIES["for another proxy"], HELD), (None, CLEAR)):
+            liar.say(word)
+            liar.trigger()
+            await settle()
+        assert "other says HELD" in manager.explain("http", 30000)
+        assert state(manager) == "QUARANTINED"
 
 
 async def hang(host, port, since):
