@@ -134,8 +134,16 @@ class Cases:
         self._known[answer.proxy] = answer.incarnation, answer.generation
         if before is None or (before[0] == answer.incarnation and not _is_older(answer.generation, before[1])):
             return
+        self._void(answer.proxy)
+
+    def forget(self, proxy: str) -> None:
+        """A proxy has left: one that joins under its name starts anew."""
+        self._known.pop(proxy, None)
+        self._void(proxy)
+
+    def _void(self, proxy: str) -> None:
         for case in self.open.values():
-            case.answers.pop(answer.proxy, None)
+            case.answers.pop(proxy, None)
 
     def unclear(self, proxy: str) -> list[Case]:
         """Those about which `proxy` has not yet said CLEAR."""

@@ -1,32 +1,30 @@
 """Ends quarantines: asks the witnesses about the ports that wait for their answer, and records what is complete.
 
-Rule: one task a proxy, whatever the number of ports; all its open cases go into one round of questions. A round is
-followed by a pause of 5 ms that doubles up to 500 ms while nothing changes (0.2 ms a port where that is longer, so that many
-ports do not keep a core busy). A new case, `wait_clear`, a witness's own wake-up or a changed set of proxies ends it. When an
-`allocate` begins to wait in a pool that has cases the pauses start over, and while anybody waits they grow to 50 ms and no further.
-Nothing is asked while nothing waits. What a proxy holds it is told to take out of service, each second anew.
+Rule: one task a proxy (`_post`), whatever the number of ports; all its open cases go into one round of questions. A round is
+followed by a pause that grows from 5 ms to 500 ms while nothing changes. A new case, `wait_clear`, a witness's own wake-up or a changed set
+of proxies ends it. When an `allocate` begins to wait in a pool that has cases the pauses start over, and while anybody waits they grow to
+50 ms and no further. Nothing is asked while nothing waits. What a proxy holds it is told to take out of service, each second anew.
 What answers mean is `_evidence`'s business, and whether they free a port the machine's.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
-import attrs
 
 from portfsm import commands
 from portfsm._evidence import Cases, Place
-from portfsm._log import warn
 from portfsm._pool import ALLOCATED, QUARANTINED
+from portfsm._post import Post
 from portfsm.errors import InvalidValue, PortfsmError
-from portfsm.evidence import Evidence, Verdict, Witness
+from portfsm.evidence import Witness
 from portfsm.specs import check_seconds, check_text
 from portfsm.states import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -39,12 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Warden", "check_witnesses"]
 
-_FIRST_PAUSE_NS = 5_000_000
 _LAST_PAUSE_NS = 500_000_000
 _AWAITED_PAUSE_NS = 50_000_000
-_TELL_AGAIN_NS = 1_000_000_000
 _NEVER = 1 << 63
-_PAUSE_A_PORT_NS = 200_000
 _LOOPBACK = "127.0.0.1"
 
 
@@ -69,7 +64,7 @@ class Warden:
         self._engine = engine
         self._tasks = tasks
         self._address_of = address_of
-        self._posts: dict[str, _Post] = {}
+        self._posts: dict[str, Post] = {}
         self._ripe: dict[Place, int] = {}
         """Ports to look at again, and when (log time): their evidence is complete, their floor is not over."""
         self._look = anyio.Event()
@@ -134,7 +129,7 @@ class Warden:
             )
         self._engine.submit(commands.Join(witness.proxy))
         if present is None:
-            post = self._posts[witness.proxy] = _Post(self, witness)
+            post = self._posts[witness.proxy] = Post(self, witness)
             self._tasks.start_soon(post.run)
         await self._engine.settle()
 
@@ -144,6 +139,7 @@ class Warden:
         self._engine.serve(self._engine.waiters.places)  # with the last one, holds that were over are
         if (post := self._posts.pop(proxy, None)) is not None:
             post.scope.cancel()
+        self.cases.forget(proxy)  # who comes back under its name is somebody else
         await self._engine.settle()
 
     def host(self, node: str) -> str:
@@ -255,7 +251,11 @@ class Warden:
         """Until the event is set, and no longer than `ns` nanoseconds of the clock."""
         if ns is None:
             await event.wait()
-            return
+        else:
+            await self.within(ns, event.wait)
+
+    async def within(self, ns: int, call: Callable[[], Awaitable[object]]) -> None:
+        """Until `call` returns, and no longer than `ns` nanoseconds of the clock."""
         clock = self._engine.clock
         async with anyio.create_task_group() as tasks:
 
@@ -264,113 +264,10 @@ class Warden:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(sleep)
-            await event.wait()
+            await call()
             tasks.cancel_scope.cancel()
 
     def explain(self, place: Place) -> str:
         """Which proxies still hold a port, in words; empty when none is asked."""
         case = self.cases.open.get(place)
         return "" if case is None else case.why_held(self._engine.ahead.required)
-
-
-@attrs.define(eq=False)
-class _Post:
-    """One witness at work."""
-
-    warden: Warden
-    witness: Witness
-    woken: bool = False
-    """A round is wanted at once."""
-    stir: anyio.Event = attrs.field(factory=anyio.Event)
-    """Set to have a pause ended, or made shorter."""
-    pause_ns: int = _FIRST_PAUSE_NS
-    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
-    told: dict[Place, tuple[int, int]] = attrs.field(factory=dict)
-    """Ports that the proxy was asked to take out of service, each with the `since` it was asked for, and until when that will do."""
-
-    async def run(self) -> None:
-        """Ask until cancelled."""
-        with self.scope:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._listen)
-                await self._ask_for_ever()
-
-    async def _listen(self) -> None:
-        try:
-            async for _ in self.witness.changed():
-                self.ask_now()
-        except Exception as error:  # noqa: BLE001  (a witness must not raise; one that does is polled)
-            warn("witness_failed", proxy=self.witness.proxy, error=repr(error))
-
-    def ask_now(self) -> None:
-        """Something has changed."""
-        self.woken = True
-        self.stir.set()
-
-    def hurry(self) -> None:
-        """Somebody waits: the pauses start over. None is left out, or a caller that tries again and again would keep the proxy busy."""
-        self.pause_ns = _FIRST_PAUSE_NS
-        self.stir.set()
-
-    async def _ask_for_ever(self) -> None:
-        while True:
-            self.woken = False
-            cases = self.warden.cases.unclear(self.witness.proxy)
-            if cases:
-                await self._round(cases)
-            await self._rest(cases)
-            self.pause_ns = _FIRST_PAUSE_NS if self.woken else min(2 * self.pause_ns, self.warden.longest_pause_ns(cases))
-
-    async def _rest(self, cases: list[Case]) -> None:
-        began = self.warden.boot_ns()
-        while not self.woken:
-            self.stir, left = anyio.Event(), None
-            if cases and (left := began + max(self.pause_ns, len(cases) * _PAUSE_A_PORT_NS) - self.warden.boot_ns()) <= 0:
-                return
-            await self.warden.pause(self.stir, left)
-
-    async def _round(self, cases: list[Case]) -> None:
-        questions = [(self.warden.host(case.place.node), case.place.port, case.since) for case in cases]
-        try:
-            await self._take_out(cases, questions)
-            answers = await self._ask(questions)
-        except Exception as error:  # noqa: BLE001  (as above; silence is the safe answer)
-            warn("witness_failed", proxy=self.witness.proxy, error=repr(error))
-            answers = [self._silence(since, repr(error)) for _, _, since in questions]
-        for case, answer in zip(cases, answers, strict=False):
-            self.warden.cases.take_answer(case.place, answer)
-            if answer.verdict is Verdict.UNKNOWN:
-                self.told.pop(case.place, None)  # nor may it have heard what it was told
-        by_time = self.witness.fallback_s is not None
-        self.warden.conclude(case for case in cases if by_time or self._is_clear(case))
-
-    def _is_clear(self, case: Case) -> bool:
-        answer = case.answers.get(self.witness.proxy)
-        return answer is not None and answer.verdict is Verdict.CLEAR
-
-    async def _ask(self, questions: list[tuple[str, int, int]]) -> Sequence[Evidence]:
-        many: Any = getattr(self.witness, "check_many", None)
-        if many is not None:
-            answers: Sequence[Evidence] = await many(questions)
-            return answers
-        return [await self.witness.check(*question) for question in questions]
-
-    async def _take_out(self, cases: list[Case], questions: list[tuple[str, int, int]]) -> None:
-        withdraw: Any = getattr(self.witness, "withdraw", None)
-        if withdraw is None:
-            return
-        now = self.warden.boot_ns()
-        # Not once for all: a reload of an older file puts a port back.
-        self.told = {place: said for place, said in self.told.items() if place in self.warden.cases.open and said[1] > now}
-        untold = [pair for pair in zip(cases, questions, strict=True) if self.told.get(pair[0].place, (0, 0))[0] != pair[0].since]
-        self.told.update((case.place, (case.since, now + _TELL_AGAIN_NS)) for case, _ in untold)
-        many: Any = getattr(self.witness, "withdraw_many", None)
-        if many is not None:
-            await many([question for _, question in untold])
-            return
-        for case, question in untold:
-            if self.warden.cases.open.get(case.place) is case:
-                await withdraw(*question)
-
-    def _silence(self, since: int, reason: str) -> Evidence:
-        return Evidence(self.witness.proxy, "", since, Verdict.UNKNOWN, None, reason, 0, 0)

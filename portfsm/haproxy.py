@@ -37,6 +37,7 @@ RELAY_RULE = "use_backend relay if { stopping }"
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 _MAX_ANSWER = 1 << 20
 _PAUSE_S = 0.01
+_UNDER_WAY = "Another reload is still in progress"
 
 
 def render(
@@ -157,7 +158,10 @@ class _Reloading:
             before = await self._listing()
             answer = await self._ask()
             await anyio.sleep(_PAUSE_S)
-            done = bool(answer) or (await self._listing()).reloads != before.reloads
+            after = await self._listing()
+            done = bool(answer) or after.reloads != before.reloads
+            if done and after.failed:
+                raise self._refused("it does not say why here, `haproxy -c -f` does")
         witness = HAProxyWitness(self.path, proxy="reload")
         while self.running is None or self.running < self.generation:
             self.running = (await witness.check("0.0.0.0", 1, self.generation)).generation  # noqa: S104  (any port: who answers counts)
@@ -176,14 +180,18 @@ class _Reloading:
             await anyio.sleep(_PAUSE_S)
 
     async def _ask(self) -> str:
-        """HAProxy 2.7 and later answer with the outcome; earlier ones break off."""
+        """HAProxy 2.7 and later answer with the outcome; earlier ones break off. Nothing while another reload is under way."""
         answer = ""
         with suppress(Unanswered):
             answer = await put(self.path, "reload", deadline_s=self.wait_s, max_bytes=_MAX_ANSWER)
+        if _UNDER_WAY in answer:  # 3.1 and later say so, and do nothing
+            return ""
         if answer.startswith("Success=0"):
-            log = answer.partition("--")[2].strip()[:2000]
-            raise ReloadFailed(f"HAProxy refused the configuration and runs the former one, correct it: {log}", generation=self.generation)
+            raise self._refused(answer.partition("--")[2].strip()[:2000])
         return answer
+
+    def _refused(self, why: str) -> ReloadFailed:
+        return ReloadFailed(f"HAProxy refused the configuration and runs the former one, correct it: {why}", generation=self.generation)
 
     def failure(self) -> ReloadFailed:
         """Time is up."""

@@ -27,16 +27,25 @@ if TYPE_CHECKING:
     from portfsm.evidence import Evidence, Witness
     from portfsm.witnesses._asking import Place
 
-__all__ = ["Agent", "over_tls"]
+__all__ = ["Agent", "Limits", "over_tls"]
 
-_CONNECTIONS = 64
-_READ_S = 5.0
-"""How long a request may take to arrive, handshake excluded."""
-_ANSWER_S = 7.0
-"""Less than a remote witness waits: it learns that the proxy was silent, not the agent."""
 _CHUNK = 65_536
 _HEAD_BYTES = 16_384
 _JSON = ("content-type", "application/json")
+
+
+@attrs.frozen
+class Limits:
+    """What one stranger may cost."""
+
+    connections: int = 64
+    read_s: float = 5.0
+    """How long a request may take to arrive, handshake excluded."""
+    answer_s: float = 7.0
+    """Less than a remote witness waits: it learns that the proxy was silent, not the agent."""
+
+
+_LIMITS = Limits()
 
 
 class _RefusedError(Exception):
@@ -66,17 +75,17 @@ class _QuietListener(TLSListener):
 
 def over_tls(listener: Listener[Any], context: ssl.SSLContext) -> Listener[Any]:
     """The same listener, spoken to over TLS."""
-    return _QuietListener(listener, context, standard_compatible=False, handshake_timeout=_READ_S)
+    return _QuietListener(listener, context, standard_compatible=False, handshake_timeout=_LIMITS.read_s)
 
 
 class Agent:
     """Answers for `witnesses`, each under its name."""
 
-    def __init__(self, witnesses: Iterable[Witness], *, token: str) -> None:
+    def __init__(self, witnesses: Iterable[Witness], *, token: str, limits: Limits = _LIMITS) -> None:
         self._h11 = import_h11()
         self._witnesses = {witness.proxy: witness for witness in witnesses}
         self._token = check_token(token)
-        self._free = _CONNECTIONS
+        self._limits, self._free = limits, limits.connections
         # Proxies take few connections to their sockets: one question at a time.
         self._turns = {name: anyio.Lock() for name in self._witnesses}
 
@@ -101,7 +110,7 @@ class Agent:
         connection = self._h11.Connection(self._h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
         status, body = 200, b""
         try:
-            with anyio.fail_after(_READ_S):
+            with anyio.fail_after(self._limits.read_s):
                 request = await self._read(connection, stream)
             body = msgspec.json.encode(await self._answers(request))
         except TimeoutError:
@@ -110,7 +119,7 @@ class Agent:
             status, body = error.status, msgspec.json.encode(Failure(str(error)))
         except self._h11.RemoteProtocolError as error:
             status, body = error.error_status_hint, msgspec.json.encode(Failure("this is not a request"))
-        with anyio.move_on_after(_READ_S):
+        with anyio.move_on_after(self._limits.read_s):
             await self._send(connection, stream, status, body)
 
     async def _send(self, connection: Any, stream: ByteStream, status: int, body: bytes) -> None:
@@ -152,10 +161,10 @@ class Agent:
         if witness is None:
             raise _RefusedError(404, f"no proxy of that name here; there is {', '.join(sorted(self._witnesses))}")
         ask = _check if request.path == CHECK else _withdraw
-        with anyio.move_on_after(_ANSWER_S):
+        with anyio.move_on_after(self._limits.answer_s):
             async with self._turns[witness.proxy]:
                 return Answers(await ask(witness, request.question.places))
-        raise _RefusedError(504, f"the proxy gave no answer within {_ANSWER_S:g} s")
+        raise _RefusedError(504, f"the proxy gave no answer within {self._limits.answer_s:g} s")
 
 
 async def _check(witness: Witness, places: Sequence[Place]) -> list[Answer]:

@@ -19,7 +19,9 @@ from portfsm.specs import check_seconds, check_text
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-__all__ = ["DEADLINE_S", "REASON_LIMIT", "Finding", "Named", "NoAnswerError", "Place", "answer", "boot_ns"]
+    from portfsm.protocols import Clock
+
+__all__ = ["DEADLINE_S", "REASON_LIMIT", "Finding", "Named", "NoAnswerError", "Place"]
 
 Place = tuple[str, int, int]
 """Host, port, since."""
@@ -27,9 +29,6 @@ Place = tuple[str, int, int]
 DEADLINE_S = 2.0
 """How long a look may take. A local proxy answers within milliseconds; one that does not is asked again later."""
 REASON_LIMIT = 300
-
-_clock = SystemClock()
-boot_ns = _clock.boot_ns
 
 
 class NoAnswerError(Exception):
@@ -47,12 +46,14 @@ class Finding:
 
 
 class Named(ABC):
-    """What every witness here has: the name of its proxy, a time bound, and `check` by way of `check_many`."""
+    """What every witness here has: the name of its proxy, a time bound, a deadline, a clock, and `check` by way of `check_many`."""
 
-    def __init__(self, proxy: str, fallback_s: float | None) -> None:
+    def __init__(self, proxy: str, fallback_s: float | None, *, deadline_s: float = DEADLINE_S, clock: Clock | None = None) -> None:
         """Raises `InvalidValue`."""
         self._proxy = check_text("proxy", proxy, required=True)
         self._fallback_s = None if fallback_s is None else check_seconds("fallback_s", fallback_s)
+        self._deadline_s = check_seconds("deadline_s", deadline_s)
+        self._clock = clock or SystemClock()
 
     @property
     def proxy(self) -> str:
@@ -72,27 +73,23 @@ class Named(ABC):
     async def check_many(self, places: Sequence[Place]) -> Sequence[Evidence]:
         """Evidence for each (host, port, since), in order. Never raises."""
 
-
-async def answer(
-    proxy: str, places: Sequence[Place], look: Callable[[], Awaitable[Sequence[Finding]]], *, deadline_s: float | None = None
-) -> tuple[Evidence, ...]:
-    """The evidence of one look, in the order of `places`. Never raises but when cancelled."""
-    asked_at = boot_ns()
-    deadline_s = DEADLINE_S if deadline_s is None else deadline_s
-    try:
-        with anyio.fail_after(deadline_s):
-            findings = await look()
-    except TimeoutError:
-        findings = _unknown(places, f"no answer within {deadline_s:g} s")
-    except NoAnswerError as error:
-        findings = _unknown(places, str(error))
-    except Exception as error:  # noqa: BLE001  (a witness never raises: whoever asks holds the port, and shows the reason)
-        findings = _unknown(places, f"{type(error).__name__}: {error}")
-    answered_at = boot_ns()
-    return tuple(
-        Evidence(proxy, found.incarnation, since, found.verdict, found.generation, found.reason[:REASON_LIMIT], asked_at, answered_at)
-        for (_, _, since), found in zip(places, findings, strict=True)
-    )
+    async def _answer(self, places: Sequence[Place], look: Callable[[], Awaitable[Sequence[Finding]]]) -> tuple[Evidence, ...]:
+        """The evidence of one look, in the order of `places`. Never raises but when cancelled."""
+        asked_at = self._clock.boot_ns()
+        try:
+            with anyio.fail_after(self._deadline_s):
+                findings = await look()
+        except TimeoutError:
+            findings = _unknown(places, f"no answer within {self._deadline_s:g} s")
+        except NoAnswerError as error:
+            findings = _unknown(places, str(error))
+        except Exception as error:  # noqa: BLE001  (a witness never raises: whoever asks holds the port, and shows the reason)
+            findings = _unknown(places, f"{type(error).__name__}: {error}")
+        times = asked_at, self._clock.boot_ns()
+        return tuple(
+            Evidence(self._proxy, found.incarnation, since, found.verdict, found.generation, found.reason[:REASON_LIMIT], *times)
+            for (_, _, since), found in zip(places, findings, strict=True)
+        )
 
 
 def _unknown(places: Sequence[Place], reason: str) -> list[Finding]:

@@ -16,9 +16,9 @@ import anyio
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-__all__ = ["Exits", "ProcessStat", "Tracked", "read_stat"]
+__all__ = ["Exits", "ProcessStat", "Sight", "Tracked", "read_stat"]
 
 _PROC = Path("/proc")
 
@@ -53,14 +53,32 @@ def read_stat(pid: int) -> ProcessStat | None:
         return None
 
 
+def _open(pid: int) -> int | None:
+    with contextlib.suppress(OSError, AttributeError):  # exited; no more descriptors; another system
+        return os.pidfd_open(pid)
+    return None
+
+
+@attrs.frozen
+class Sight:
+    """What is to be seen of processes. Some kernels and sandboxes have no pidfds, and some show nobody another user's."""
+
+    open: Callable[[int], int | None] = _open
+    stat: Callable[[int], ProcessStat | None] = read_stat
+
+
+_SIGHT = Sight()
+
+
 class Tracked:
     """One process, from now until its exit."""
 
-    def __init__(self, pid: int, *, started: int | None = None) -> None:
+    def __init__(self, pid: int, *, started: int | None = None, sight: Sight = _SIGHT) -> None:
         self.pid = pid
-        self.fd = _open(pid)
+        self._sight = sight
+        self.fd = sight.open(pid)
         self.exited = self.fd is None and not _exists(pid)
-        stat = read_stat(pid)
+        stat = sight.stat(pid)
         self.started = started if started is not None else stat.started if stat else None
         if stat and stat.started != self.started:  # the pid was given away before we came
             self.exited = True
@@ -72,7 +90,7 @@ class Tracked:
         return self.exited
 
     def _gone(self) -> bool:
-        stat = read_stat(self.pid)
+        stat = self._sight.stat(self.pid)
         return stat.started != self.started or stat.dead if stat and self.started is not None else not _exists(self.pid)
 
     def close(self) -> None:
@@ -84,12 +102,6 @@ class Tracked:
     def __del__(self) -> None:
         if getattr(self, "fd", None) is not None:
             self.close()
-
-
-def _open(pid: int) -> int | None:
-    with contextlib.suppress(OSError, AttributeError):  # exited; no more descriptors; another system
-        return os.pidfd_open(pid)
-    return None
 
 
 def _exists(pid: int) -> bool:

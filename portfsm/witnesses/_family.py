@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import attrs
-
 from portfsm.witnesses._asking import NoAnswerError
 from portfsm.witnesses._exits import ProcessStat, read_stat
+from portfsm.witnesses._nginx_rules import Family, Worker
 
-__all__ = ["Family", "Worker", "family_of", "read_pid"]
+__all__ = ["family_of", "read_pid"]
 
 _MASTER = "nginx: master process"
 _WORKER = "nginx: worker process"
@@ -21,31 +20,9 @@ _HELPERS = ("nginx: cache manager process", "nginx: cache loader process")
 """They never open a connection to a replica."""
 _STOPPING = "is shutting down"
 _PROC = Path("/proc")
+_AT_REST = b"\nSigBlk:\t0000000000000000\n"
 _PID_BYTES = 64
 _TITLE_BYTES = 256
-
-
-@attrs.frozen
-class Worker:
-    """One process that may route."""
-
-    pid: int
-    started: int
-    stopping: bool
-    orphaned: bool
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Names the process for as long as the machine runs."""
-        return self.pid, self.started
-
-
-@attrs.frozen
-class Family:
-    """All processes that may route, at one look."""
-
-    incarnation: str
-    workers: tuple[Worker, ...]
 
 
 def read_pid(path: Path) -> int:
@@ -62,6 +39,7 @@ def read_pid(path: Path) -> int:
 
 def family_of(pid: int) -> Family:
     """The family of the master `pid`. Raises `NoAnswerError` when there is no such master."""
+    at_rest = _is_at_rest(pid)  # before the others are looked at: whom it had to tell to stop it has told
     everybody = {stat.pid: stat for stat in _processes()}
     master = everybody.get(pid)
     if master is None or master.dead:
@@ -69,7 +47,7 @@ def family_of(pid: int) -> Family:
     if not _title(pid).startswith(_MASTER):
         raise NoAnswerError(f"process {pid} is not the master of an nginx (with `master_process off` nothing can be told)")
     masters = _masters(master, everybody)
-    workers = tuple(_workers(masters, master.name, everybody))
+    workers = tuple(_workers(masters, master.name, everybody, {pid} if at_rest else set()))
     if not workers:
         raise NoAnswerError(f"no worker of the nginx master {pid} is to be seen: may this user see other users' processes?")
     return Family(f"{pid}@{master.started}", workers)
@@ -89,7 +67,7 @@ def _masters(master: ProcessStat, everybody: dict[int, ProcessStat]) -> set[int]
     return masters | grown
 
 
-def _workers(masters: set[int], name: str, everybody: dict[int, ProcessStat]) -> list[Worker]:
+def _workers(masters: set[int], name: str, everybody: dict[int, ProcessStat], resting: set[int]) -> list[Worker]:
     found = []
     for stat in everybody.values():
         child = stat.parent in masters
@@ -98,7 +76,8 @@ def _workers(masters: set[int], name: str, everybody: dict[int, ProcessStat]) ->
         title = _title(stat.pid)
         orphaned = not child and title.startswith(_WORKER) and not _title(stat.parent).startswith(_MASTER)
         if (child or orphaned) and not title.startswith(_HELPERS):
-            found.append(Worker(stat.pid, stat.started, _STOPPING in title, orphaned))
+            quiet = stat.state == "S" and stat.parent in resting
+            found.append(Worker(stat.pid, stat.started, stat.parent, _STOPPING in title, orphaned, quiet))
     return found
 
 
@@ -108,3 +87,11 @@ def _title(pid: int) -> str:
             return file.read(_TITLE_BYTES).partition(b"\0")[0].decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _is_at_rest(pid: int) -> bool:
+    """Whether a master waits for its next signal. In all it does meanwhile, a pause between two steps included, it has signals blocked."""
+    try:
+        return _AT_REST in (_PROC / str(pid) / "status").read_bytes()
+    except OSError:
+        return False

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ESTABLISHED",
+    "NOBODYS",
     "Listing",
     "Place",
     "Slot",
@@ -39,13 +40,17 @@ ESTABLISHED = 8
 _ANY_STATE = 1 << 30
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _LAST_PORT = 65_535
-_STREAM = re.compile(r"0x[0-9a-fA-F]+: proto=.* be=(\S+) srv=(\S+) .*\bepoch=(?:0x)?([0-9a-fA-F]{1,16}) .*\bscb=\[([0-9]{1,18}),")
+_STREAM = re.compile(
+    r"0x[0-9a-fA-F]+: proto=(?:\? ts=\S+ |.* be=(\S+) srv=(\S+) .*\b)epoch=(?:0x)?([0-9a-fA-F]{1,16}) .*\bscb=\[([0-9]{1,18}),"
+)
 _STAMP = re.compile(r"\b(GEN|RELAY)=([0-9]{1,18})\b")
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 _COLUMNS = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_admin_state", "srv_agent_state", "srv_fqdn")
 
 Place = tuple[str, str]
 """A slot by the names of its backend and server."""
+NOBODYS: Place = ("", "")
+"""Of a stream that HAProxy itself began, for a log, a peer or an agent: it may be going to any slot."""
 
 
 class Unreadable(Exception):  # noqa: N818  (never leaves the witnesses)
@@ -63,6 +68,11 @@ class Listing:
     version: str
     workers: tuple[int, ...]
     old: tuple[int, ...]
+
+    @property
+    def failed(self) -> bool:
+        """The last reload failed, and the former workers go on."""
+        return "[" in self.reloads and not self.reloads.endswith("[0]")
 
 
 @attrs.frozen
@@ -237,13 +247,15 @@ def _slot(line: str, width: int, at: list[int]) -> Slot:
 
 
 def _streams(section: str) -> Iterator[Stream]:
-    """Established streams are kept too: with retries of answers they connect again."""
+    """Established streams are kept too, but HAProxy's own: with retries of answers they connect again."""
     for line in filter(None, section.splitlines()):
         stream = _STREAM.match(line)
         if not stream:
             raise Unreadable(f"a stream that cannot be read: {_quoted(line)}")
         backend, server, epoch, state = stream.groups()
-        yield Stream((backend, "" if server == "<none>" else server), int(state), int(epoch, 16))
+        place = NOBODYS if backend is None else (backend, "" if server == "<none>" else server)
+        if place != NOBODYS or int(state) < ESTABLISHED:
+            yield Stream(place, int(state), int(epoch, 16))
 
 
 def canonical(address: str) -> str:

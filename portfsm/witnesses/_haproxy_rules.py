@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from portfsm.evidence import Verdict
-from portfsm.witnesses._haproxy_answers import ESTABLISHED, Slot, Worker, canonical
+from portfsm.witnesses._haproxy_answers import ESTABLISHED, NOBODYS, Slot, Worker, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -159,7 +159,7 @@ def _current_holds(worker: Worker, slots: list[Slot], places: set[Place], since:
         return f"{_name(worker)} does not say which generation its configuration is: add `setenv GEN` to its global section"
     if not seen and worker.generation is not None and worker.generation < since:
         return f"{_name(worker)} runs generation {worker.generation}, older than {since}"
-    return _on_the_way(worker, places, limit)
+    return _on_the_way(worker, {*places, NOBODYS} if places else (), limit)
 
 
 def _old_holds(worker: Worker, slots: list[Slot], places: set[Place], limit: int) -> str:
@@ -169,21 +169,25 @@ def _old_holds(worker: Worker, slots: list[Slot], places: set[Place], limit: int
         return f"{_name(worker)} still has {_slots(slots)} at that address and serves its clients until it exits"
     # Another slot of the backend may be left for this one (redispatch), and a stream without a slot may choose it.
     backends = {slot.backend for slot in slots}
-    return _on_the_way(worker, places | {place for place in worker.early if place[0] in backends}, limit)
+    others = {place for place in worker.early if place[0] in backends or place == NOBODYS} if backends else set()
+    return _on_the_way(worker, places | others, limit)
 
 
 def _on_the_way(worker: Worker, places: Iterable[Place], limit: int) -> str:
     for place in sorted(places):
         if (state := worker.early.get(place, limit)) < limit:
-            where = "/".join(filter(None, place))
-            return f"{_name(worker)} has a stream of {where} that is {_STATES.get(state, 'on its way')} (scb={state})"
+            return f"{_name(worker)} has a stream of {_whose(place)} that is {_STATES.get(state, 'on its way')} (scb={state})"
     return ""
 
 
 def _astray(worker: Worker) -> str:
     if not worker.strays:
         return ""
-    return f"{_name(worker)} has a stream of {'/'.join(worker.strays[0])} on its way that began before the slot was seen where it is"
+    return f"{_name(worker)} has a stream of {_whose(worker.strays[0])} on its way that began before the slot was seen where it is"
+
+
+def _whose(place: Place) -> str:
+    return "/".join(filter(None, place)) or "its own (to a log, a peer or an agent, it does not say)"
 
 
 def _lets_go(worker: Worker, host: str, port: int) -> str:
@@ -242,8 +246,12 @@ class Moves:
         return attrs.evolve(worker, strays=sorted(strays)) if strays else worker
 
     def _is_stray(self, stream: Stream, seen: Mapping[Place, tuple[tuple[str, int], int]]) -> bool:
-        # Below "waiting to try again" it has no address yet. What is no slot of the table (peers, the command line) never was one.
-        return _TRIES <= stream.state < self._limit and stream.place in seen and stream.epoch <= seen[stream.place][1]
+        if not _TRIES <= stream.state < self._limit:
+            return False  # below it has no address yet
+        if stream.place == NOBODYS:
+            return stream.epoch <= max((epoch for _, epoch in seen.values()), default=-1)
+        # What is no slot of the table (the command line) never was one.
+        return stream.place in seen and stream.epoch <= seen[stream.place][1]
 
 
 def _addresses(worker: Worker) -> Iterable[tuple[Place, tuple[str, int]]]:

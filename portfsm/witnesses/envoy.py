@@ -30,13 +30,14 @@ import msgspec
 from portfsm.errors import InvalidValue
 from portfsm.evidence import Evidence, Verdict
 from portfsm.specs import check_seconds
-from portfsm.witnesses._asking import Finding, Named, NoAnswerError, Place, answer, boot_ns
+from portfsm.witnesses._asking import Finding, Named, NoAnswerError, Place
 from portfsm.witnesses._http import Requester
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
 
     from portfsm.evidence import Witness
+    from portfsm.protocols import Clock
 
 __all__ = ["EnvoyWitness"]
 
@@ -131,8 +132,10 @@ class EnvoyWitness(Named):
         retries: int,
         subscriptions: Collection[str] = (),
         fallback_s: float | None = None,
+        deadline_s: float = _DEADLINE_S,
+        clock: Clock | None = None,
     ) -> None:
-        super().__init__(proxy, fallback_s)
+        super().__init__(proxy, fallback_s, deadline_s=deadline_s, clock=clock)
         check_seconds("connect_timeout_s", connect_timeout_s)
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise InvalidValue(f"retries is a whole number from 0 on, not {retries!r}", name="retries", value=retries)
@@ -148,7 +151,7 @@ class EnvoyWitness(Named):
 
     async def check_many(self, places: Sequence[Place]) -> tuple[Evidence, ...]:
         """Look once. The second look is the next call: until then it says HELD and how long that will take."""
-        return await answer(self._proxy, places, partial(self._look, places), deadline_s=_DEADLINE_S)
+        return await self._answer(places, partial(self._look, places))
 
     async def changed(self) -> AsyncIterator[None]:
         """Yields when the wait for a port's last connection attempts is over."""
@@ -157,8 +160,8 @@ class EnvoyWitness(Named):
             due = min((gone.at_ns + self._wait_ns for gone in self._gone.values() if gone.at_ns + self._wait_ns > told), default=None)
             if due is None:
                 await self._waiting.wait()
-            elif (left_ns := due - boot_ns()) > 0:
-                await anyio.sleep(left_ns / 1e9)
+            elif due > self._clock.boot_ns():
+                await self._clock.sleep_until(due)
             else:
                 told = due
                 yield
@@ -169,7 +172,7 @@ class EnvoyWitness(Named):
         generation = await self._generation()
         listed = await self._listed()
         # Taken when the list has arrived: it was true a moment before.
-        now_ns = boot_ns()
+        now_ns = self._clock.boot_ns()
         after = await self._info()
         if self._incarnation(after) != incarnation:
             raise NoAnswerError("Envoy was restarted while it was asked")
@@ -229,7 +232,7 @@ class EnvoyWitness(Named):
     def _incarnation(self, info: _Info) -> str:
         """Epoch and start. The start is reckoned from an uptime in whole seconds, so it is kept while that explains the reading."""
         uptime_s = _seconds(info.uptime_current_epoch)
-        started_ns = boot_ns() - round(uptime_s * 1e9)
+        started_ns = self._clock.boot_ns() - round(uptime_s * 1e9)
         if uptime_s < self._uptime_s or abs(started_ns - self._started_ns) > 2e9:  # noqa: PLR2004
             self._started_ns = started_ns
         self._uptime_s = math.floor(uptime_s)

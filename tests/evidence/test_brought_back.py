@@ -18,7 +18,8 @@ from portfsm.haproxy import reload, write
 from tests.evidence.clients import Tally, fresh, go_on, held_back
 from tests.evidence.scene import HOST, SERVICES, Controller, Edge, controller
 from tests.evidence.test_held import SHORT_HOLD_S, explained, freed, hold_is_over, stays
-from tests.witnesses.real import free_port, get, running, until
+from tests.witnesses.helpers import free_port, until
+from tests.witnesses.real import get, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -249,7 +250,7 @@ async def test_workers_beyond_the_most_that_a_master_keeps_are_taken_for_gone(pl
                 await plain_edge.reload()
             await explained(scene, lease, f"old worker {worker}")
             await hold_is_over(scene, lease)
-            await stays(scene, lease, rounds=3)
+            await stays(scene, lease)
         finally:
             os.kill(worker, signal.SIGCONT)
         await freed(scene, lease)

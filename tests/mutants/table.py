@@ -33,7 +33,7 @@ ENDINGS = "tests/test_endings.py"
 CLOCKS = "tests/test_clocks.py"
 TIME = "tests/test_time.py"
 EVIDENCE = "tests/test_evidence.py"
-WARDEN = "tests/test_warden.py"
+WARDEN = "tests/warden"
 RECONCILE = "tests/test_reconcile.py"
 RECONCILE_MANAGER = "tests/test_reconcile_manager.py"
 LISTEN = "tests/test_listen.py"
@@ -44,6 +44,8 @@ LOST = "tests/test_lost.py"
 WAITING_GROUPS = "tests/test_waiting_groups.py"
 ANSWERS = "tests/witnesses/test_haproxy_answers.py"
 FILES = "tests/witnesses/test_haproxy_files.py"
+MOVES = "tests/witnesses/test_haproxy_moves.py"
+NGINX = "tests/witnesses/test_nginx_rules.py"
 PRESSURE = "tests/test_pressure.py"
 DISK = "journals/_disk.py"
 MEND = "journals/_mend.py"
@@ -382,7 +384,7 @@ MUTANTS = [
         "_pool.py",
         "return begun + self.floor_ns",
         "return begun",
-        (f"{WARDEN}::test_evidence_ends_a_hold_before_its_floor",),
+        (f"{WARDEN}/test_time.py::test_evidence_ends_a_hold_before_its_floor",),
     ),
     Mutant(
         "an answer to an earlier question counts",
@@ -408,7 +410,7 @@ MUTANTS = [
     Mutant(
         "a restarted proxy is believed what it said before",
         "_evidence.py",
-        "            case.answers.pop(answer.proxy, None)\n",
+        "            case.answers.pop(proxy, None)\n",
         "            pass\n",
         (f"{EVIDENCE}::test_what_a_proxy_said_before_it_changed_stands",),
     ),
@@ -417,7 +419,7 @@ MUTANTS = [
         "_pool.py",
         'return bool(self.proxies) and self.spec.on_silence == "keep"',
         "return False",
-        (f"{WARDEN}::test_a_hold_that_is_over_frees_what_a_proxy_still_has",),
+        (f"{WARDEN}/test_time.py::test_a_hold_that_is_over_frees_what_a_proxy_still_has",),
     ),
     Mutant(
         "any maintenance lasts",
@@ -438,7 +440,7 @@ MUTANTS = [
         "witnesses/_haproxy_rules.py",
         "stream.place in seen and stream.epoch <= seen[stream.place][1]",
         "stream.place in seen and stream.epoch < seen[stream.place][1]",
-        (f"{ANSWERS}::test_a_stream_that_tries_an_address_which_its_slot_had_before_anybody_asked", f"{ANSWERS}"),
+        (f"{MOVES}::test_a_stream_that_tries_an_address_which_its_slot_had_before_anybody_asked", f"{MOVES}"),
     ),
     Mutant(
         "a slot at any address is not at this one",
@@ -462,11 +464,46 @@ MUTANTS = [
         (f"{FILES}",),
     ),
     Mutant(
+        "a stream of its own goes nowhere",
+        "witnesses/_haproxy_rules.py",
+        "{*places, NOBODYS} if places else ()",
+        "places",
+        (f"{MOVES}::test_a_log_or_a_peer_whose_stream_holds_every_port_for_ever",),
+    ),
+    Mutant(
+        "workers forked in one go are believed before their master rests",
+        "witnesses/_nginx_rules.py",
+        "in_one_go = worker.quiet and not worker.stopping and ",
+        "in_one_go = not worker.stopping and ",
+        (f"{NGINX}::test_a_stranger_that_passes_for_a_sibling", f"{NGINX}"),
+    ),
+    Mutant(
+        "what came after a new worker is new, whoever forked it",
+        "witnesses/_nginx_rules.py",
+        "told = [word for word in words if word.worker.master == master]",
+        "told = [*words]",
+        (f"{NGINX}::test_a_worker_of_another_master_that_passes_for_a_younger_one",),
+    ),
+    Mutant(
+        "one witness speaks for another proxy",
+        "_post.py",
+        " and answer.proxy == self.witness.proxy",
+        "",
+        (f"{WARDEN}/test_attacks.py::test_one_witness_speaks_for_another",),
+    ),
+    Mutant(
+        "a proxy that came back is believed what it said before it left",
+        "_warden.py",
+        "        self.cases.forget(proxy)",
+        "        pass",
+        (f"{WARDEN}/test_attacks.py::test_a_proxy_that_came_back_is_believed_what_it_said_before_it_left",),
+    ),
+    Mutant(
         "who waits in allocate waits for a pause that began before",
         "_warden.py",
         "        engine.waiters.on_first = self._hurry_posts\n",
         "",
-        (f"{WARDEN}::test_who_waits_in_allocate_waits_for_a_pause_that_began_before",),
+        (f"{WARDEN}/test_pace.py::test_who_waits_in_allocate_waits_for_a_pause_that_began_before",),
     ),
     Mutant(
         "time starts at the wall clock, whatever was recorded",

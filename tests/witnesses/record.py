@@ -14,7 +14,8 @@ from pathlib import Path
 import anyio
 
 from portfsm.witnesses._haproxy_answers import questions
-from tests.witnesses.real import Proxy, free_port, proxy_home, running, until
+from tests.witnesses.helpers import free_port, until
+from tests.witnesses.real import Proxy, proxy_home, running
 
 PLACE = Path(__file__).parent / "recorded"
 BUSY, RESTING, GONE, NAMED, SIX = 21001, 21002, 21003, 21004, 21005

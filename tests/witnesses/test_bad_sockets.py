@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -17,23 +15,16 @@ from portfsm.errors import ReloadFailed
 from portfsm.evidence import Evidence, Verdict
 from portfsm.haproxy import reload
 from portfsm.witnesses import HAProxyWitness
+from tests.witnesses.unix import Client, saying, server
 
 pytestmark = pytest.mark.anyio
 
+RECORDED = Path(__file__).parent / "recorded"
 DEADLINE_S = 0.2
 MEGABYTE = 1 << 20
 LISTING = (
     "#<PID> <type> <reloads> <uptime> <version>\n7 master 0 [failed: 0] 0d00h00m01s 2.8.25\n# workers\n8 worker 0 0d00h00m01s 2.8.25\n"
 )
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """Where the socket should be; short, as paths of sockets must be."""
-    directory = Path(tempfile.mkdtemp(prefix="pf", dir="/tmp" if os.path.isdir("/tmp") else None))
-    yield directory / "m"
-    directory.chmod(0o700)
-    shutil.rmtree(directory)
 
 
 async def asked(path: object, **options) -> Evidence:
@@ -46,57 +37,6 @@ async def asked(path: object, **options) -> Evidence:
     assert (said.verdict, said.incarnation, said.generation, said.since) == (Verdict.UNKNOWN, "", None, 5)
     assert 0 <= said.answered_at - said.asked_at < 5_000_000_000
     return said
-
-
-class Client:
-    """One client of a server below. anyio's own unix sockets may fail on asyncio when data and cancellation come together."""
-
-    def __init__(self, sock: socket.socket):
-        self.sock = sock
-        sock.setblocking(False)
-
-    async def receive(self) -> bytes:
-        await anyio.wait_readable(self.sock)
-        if not (chunk := self.sock.recv(65536)):
-            raise anyio.EndOfStream
-        return chunk
-
-    async def send(self, data: bytes) -> None:
-        while data:
-            await anyio.wait_writable(self.sock)
-            data = data[self.sock.send(data) :]
-
-
-@contextlib.asynccontextmanager
-async def server(path: Path, answer) -> AsyncIterator[None]:
-    """A server that does `answer(client)` with every client."""
-
-    async def serve(sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError, anyio.EndOfStream):
-            await answer(Client(sock))
-
-    async def accept() -> None:
-        while True:
-            await anyio.wait_readable(listener)
-            tasks.start_soon(serve, listener.accept()[0])
-
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(accept)
-            yield
-            tasks.cancel_scope.cancel()
-
-
-def saying(*chunks: bytes, every_s: float = 0):
-    async def answer(stream: Client) -> None:
-        await stream.receive()
-        for chunk in chunks:
-            await stream.send(chunk)
-            await anyio.sleep(every_s)
-
-    return answer
 
 
 # ---------------------------------------------------------------------- nobody there
@@ -126,23 +66,23 @@ async def test_a_socket_left_behind_by_a_dead_proxy(place):
     assert "connection refused" in (await asked(place)).reason
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 async def test_a_socket_of_another_user(place):
+    """As root, nobody asks; the socket is root's own."""
     async with server(place, saying(LISTING.encode())):
         place.chmod(0)
-        assert "permission denied" in (await asked(place)).reason
+        with no_more_rights():
+            reason = (await asked(place)).reason
+    assert reason == f"{place} cannot be asked: permission denied"
 
 
-async def test_a_refusal_by_the_system_that_raises(place, monkeypatch):
-    class Refused(socket.socket):
-        def connect(self, address):
-            raise PermissionError(13, "Permission denied")
-
-    witness = HAProxyWitness(place, proxy="edge")
-    with monkeypatch.context() as patched:
-        patched.setattr("portfsm.witnesses._socket.socket.socket", Refused)
-        said = await witness.check("127.0.0.1", 20000, 5)
-    assert (said.verdict, said.reason) == (Verdict.UNKNOWN, f"{place} cannot be asked: permission denied")
+@contextlib.contextmanager
+def no_more_rights() -> Iterator[None]:
+    user = os.geteuid()
+    os.seteuid(user or 65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 # ---------------------------------------------------------------------- somebody else there
@@ -264,3 +204,21 @@ async def test_a_reload_of_something_that_never_says_its_generation(place):
     async with server(place, saying(LISTING.encode())):
         with pytest.raises(ReloadFailed, match=r"no generation it says and not 5 after 0\.3 s"):
             await reload(place, generation=5, wait_s=0.3)
+
+
+async def test_a_reload_refused_for_another_one_that_counts_as_a_refused_file(place):
+    """From 3.1 on a master in the middle of a reload says no: it is asked again."""
+    refusals, started = ["Success=0\n--\nAnother reload is still in progress.\n"] * 2, []
+    listing, worker = ((RECORDED / f"{name}.txt").read_text() for name in ("listing", "worker"))
+
+    async def answer(stream: Client) -> None:
+        question = (await stream.receive()).decode()
+        if question == "reload\n":
+            started.append(not refusals)
+            await stream.send((refusals.pop() if refusals else "Success=1\n").encode())
+        else:
+            await stream.send((listing if question == "show proc\n" else worker).encode())
+
+    async with server(place, answer):
+        await reload(place, generation=417, wait_s=10)
+    assert started == [False, False, True]

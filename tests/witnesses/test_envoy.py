@@ -10,7 +10,7 @@ import pytest
 
 from portfsm.errors import InvalidValue
 from portfsm.evidence import Verdict, Witness
-from portfsm.witnesses import EnvoyWitness, envoy
+from portfsm.witnesses import EnvoyWitness
 from tests.witnesses.helpers import NONSENSE, PATIENCE_S, binary, free_port, on_every_loop, until
 
 HELD, CLEAR, UNKNOWN = Verdict.HELD, Verdict.CLEAR, Verdict.UNKNOWN
@@ -86,49 +86,43 @@ async def test_the_port_of_another_host_holds_ours(admin):
 
 
 @on_every_loop
-async def test_a_connection_attempt_or_a_retry_outlives_the_answer(admin, monkeypatch):
-    now = envoy.boot_ns()
-    monkeypatch.setattr(envoy, "boot_ns", lambda: now)
-    witness = admin.witness(connect_timeout_s=2.0, retries=3)
-    bound_ns = int((4 * 2.0 + 3 * 0.25 + 0.1) * 1e9)
+async def test_a_connection_attempt_or_a_retry_outlives_the_answer(admin, clock):
+    witness = admin.witness(connect_timeout_s=2.0, retries=3, clock=clock)
+    bound_s = 4 * 2.0 + 3 * 0.25 + 0.1
     assert (await witness.check(*PLACE, 10)).verdict is HELD
     admin.uptime += 8
-    now += bound_ns - 1
+    clock.advance(bound_s - 1e-9)
     assert (await witness.check(*PLACE, 10)).verdict is HELD
-    now += 1
+    clock.advance(1e-9)
     assert (await witness.check(*PLACE, 10)).verdict is CLEAR
 
 
 @on_every_loop
-async def test_a_host_that_came_back_in_between_counts_as_gone_since_long(admin, monkeypatch):
-    now = envoy.boot_ns()
-    monkeypatch.setattr(envoy, "boot_ns", lambda: now)
-    witness = admin.witness(connect_timeout_s=1.0)
+async def test_a_host_that_came_back_in_between_counts_as_gone_since_long(admin, clock):
+    witness = admin.witness(connect_timeout_s=1.0, clock=clock)
     assert (await witness.check(*PLACE, 10)).verdict is HELD
     admin.list(*PLACE)
     assert (await witness.check(*PLACE, 10)).verdict is HELD
     admin.hosts.clear()
-    now += int(1.2e9)
+    clock.advance(1.2)
     admin.uptime += 1
     assert (await witness.check(*PLACE, 10)).verdict is HELD
-    now += int(1.2e9)
+    clock.advance(1.2)
     admin.uptime += 1
     assert (await witness.check(*PLACE, 10)).verdict is CLEAR
 
 
 @on_every_loop
-async def test_an_absence_from_before_the_withdrawal_counts(admin, monkeypatch):
+async def test_an_absence_from_before_the_withdrawal_counts(admin, clock):
     """The port was given out and listed after that, and nobody looked."""
-    now = envoy.boot_ns()
-    monkeypatch.setattr(envoy, "boot_ns", lambda: now)
     admin.version = "12"
-    witness = admin.witness(connect_timeout_s=1.0)
+    witness = admin.witness(connect_timeout_s=1.0, clock=clock)
     assert (await witness.check(*PLACE, 10)).verdict is HELD
-    now += int(1.5e9)
+    clock.advance(1.5)
     admin.uptime += 1
     assert (await witness.check(*PLACE, 10)).verdict is CLEAR
     assert (await witness.check(*PLACE, 12)).verdict is HELD
-    now += int(1.5e9)
+    clock.advance(1.5)
     admin.uptime += 1
     assert (await witness.check(*PLACE, 12)).verdict is CLEAR
     assert (await witness.check(*PLACE, 10)).verdict is CLEAR
@@ -233,9 +227,8 @@ async def test_the_end_of_the_wait_wakes_nobody(admin):
 
 
 @on_every_loop
-async def test_nonsense_is_an_answer_or_a_crash(serve, admin, monkeypatch):
-    monkeypatch.setattr(envoy, "_DEADLINE_S", 1.5)
-    options = {"proxy": "envoy", "connect_timeout_s": 1, "retries": 0}
+async def test_nonsense_is_an_answer_or_a_crash(serve, admin):
+    options = {"proxy": "envoy", "connect_timeout_s": 1, "retries": 0, "deadline_s": 1.5}
     for name, answer in NONSENSE.items():
         found = await EnvoyWitness(serve(answer).url, **options).check(*PLACE, 10)
         assert (found.verdict, bool(found.reason), len(found.reason) <= 300) == (UNKNOWN, True, True), name

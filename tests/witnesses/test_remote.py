@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import socket
 import ssl
-import subprocess
-import sys
 import tracemalloc
 
 import anyio
@@ -18,8 +14,8 @@ import pytest
 from portfsm.errors import InvalidValue
 from portfsm.evidence import Verdict, Witness
 from portfsm.testing import FakeWitness
-from portfsm.witnesses import ProcessWitness, RemoteWitness, _agent, remote
-from portfsm.witnesses._agent import Agent, over_tls
+from portfsm.witnesses import ProcessWitness, RemoteWitness
+from portfsm.witnesses._agent import Agent, Limits, over_tls
 from portfsm.witnesses._wire import PLACES
 from tests.witnesses.helpers import NONSENSE, PATIENCE_S, free_port, on_every_loop, plain, process, until
 
@@ -29,12 +25,12 @@ PLACE = ("10.0.0.7", 30000, 417)
 
 
 @contextlib.asynccontextmanager
-async def agent(*witnesses, context=None):
+async def agent(*witnesses, context=None, **limits):
     """An agent in this loop; gives its port."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     async with listener, anyio.create_task_group() as group:
-        group.start_soon(Agent(witnesses, token=TOKEN).serve, over_tls(listener, context) if context else listener)
+        group.start_soon(Agent(witnesses, token=TOKEN, limits=Limits(**limits)).serve, over_tls(listener, context) if context else listener)
         yield port
         group.cancel_scope.cancel()
 
@@ -122,13 +118,11 @@ async def test_a_witness_that_raises_takes_the_agent_down():
 
 
 @on_every_loop
-async def test_a_silent_proxy_is_waited_for_without_end(monkeypatch):
-    monkeypatch.setattr(_agent, "_ANSWER_S", 0.1)
-
+async def test_a_silent_proxy_is_waited_for_without_end():
     async def silent(host, port, since):
         await anyio.sleep_forever()
 
-    async with agent(FakeWitness("edge", silent), FakeWitness("other", CLEAR)) as port:
+    async with agent(FakeWitness("edge", silent), FakeWitness("other", CLEAR), answer_s=0.1) as port:
         found = await witness_of(port).check(*PLACE)
         assert (found.verdict, "gave no answer" in found.reason) == (UNKNOWN, True)
         assert (await witness_of(port, proxy="other").check(*PLACE)).verdict is CLEAR
@@ -141,7 +135,7 @@ async def test_two_questions_at_once_crowd_a_proxys_socket():
     async def slowly(host, port, since):
         inside.append(since)
         assert len(inside) == 1
-        await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()  # all that may come in has
         inside.pop()
         return CLEAR
 
@@ -179,8 +173,7 @@ async def test_a_stranger_gets_an_answer():
 
 
 @on_every_loop
-async def test_a_bad_question_is_answered_or_ends_the_agent(monkeypatch):
-    monkeypatch.setattr(_agent, "_READ_S", 0.3)
+async def test_a_bad_question_is_answered_or_ends_the_agent():
     head = b"POST /v1/check HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % TOKEN.encode()
 
     def post(body):
@@ -204,7 +197,7 @@ async def test_a_bad_question_is_answered_or_ends_the_agent(monkeypatch):
         head + b"Content-Length: 10\r\n\r\nabc": b"",
         head + b"X: " + b"x" * 40_000: b"431",
     }
-    async with agent(FakeWitness("edge", CLEAR)) as port:
+    async with agent(FakeWitness("edge", CLEAR), read_s=0.3) as port:
         for data, status in cases.items():
             answer = await raw(port, data)
             assert answer[9:12] in {status, b""} if status else answer == b"", data[:100]
@@ -227,10 +220,8 @@ async def test_a_question_without_end_fills_the_memory():
 
 
 @on_every_loop
-async def test_idle_strangers_keep_the_others_out(monkeypatch):
-    monkeypatch.setattr(_agent, "_CONNECTIONS", 3)
-    monkeypatch.setattr(_agent, "_READ_S", 0.2)
-    async with agent(FakeWitness("edge", CLEAR)) as port:
+async def test_idle_strangers_keep_the_others_out():
+    async with agent(FakeWitness("edge", CLEAR), connections=3, read_s=0.2) as port:
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
         await until(lambda: _clear(witness_of(port)))
         for connection in idle:
@@ -238,12 +229,11 @@ async def test_idle_strangers_keep_the_others_out(monkeypatch):
 
 
 @on_every_loop
-async def test_strangers_without_number_each_cost_a_place(monkeypatch):
-    monkeypatch.setattr(_agent, "_CONNECTIONS", 3)
-    async with agent(FakeWitness("edge", CLEAR)) as port:
+async def test_strangers_without_number_each_cost_a_place():
+    async with agent(FakeWitness("edge", CLEAR), connections=3, read_s=PATIENCE_S) as port:
         idle = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(3)]
         await anyio.wait_all_tasks_blocked()
-        with anyio.fail_after(_agent._READ_S / 2), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        with anyio.fail_after(PATIENCE_S / 2), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
             async with await anyio.connect_tcp("127.0.0.1", port) as surplus:
                 await surplus.receive()
         assert (await witness_of(port).check(*PLACE)).verdict is UNKNOWN
@@ -253,8 +243,7 @@ async def test_strangers_without_number_each_cost_a_place(monkeypatch):
 
 
 @on_every_loop
-async def test_nonsense_is_an_answer_or_a_crash(serve, monkeypatch):
-    monkeypatch.setattr(remote, "_DEADLINE_S", 0.3)
+async def test_nonsense_is_an_answer_or_a_crash(serve):
     wrong = {
         "too few": plain('{"answers": []}'),
         "a made-up verdict": plain('{"answers": [{"incarnation": "", "verdict": "FINE", "generation": null, "reason": ""}]}'),
@@ -262,37 +251,13 @@ async def test_nonsense_is_an_answer_or_a_crash(serve, monkeypatch):
         "a generation below zero": plain('{"answers": [{"incarnation": "", "verdict": "CLEAR", "generation": -1, "reason": ""}]}'),
     }
     for name, answer in (NONSENSE | wrong).items():
-        found = await witness_of(serve(answer).port).check(*PLACE)
+        found = await witness_of(serve(answer).port, deadline_s=0.3).check(*PLACE)
         assert (found.verdict, bool(found.reason), len(found.reason) <= 300) == (UNKNOWN, True, True), name
     assert (await witness_of(free_port()).check(*PLACE)).verdict is UNKNOWN
     assert (await RemoteWitness("http://no.such.host.invalid", proxy="edge", token=TOKEN).check(*PLACE)).verdict is UNKNOWN
 
 
 # ---------------------------------------------------------------------- TLS
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=127.0.0.1",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-    ]
-    try:
-        subprocess.run([*command, "-keyout", directory / "key.pem", "-out", directory / "cert.pem"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no openssl that makes certificates: {error}")
-    return directory
 
 
 @on_every_loop
@@ -328,121 +293,3 @@ def test_the_token_is_shown():
 def test_it_is_no_witness():
     assert isinstance(witness_of(1, fallback_s=150), Witness)
     assert witness_of(1, fallback_s=150).fallback_s == 150
-
-
-# ---------------------------------------------------------------------- the command
-
-
-@pytest.fixture
-def token_file(tmp_path):
-    path = tmp_path / "token"
-    path.write_text(TOKEN + "\n")
-    path.chmod(0o600)
-    return path
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "portfsm", "agent", *map(str, arguments)]
-
-
-def ended_with(*arguments):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-
-
-@contextlib.contextmanager
-def running(*arguments):
-    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        try:
-            yield child
-        finally:
-            child.kill()
-
-
-def test_the_command_answers_nobody_or_tells_the_token(token_file, tmp_path):
-    arguments = ("--listen", "127.0.0.1:0", "--token-file", token_file, "--nginx", f"edge={tmp_path}/nginx.pid", "--json")
-    with running(*arguments) as child:
-        said = child.stdout.readline()
-        told = json.loads(said)
-        assert told["proxies"] == ["edge"]
-        found = anyio.run(RemoteWitness(told["url"], proxy="edge", token=TOKEN).check, *PLACE)
-        assert (found.verdict, "is this its pid file" in found.reason) == (UNKNOWN, True)
-        found = anyio.run(RemoteWitness(told["url"], proxy="edge", token=TOKEN + "x").check, *PLACE)
-        assert "401" in found.reason
-        child.send_signal(signal.SIGTERM)
-        out, err = child.communicate(timeout=PATIENCE_S)
-        assert (child.returncode, err) == (0, "")
-        assert TOKEN not in said + out + err
-
-
-def test_an_agent_whose_haproxy_may_forget_goes_unnoticed(token_file):
-    """Maintenance without a look at the file is undone by the next reload; with one there is nothing to tell."""
-    arguments = ("--listen", "127.0.0.1:0", "--token-file", token_file, "--haproxy", "a=p", "--haproxy", "b=q", "--ports-file", "b=f")
-    with running(*arguments) as child:
-        assert child.stdout.readline().startswith("http://127.0.0.1:")
-        child.send_signal(signal.SIGTERM)
-        (told,) = child.communicate(timeout=PATIENCE_S)[1].splitlines()
-        assert "without --ports-file a=FILE" in told
-
-
-def test_the_command_speaks_no_tls(token_file, certificate):
-    tls = ("--tls-certificate", certificate / "cert.pem", "--tls-key", certificate / "key.pem")
-    with running(
-        "--listen", "127.0.0.1:0", "--token-file", token_file, "--envoy", f"http://127.0.0.1:{free_port()}", *tls, "--json"
-    ) as child:
-        url = json.loads(child.stdout.readline())["url"]
-        assert url.startswith("https://")
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as stranger:
-            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            stranger.recv(1024)
-        found = anyio.run(RemoteWitness(url, proxy="envoy", token=TOKEN, verify=str(certificate / "cert.pem")).check, *PLACE)
-        assert (found.verdict, "/server_info" in found.reason or "connect" in found.reason.lower()) == (UNKNOWN, True)
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=PATIENCE_S)
-        assert (child.returncode, err) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--listen", "127.0.0.1:0"], "name at least one proxy"),
-        (["--listen", "nonsense", "--nginx", "p"], "HOST:PORT"),
-        (["--listen", "127.0.0.1:99999", "--nginx", "p"], "HOST:PORT"),
-        (["--listen", "127.0.0.1:0", "--nginx", "p", "--nginx", "q"], "one name"),
-        (["--listen", "127.0.0.1:0", "--nginx", "p", "--generation-url", "x=http://h/"], "no --nginx names"),
-        (["--listen", "127.0.0.1:0", "--nginx", "p", "--generation-url", "ftp://h/"], "must be a URL"),
-        (["--listen", "127.0.0.1:0", "--envoy", "nonsense"], "must be a URL"),
-        (["--listen", "127.0.0.1:0", "--haproxy", "p", "--ports-file", "x=f"], "--ports-file for x, which no --haproxy names"),
-        (["--listen", "127.0.0.1:0", "--haproxy", "p", "--ports-file", "f", "--ports-file", "g"], "twice for one proxy"),
-        (["--listen", "127.0.0.1:0", "--haproxy", "p", "--retries-replies", "x"], "--retries-replies for x, which no --haproxy names"),
-        (["--listen", "127.0.0.1:0", "--haproxy", "a=p", "--state-file", "f"], "--state-file for haproxy, which no --haproxy names"),
-        (["--listen", "127.0.0.1:0", "--nginx", "p", "--tls-key", "{token}"], "--tls-certificate"),
-        (["--listen", "127.0.0.1:0", "--nginx", "p", "--tls-certificate", "{token}"], "not a certificate"),
-        (["--listen", "203.0.113.1:80", "--nginx", "p"], "assign"),
-    ],
-)
-def test_a_wrong_command_line_is_a_traceback_or_runs(token_file, arguments, says):
-    arguments = [text.format(token=token_file) for text in arguments]
-    ended = ended_with("--token-file", token_file, *arguments)
-    assert ended.returncode == 2
-    assert says in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert TOKEN not in ended.stdout + ended.stderr
-
-
-def test_a_token_file_that_all_may_read_goes_unnoticed(token_file):
-    token_file.chmod(0o644)
-    with running("--listen", "127.0.0.1:0", "--token-file", token_file, "--nginx", "p") as child:
-        assert child.stdout.readline().startswith("http://127.0.0.1:")
-        assert "chmod 600" in child.stderr.readline()
-
-
-@pytest.mark.parametrize("content", [b"", b"short\n", b"\xff" * 40, b"x" * 10_000])
-def test_a_token_file_without_a_token_is_taken(token_file, content):
-    token_file.write_bytes(content)
-    ended = ended_with("--token-file", token_file, "--listen", "127.0.0.1:0", "--nginx", "p")
-    assert (ended.returncode, "the token must be" in ended.stderr) == (2, True)
-
-
-def test_a_missing_token_file_is_a_traceback(tmp_path):
-    ended = ended_with("--token-file", tmp_path / "none", "--listen", "127.0.0.1:0", "--nginx", "p")
-    assert (ended.returncode, "Traceback" in ended.stderr, os.fspath(tmp_path) in ended.stderr) == (2, False, True)
