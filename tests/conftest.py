@@ -223,16 +223,14 @@ class Log:
         assert found.size == found.free + found.allocated + found.quarantined + found.blocked
 
 
-ON_POSTGRES = {"test_manager", "test_failures", "test_cancellation", "test_recovery", "test_watch"}
-"""Files whose tests of a log run on a server as well."""
-
-
 SERVERS = ["postgres", "etcd"]
+ON_SERVERS = {"test_manager", "test_failures", "test_cancellation", "test_load", "test_recovery", "test_watch"}
+"""Files whose tests of a log run on a server as well."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "log_place" in metafunc.fixturenames:
-        on_server = metafunc.module.__name__.rpartition(".")[2] in ON_POSTGRES
+        on_server = metafunc.module.__name__.rpartition(".")[2] in ON_SERVERS
         metafunc.parametrize(
             "log_place", ["memory", "file", *[pytest.param(server, marks=pytest.mark.slow) for server in SERVERS] * on_server]
         )
