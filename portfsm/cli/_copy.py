@@ -25,11 +25,12 @@ __all__ = ["copy"]
 @click.argument("target", type=options.LOG)
 @options.as_json
 def copy(source: str, target: str, as_json: bool) -> None:  # noqa: FBT001
-    """Copy a log to a place where none is yet: a directory, PostgreSQL or etcd.
+    """Copy a log to where none is yet.
 
-    Events and epochs stay as they are; every byte is proven at both ends. To move house, stop the controllers first, copy, and
-    start them on the new place: two that each go on from the same history would give away the same ports. Of a log that is
-    written to, what is there at the beginning is copied. A copy that was interrupted cannot be opened; copy again, it starts over.
+    To and from a directory, PostgreSQL or etcd. Events and epochs stay as they are; every byte is proven at both ends. To move
+    house, stop the controllers first, copy, and start them on the new place: two that each go on from the same history would
+    give away the same ports. Of a log that is written to, what is there at the beginning is copied. A copy that was
+    interrupted cannot be opened; copy again, it starts over.
     """
     done = copy_log(source, target)
     out = Out(as_json=as_json)

@@ -53,7 +53,9 @@ def doctor(
     ctx: click.Context, log: str | None, ports: str | None, proc: Path,
     haproxy: str | None, config: Path | None, retries_replies: bool, as_json: bool,  # noqa: FBT001
 ) -> int:  # fmt: skip
-    """Say what stands in the way: on this machine, and in a proxy's configuration.
+    """Say what stands in the way.
+
+    On this machine, and in a proxy's configuration.
 
     With LOG (which may be yet to be made) or --ports: do outgoing connections take these ports, who listens on ports that are
     nobody's, does a sync under LOG reach a disk and how long does it take, is the clock right. With --haproxy: what its

@@ -23,10 +23,11 @@ __all__ = ["init"]
 @click.argument("url")
 @options.as_json
 def init(url: str, as_json: bool) -> None:  # noqa: FBT001
-    """Prepare a shared journal: its tables, brought up to this version, and the log.
+    """Prepare a shared journal in a database.
 
-    URL is postgresql://user:password@host:port/database?log=NAME, or etcd://host:port/NAME, which only has to answer. What is
-    there already stays as it is, so this may be repeated. PostgreSQL's password may be left to PGPASSWORD or ~/.pgpass.
+    Its tables, brought up to this version, and the log. URL is postgresql://user:password@host:port/database?log=NAME, or
+    etcd://host:port/NAME, which only has to answer. What is there already stays as it is, so this may be repeated.
+    PostgreSQL's password may be left to PGPASSWORD or ~/.pgpass.
     """
     if not is_url(url):
         raise InvalidValue(f"{url!r} is no URL: a log in a directory needs no preparation", name="url", value=url)

@@ -70,8 +70,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def _portfsm(ctx: click.Context) -> None:
     """Ports for replicas behind a proxy: watch it work, read its log, take a hand.
 
-    LOG is the directory in which a controller keeps its events. Reading needs no lock and changes nothing: a live log may
-    be looked at.
+    LOG is where a controller keeps its events: a directory, or the URL of a shared journal. Reading needs no lock and changes
+    nothing: a live log may be looked at.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)

@@ -56,7 +56,9 @@ _REUSES = (
 @click.option("--pool", metavar="NAME", help="Change this pool alone.")
 @options.as_json
 def plan(replay: str | None, order: Order | None, pool: str | None, as_json: bool, **figures: Any) -> int:  # noqa: FBT001
-    """How many ports a workload needs, or what hold or churn fits those there are.
+    """How many ports a workload needs.
+
+    Or what hold or churn fits those there are.
 
     From figures: leave out what you want to know. With --replay: which allocations of a log would have waited under another
     policy, and which ports would have gone to a stranger sooner. Nothing is written. Exit code 1 when the figures do not fit.
