@@ -92,13 +92,14 @@ class Post:
             await self.warden.pause(self.stir, left)
 
     async def _round(self, cases: list[Case]) -> None:
-        answers: Sequence[Evidence] | str = f"gave no answer within {_ROUND_NS / 1e9:g} s"
-
         async def ask() -> None:
-            nonlocal answers
-            answers = await self._answers(cases)
+            self._take(cases, await self._answers(cases))  # in the step in which they came: what a proxy was is over once it answers
 
-        await self.warden.within(_ROUND_NS, ask)
+        if not await self.warden.within(_ROUND_NS, ask):
+            self._take(cases, f"gave no answer within {_ROUND_NS / 1e9:g} s")
+
+    def _take(self, cases: list[Case], answers: Sequence[Evidence] | str) -> None:
+        """What was answered, or why there is no answer."""
         if self.scope.cancel_called:
             return  # it has left: its last word is nobody's
         if isinstance(answers, str):

@@ -254,9 +254,9 @@ class Warden:
         else:
             await self.within(ns, event.wait)
 
-    async def within(self, ns: int, call: Callable[[], Awaitable[object]]) -> None:
-        """Until `call` returns, and no longer than `ns` nanoseconds of the clock."""
-        clock = self._engine.clock
+    async def within(self, ns: int, call: Callable[[], Awaitable[object]]) -> bool:
+        """Until `call` returns, and no longer than `ns` nanoseconds of the clock; whether it did."""
+        clock, done = self._engine.clock, False
         async with anyio.create_task_group() as tasks:
 
             async def sleep() -> None:
@@ -265,7 +265,9 @@ class Warden:
 
             tasks.start_soon(sleep)
             await call()
+            done = True
             tasks.cancel_scope.cancel()
+        return done
 
     def explain(self, place: Place) -> str:
         """Which proxies still hold a port, in words; empty when none is asked."""
