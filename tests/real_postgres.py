@@ -40,8 +40,11 @@ def binaries(folder: Path) -> Path:
     try:
         subprocess.run([place / "initdb", "--version"], check=True, capture_output=True, **as_whom())
     except PermissionError:
-        shutil.copytree(place.parent, folder / "pginstall", symlinks=True)
-        place = folder / "pginstall" / "bin"
+        # With the libraries that a wheel keeps beside its package: programs look for them from where they are.
+        package, libraries = place.parents[1], place.parents[2] / f"{WHEEL}.libs"
+        for source in (package / "pginstall", libraries) if libraries.is_dir() else (place.parent,):
+            shutil.copytree(source, folder / source.relative_to(package.parent), symlinks=True)
+        place = folder / place.relative_to(package.parent)
     return place
 
 

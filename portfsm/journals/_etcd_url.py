@@ -82,7 +82,7 @@ def _host(text: str) -> str:
         host, port = text, str(DEFAULT_PORT)
     if not _HOST.fullmatch(host):
         _refuse("it has a host that is none" if host else "it has no host", text)
-    if not (port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _MAX_PORT):
         _refuse("a port is a number from 1 to 65535", text)
     return f"{host}:{port}"
 
@@ -98,7 +98,7 @@ def _options(query: str) -> Place:
     tls, quota = given.pop("tls", ""), given.pop("quota_mib", str(_QUOTA_MIB))
     if tls not in ("", "yes", "no"):
         _refuse("tls is yes or no", tls)
-    if not (quota.isascii() and quota.isdigit() and 1 <= int(quota) <= 1 << 20):
+    if not (quota.isascii() and quota.isdigit() and 1 <= int(quota[:8]) <= 1 << 20):
         _refuse("quota_mib is a number of mebibytes, as the servers' --quota-backend-bytes", quota)
     if ("cert" in given) != ("key" in given):
         _refuse("cert and key belong together", "")

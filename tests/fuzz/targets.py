@@ -18,7 +18,10 @@ from portfsm.cli._text import neutral
 from portfsm.cli._times import parse_seconds, parse_time
 from portfsm.errors import JournalTooNew
 from portfsm.journals import FileJournal, open_journal
+from portfsm.journals._etcd_url import parse as parse_etcd
+from portfsm.journals._pg_place import Place as PgPlace
 from portfsm.journals._reader import open_directory, read_directory
+from portfsm.journals._urls import shown
 from portfsm.testing import SimulatedDisk
 from portfsm.testing.contract import sample_events
 from portfsm.values import Head
@@ -32,6 +35,7 @@ RECORDED = Path(__file__).parents[1] / "witnesses" / "recorded"
 WORKER = (RECORDED / "worker.txt").read_text()
 LISTING = (RECORDED / "listing.txt").read_text()
 PID = 13_372
+SECRET = "hunter2"
 SEGMENT = "/log/00000000000000000001.jsonl"
 
 
@@ -129,6 +133,22 @@ def words(data):
         Head.parse(text)
 
 
+def urls(data):
+    """Where a shared log lies: a place, or the one error, and never the password that stands before it."""
+    text = data.decode(errors="replace")
+    for parse, scheme in ((PgPlace.parse, "postgresql"), (parse_etcd, "etcd")):
+        for url in (text, f"{scheme}://user:{SECRET}@{text}"):
+            told = shown(url)
+            with suppress(InvalidValue):
+                try:
+                    told += parse(url).shown
+                except InvalidValue as error:
+                    told += f"{error} {error.value!r}"
+                    raise
+                finally:
+                    assert SECRET not in told or SECRET in text, told
+
+
 def terminal(data):
     """A forged name moves no cursor."""
     shown = neutral(data.decode(errors="surrogateescape"))
@@ -136,7 +156,7 @@ def terminal(data):
     shown.encode()
 
 
-TARGETS = {each.__name__: each for each in (scanner, log, haproxy_listing, haproxy_worker, haproxy_file, agent, words, terminal)}
+TARGETS = {each.__name__: each for each in (scanner, log, haproxy_listing, haproxy_worker, haproxy_file, agent, words, urls, terminal)}
 
 SEEDS = {
     "scanner": [CLOSED.contents(SEGMENT), LEFT_OPEN.contents(SEGMENT)],
@@ -149,5 +169,11 @@ SEEDS = {
         b'{"answers": [{"incarnation": "1", "verdict": "CLEAR", "generation": 4, "reason": "no slot"}]}',
     ],
     "words": [b"30000-30999,31500", b"2026-08-01T09:30:00Z", b"15m ago", b"@417", b"ports-log", b"postgresql://u:p@h:1/d?log=x", b"0.5s"],
+    "urls": [
+        b"postgresql://u:p@h:1/d?log=x",
+        b"h,[::1]:5/d?log=x&sslmode=require&password=q",
+        b"etcd://h:1,h:2/n?archive=d&tls=yes&ca=f",
+        b"h/n?quota_mib=9",
+    ],
     "terminal": ["replica-1 \x1b[2J\u202e\u2028 \udcff".encode(errors="surrogateescape"), b"plain"],
 }
