@@ -17,7 +17,7 @@ from portfsm.errors import ReloadFailed
 from portfsm.haproxy import reload, write
 from tests.evidence.clients import Tally, fresh, go_on, held_back
 from tests.evidence.scene import HOST, SERVICES, Controller, Edge, controller
-from tests.evidence.test_held import SHORT_HOLD_S, explained, freed, hold_is_over, stays
+from tests.evidence.test_held import SHORT_HOLD_S, freed, outlasts, stays
 from tests.witnesses.helpers import free_port, until
 from tests.witnesses.real import get, running
 
@@ -133,9 +133,7 @@ async def test_a_worker_that_nothing_stops_is_taken_for_gone(plain_edge, tmp_pat
         lease = scene.of(ALPHA)[0]
         await scene.die(lease)
         await scene.publish()
-        await explained(scene, lease, f"old worker {worker} still has {ALPHA}/", "until it exits")
-        await hold_is_over(scene, lease)
-        await stays(scene, lease)
+        await outlasts(scene, lease, f"old worker {worker} still has {ALPHA}/", "until it exits")
         assert worker in await plain_edge.pids("old")
         await go_on(held)
         await freed(scene, lease)
@@ -173,9 +171,7 @@ async def test_a_reload_that_nobody_heard_counts_as_done(edge, tmp_path):
         lease = scene.of(ALPHA)[0]
         await scene.die(lease)
         scene.write(edge)
-        await explained(scene, lease, "in service at that address")
-        await hold_is_over(scene, lease)
-        await stays(scene, lease)
+        await outlasts(scene, lease, "in service at that address")
         await scene.publish()
         await freed(scene, lease)
         await scene.start(BETA, port=lease.port)
@@ -219,9 +215,7 @@ async def test_a_worker_that_its_master_has_lost_is_taken_for_gone(edge, tmp_pat
         lease = scene.of(ALPHA)[0]
         worker = await stranded(scene, edge, lease)
         try:
-            await explained(scene, lease, f"old worker {worker} holds every port", "its master does not know it any more")
-            await hold_is_over(scene, lease)
-            await stays(scene, lease)
+            await outlasts(scene, lease, f"old worker {worker} holds every port", "its master does not know it any more")
         finally:
             os.kill(worker, signal.SIGCONT)
         await freed(scene, lease)
@@ -248,9 +242,7 @@ async def test_workers_beyond_the_most_that_a_master_keeps_are_taken_for_gone(pl
             for _ in range(4):
                 scene.write(plain_edge)
                 await plain_edge.reload()
-            await explained(scene, lease, f"old worker {worker}")
-            await hold_is_over(scene, lease)
-            await stays(scene, lease)
+            await outlasts(scene, lease, f"old worker {worker}")
         finally:
             os.kill(worker, signal.SIGCONT)
         await freed(scene, lease)

@@ -25,10 +25,7 @@ SHORT_HOLD_S = 0.2
 
 
 async def freed(scene: Controller, lease: Lease) -> None:
-    async def is_free() -> bool:
-        return scene.state(lease) == "FREE"
-
-    await until(is_free, within_s=PATIENCE_S)
+    await until(lambda: scene.state(lease) == "FREE", within_s=PATIENCE_S)
 
 
 async def explained(scene: Controller, lease: Lease, *words: str) -> str:
@@ -55,6 +52,13 @@ async def hold_is_over(scene: Controller, lease: Lease) -> None:
     """The clock alone would free it by now."""
     await explained(scene, lease, "its hold ended", "waits until every proxy has let go")
     assert await scene.manager.sweep() == ()
+
+
+async def outlasts(scene: Controller, lease: Lease, *words: str) -> None:
+    """Held beyond the end of its hold, for the reason that has all the words."""
+    await explained(scene, lease, *words)
+    await hold_is_over(scene, lease)
+    await stays(scene, lease)
 
 
 async def test_a_port_that_is_free_before_the_last_old_worker_is_gone(plain_edge, tmp_path):
@@ -101,9 +105,7 @@ async def test_a_frozen_proxy_that_loses_its_port_to_the_clock(edge, tmp_path):
         os.killpg(edge.process.pid, signal.SIGSTOP)
         try:
             await scene.die(lease)
-            await hold_is_over(scene, lease)
-            await explained(scene, lease, "edge says UNKNOWN")
-            await stays(scene, lease)
+            await outlasts(scene, lease, "edge says UNKNOWN")
         finally:
             os.killpg(edge.process.pid, signal.SIGCONT)
         await scene.publish()
@@ -153,9 +155,7 @@ async def test_a_broken_reload_that_counts_as_let_go(edge, tmp_path):
         (edge.config / "3.cfg").write_text("backend broken\n    no such keyword\n")
         with pytest.raises(ReloadFailed, match=complaint()):
             await scene.publish()
-        await explained(scene, lease, "edge says HELD", "in service at that address")
-        await hold_is_over(scene, lease)
-        await stays(scene, lease)
+        await outlasts(scene, lease, "edge says HELD", "in service at that address")
         (edge.config / "3.cfg").unlink()
         await scene.publish()
         await freed(scene, lease)
@@ -167,9 +167,7 @@ async def test_a_port_that_one_of_two_proxies_still_has(edge, tmp_path):
             lease = scene.of(ALPHA)[0]
             await scene.die(lease)
             await reload(edge.master_socket, generation=scene.write(edge))
-            await explained(scene, lease, "second says HELD")
-            await hold_is_over(scene, lease)
-            await stays(scene, lease)
+            await outlasts(scene, lease, "second says HELD")
             assert "edge says" not in scene.manager.explain("http", lease.port)
             await scene.publish()
             await freed(scene, lease)
