@@ -45,6 +45,11 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_collection_modifyitems(items):
+    """Those that may take longest come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("timeout") if mark.args), default=0))
+
+
 @pytest.fixture(scope="session")
 def times(request):
     """By how much more than usual is to be tried."""
