@@ -39,8 +39,9 @@ async def main(directory, offsets_file, *offsets):
             jumped_s = time.time() - wall_s
             lease = await manager.allocate("http", owner=f"{number}-{manager.epoch}", wait_s=None)
             say(jumped_s=jumped_s, held_s=boot_s() - released_s)
+        released_s = boot_s()
         await manager.release(lease)
-        say(released_s=boot_s())
+        say(released_s=released_s)
 
 
 if __name__ == "__main__":
