@@ -80,9 +80,9 @@ MUTANTS = [
     ),
     Mutant(
         "a seal is not written anew",
-        JOURNAL,
-        "self._reserve.make_room_for(lambda: reaffirm(self._directory, self._segments[-1]))",
-        "pass",
+        MEND,
+        "        _reaffirm(directory, segment)\n",
+        "",
         (f"{FAULTS}::test_a_seal_that_was_never_written_is_believed",),
     ),
     Mutant(
@@ -102,8 +102,8 @@ MUTANTS = [
     Mutant(
         "a torn tail is not kept",
         MEND,
-        "    if ending.torn_bytes:\n        keep_torn(",
-        "    if False:\n        keep_torn(",
+        "    if ending.torn_bytes:\n        torn = ",
+        "    if False:\n        torn = ",
         (f"{MENDING}::test_a_torn_tail_is_lost_without_a_trace",),
     ),
     Mutant(
