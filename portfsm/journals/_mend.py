@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from portfsm.journals._reserve import Reserve
     from portfsm.journals._segments import Ending, Segment, Standing
 
-__all__ = ["TORN", "keep_torn", "mend", "sentence", "tidy"]
+__all__ = ["TORN", "keep_torn", "mend", "reaffirm", "sentence", "tidy"]
 
 TORN = "torn"
 
@@ -46,7 +46,7 @@ def mend(directory: Directory, standing: Standing, reserve: Reserve, epoch: int)
         return
     segment, ending = standing.segments[-1], standing.ending
     if ending is None:
-        _reaffirm(directory, segment)
+        reaffirm(directory, segment)
         return
     if ending.torn_bytes:
         torn = directory.bytes_of(segment.name, ending.good.offset, ending.size)
@@ -55,7 +55,7 @@ def mend(directory: Directory, standing: Standing, reserve: Reserve, epoch: int)
         _seal(directory, segment, ending, reserve)
 
 
-def _reaffirm(directory: Directory, segment: Segment) -> None:
+def reaffirm(directory: Directory, segment: Segment) -> None:
     """Write a seal over itself, and sync the directory. Raises `OSError`.
 
     The sync behind it may have failed: the cache shows it all the same, the disk never had it, and after a power cut the log

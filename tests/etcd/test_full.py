@@ -28,7 +28,7 @@ def test_a_log_that_could_not_be_mended_for_want_of_room_is_written_on_to_unmend
         client.ask("kv/txn", transaction([], [delete(Keys("log").lead)]), dict)
         journal.open("after")
         number = 0
-        with pytest.raises(JournalError, match="space exceeded|quota"):
+        with pytest.raises(JournalError, match=r"space exceeded|quota"):
             while client.ask("kv/txn", transaction([], [put(b"filler/%d" % number, bytes(1 << 20))]), dict):
                 number += 1
         for _ in range(2):

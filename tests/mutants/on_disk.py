@@ -81,7 +81,7 @@ MUTANTS = [
     Mutant(
         "a seal is not written anew",
         MEND,
-        "        _reaffirm(directory, segment)\n",
+        "        reaffirm(directory, segment)\n",
         "",
         (f"{FAULTS}::test_a_seal_that_was_never_written_is_believed",),
     ),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext, suppress
+from functools import partial
 from unittest import mock
 
 import attrs
 
 import portfsm.journals._mend
-import portfsm.journals.file
 import portfsm.testing
 from portfsm import (
     _codec,
@@ -35,6 +35,7 @@ from portfsm.errors import OutcomeUnknown, PortfsmError
 from portfsm.evidence import Verdict
 from portfsm.journals import FileJournal, _disk, _lock
 from portfsm.journals import _writer as _segment
+from portfsm.journals._segments import Joint, Standing
 
 BREAKS = {}
 """name -> a function that returns the context."""
@@ -80,7 +81,7 @@ def no_rewrite_at_opening():
 
     def seal_only(directory, segment, ending, reserve):
         fd = directory.disk.open(directory.at(segment.name), os.O_RDWR)
-        pieces = list(portfsm.journals._mend._sealed(directory, segment, ending))
+        pieces = [*portfsm.journals._mend._good(directory, segment, ending), portfsm.journals._mend._seal_of(segment, ending)]
         directory.disk.ftruncate(fd, ending.good.offset)
         _disk.write_all(directory.disk, fd, b"".join(pieces)[ending.good.offset :], ending.good.offset)
         directory.disk.fsync(fd)
@@ -92,7 +93,7 @@ def no_rewrite_at_opening():
 @breaks
 def no_second_look_at_the_seal():
     """A seal whose sync failed is believed, because the cache still shows it."""
-    return mock.patch.object(portfsm.journals.file, "reaffirm", nothing)
+    return mock.patch.object(portfsm.journals._mend, "reaffirm", nothing)
 
 
 @breaks
@@ -134,10 +135,11 @@ def too_much_cut_off():
     def make(look):
         def eager(self):
             look(self)
-            if self._ending is not None and self._ending.torn_bytes:
-                last = self._segments.pop()
-                self._ending = None
-                self._follow(last.header.no, last.header.base, last.header.prev)
+            found = self._standing
+            if found.ending is not None and found.ending.torn_bytes:
+                header = found.segments[-1].header
+                self._joint = Joint(header.no, header.base, header.prev)
+                self._standing = Standing(found.segments[:-1], None, self._joint)
 
         return eager
 
@@ -154,7 +156,7 @@ def no_epoch_check():
 def no_look_before_writing():
     """A writer notices only behind its write that it was superseded, and takes the write back."""
 
-    def put(self, data, carry):
+    def put(self, data):
         self._write(self._fd, data)
         try:
             self._lock.check()
@@ -206,10 +208,11 @@ def cancelled_takes_all():
     """The first of several callers that is cancelled gives the lease of all back."""
 
     def make(dropped):
-        def eager(self, token):
-            if token in self.grants:
-                self.grants[token].waiting = 1
-            dropped(self, token)
+        def eager(self, *tokens):
+            for token in tokens:
+                if token in self.grants:
+                    self.grants[token].waiting = 1
+            dropped(self, *tokens)
 
         return eager
 
@@ -227,7 +230,7 @@ def nobody_wakes():
     """The timer tells those whose time is up, and serves nobody."""
 
     def tick(self):
-        self.waiters.expire(self.clock.boot_ns(), self.refusal)
+        self.waiters.expire(self.clock.boot_ns(), partial(_engine.refusal, self))
 
     return mock.patch.object(_engine.Engine, "_tick", tick)
 
@@ -240,9 +243,9 @@ def no_hold_on_release():
     """Released is free."""
 
     def make(end):
-        def freed(self, pool, offset, cause):
+        def freed(self, pool, offset, cause, *, evidence=""):
             hold_ns, pool.hold_ns = pool.hold_ns, 0
-            end(self, pool, offset, cause)
+            end(self, pool, offset, cause, evidence=evidence)
             pool.hold_ns = hold_ns
 
         return freed
