@@ -14,7 +14,7 @@ class Proxy:
     def __init__(self, name="proxy", *, fallback_s=None, word=Verdict.HELD):
         self.proxy, self.fallback_s, self.word = name, fallback_s, word
         self.routes, self.asked, self.incarnation, self.generation = None, [], "1", 7
-        self._news = anyio.Event()
+        self._news, self._told = anyio.Event(), 0
 
     def let_go(self, *ports):
         """From now on these are clear; the witness hears of it at once."""
@@ -22,6 +22,7 @@ class Proxy:
         self.tell()
 
     def tell(self):
+        self._told += 1
         self._news.set()
         self._news = anyio.Event()
 
@@ -33,8 +34,11 @@ class Proxy:
         )
 
     async def changed(self):
+        heard = 0
         while True:
-            await self._news.wait()
+            while heard == self._told:  # also what was told before anybody listened
+                await self._news.wait()
+            heard = self._told
             yield
 
 
