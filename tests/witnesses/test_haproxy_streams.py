@@ -10,7 +10,7 @@ import pytest
 
 from portfsm.evidence import Verdict
 from tests.witnesses.helpers import free_port, until
-from tests.witnesses.real import HOST, Proxy, agent, cleared, get, running
+from tests.witnesses.real import HOST, Proxy, agent, cleared, get, running, version
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
 
@@ -93,7 +93,7 @@ async def test_a_request_in_the_queue_of_its_slot_that_is_forgotten(proxy, redis
             await until(queued)
             proxy.stamp(11)
             await witness.withdraw(HOST, taken, 11)
-            if not redispatch:
+            if not redispatch and version() < (3, 0):  # which gives it to another slot
                 said = await witness.check(HOST, taken, 11)
                 assert said.verdict is Verdict.HELD
                 assert f"a stream of a/s{taken} that is queued" in said.reason
