@@ -130,7 +130,8 @@ class Terminal:
             preexec_fn=_on_its_terminal,  # noqa: PLW1509  (Ctrl-C needs it; no threads here)
         )  # fmt: skip
         os.close(inside)
-        self.seen = ""
+        self.seen = self._text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character, or a line's two ends
 
     def __enter__(self) -> Self:
         return self
@@ -167,5 +168,6 @@ class Terminal:
             data = os.read(self._screen, 65536)
         except OSError:  # the other end is closed
             return False
-        self.seen += data.decode().replace("\r\n", "\n")
+        self._text += self._decoder.decode(data)
+        self.seen = self._text.replace("\r\n", "\n")
         return bool(data)
