@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import attrs
@@ -23,7 +24,7 @@ from portfsm.journals import FileJournal, MemoryJournal, open_journal, read_jour
 from portfsm.journals._etcd_store import Keys
 from portfsm.journals.etcd import EtcdJournal
 from portfsm.journals.postgres import PostgresJournal
-from portfsm.manager import PortManager
+from portfsm.manager import PortManager, open_manager
 from portfsm.protocols import CachingJournal
 from portfsm.specs import PoolSpec
 from portfsm.testing import GatedJournal, ManualClock
@@ -229,13 +230,13 @@ class Log:
 
 
 SERVERS = ["postgres", "etcd"]
-ON_SERVERS = {"test_manager", "test_failures", "test_cancellation", "test_load", "test_recovery", "test_watch"}
-"""Files whose tests of a log run on a server as well."""
+ON_SERVERS = {"manager", "failures", "cancellation", "test_load", "test_recovery", "test_watch"}
+"""Folders and files whose tests of a log run on a server as well."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "log_place" in metafunc.fixturenames:
-        on_server = metafunc.module.__name__.rpartition(".")[2] in ON_SERVERS
+        on_server = not ON_SERVERS.isdisjoint(metafunc.module.__name__.split("."))
         metafunc.parametrize(
             "log_place", ["memory", "file", *[pytest.param(server, marks=pytest.mark.slow) for server in SERVERS] * on_server]
         )
@@ -270,6 +271,13 @@ def clock() -> ManualClock:
 def pool() -> PoolSpec:
     """Four ports, ten seconds of hold."""
     return PoolSpec("http", ports="30000-30003", hold_s=10.0)
+
+
+@pytest.fixture
+def gated(log: Log, clock: ManualClock, pool: PoolSpec) -> tuple[GatedJournal, AbstractAsyncContextManager[PortManager]]:
+    """A journal behind a gate, and a manager on it."""
+    journal = log.gated()
+    return journal, open_manager(journal, pools=[pool], clock=clock, close_s=5)
 
 
 @pytest.fixture

@@ -490,7 +490,7 @@ async def test_a_read_only_disk_is_a_bare_oserror_or_is_written():
 
 @pytest.mark.anyio
 async def test_a_full_disk_leaves_half_of_a_lease():
-    """(What goes on in the reserve meanwhile: `test_failures`.)"""
+    """(What goes on in the reserve meanwhile: `tests/failures`.)"""
     disk, clock, leases = SimulatedDisk(capacity=100_000), ManualClock(), []
     async with open_manager(FileJournal("/log", disk=disk, reserve_bytes=60_000), pools=[HTTP], clock=clock) as manager:
         with pytest.raises(JournalFull) as caught:

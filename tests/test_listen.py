@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 from portfsm import BindFailed, Holder, InvalidValue, OwnerConflict, PoolExhausted, PoolSpec, PortState, UnknownPool, open_manager
 from portfsm.sockets import occupants
 from tests.strangers import closed_by_server, free_range, heir, in_time_wait, named, outgoing, skip_without_ipv6, stranger
-from tests.test_cancellation import at_each_step, stepped
+from tests.tasks import at_each_step, stepped
 
 pytestmark = pytest.mark.anyio
 

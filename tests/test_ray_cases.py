@@ -90,7 +90,7 @@ def test_ray_07_a_release_of_another_port(immediate):
 
 
 def test_ray_08_one_port_for_two_of_many(immediate):
-    """test_node_port_manager 8; there a plain loop as well. With tasks and threads: `test_manager.py`."""
+    """test_node_port_manager 8; there a plain loop as well. With tasks and threads: `tests/manager`."""
     assert sorted(immediate.allocate(f"r{number}", "http").port for number in range(4)) == [8000, 8001, 8002, 8003]
 
 

@@ -12,9 +12,10 @@ import anyio
 import pytest
 
 from portfsm import PoolSpec, open_manager
-from portfsm.commands import AllocateGroup, Block, DefinePool, Hold, Join
+from portfsm.commands import Block, DefinePool, Hold, Join
 from portfsm.errors import GroupUnavailable, InvalidValue, PoolExhausted
 from portfsm.groups import Request
+from tests.groups.asking import block, given, group
 
 SECOND = 1_000_000_000
 ORDERS = ["lowest", "longest-idle", "random"]
@@ -22,22 +23,6 @@ ORDERS = ["lowest", "longest-idle", "random"]
 
 def define(world, name="p", *, ports="100-111", hold_s=10.0, **policy):
     world.do(DefinePool(PoolSpec(name, ports=ports, hold_s=hold_s, **policy), seed="s"))
-
-
-def group(*requests):
-    return AllocateGroup(requests)
-
-
-def block(count, owner="a", **options):
-    return Request("p", owner, count=count, contiguous=True, **options)
-
-
-def given(world, *requests):
-    """The numbers that these requests get, in the order of the events."""
-    events = world.decide(group(*requests))
-    world.do(group(*requests))
-    assert world.replayed().digest() == world.ledger.digest()
-    return [event.port for event in events if event.kind == "allocated"]
 
 
 def kept_for(world, ports):

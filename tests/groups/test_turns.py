@@ -9,26 +9,10 @@ import anyio
 import pytest
 
 from portfsm import PoolSpec, Quota, Request, open_manager
-from portfsm.errors import GroupUnavailable, PoolExhausted, QuotaExceeded
+from portfsm.errors import GroupUnavailable
+from tests.tasks import Callers
 
 pytestmark = pytest.mark.anyio
-
-
-class Callers:
-    """Calls that wait, and what came of each."""
-
-    def __init__(self, manager, tasks):
-        self.manager, self.tasks, self.got = manager, tasks, {}
-
-    async def start(self, name, call):
-        async def run():
-            try:
-                self.got[name] = await call
-            except (GroupUnavailable, PoolExhausted, QuotaExceeded) as error:
-                self.got[name] = type(error)
-
-        self.tasks.start_soon(run)
-        await anyio.wait_all_tasks_blocked()
 
 
 async def test_a_group_kept_back_by_one_who_waits_for_his_quota_alone(memory_log, clock):
@@ -38,9 +22,9 @@ async def test_a_group_kept_back_by_one_who_waits_for_his_quota_alone(memory_log
         callers = Callers(manager, tasks)
         first = await manager.allocate("p", owner="a0", service="a")
         taken = await manager.allocate("q", owner="x")
-        await callers.start("a1", manager.allocate("p", owner="a1", service="a", wait_s=None))
-        await callers.start("group", manager.allocate_group([Request("p", "g"), Request("q", "g")], wait_s=None))
-        await callers.start("behind", manager.allocate("q", owner="y", wait_s=None))
+        await callers.begin("a1", manager.allocate("p", owner="a1", service="a", wait_s=None))
+        await callers.begin("group", manager.allocate_group([Request("p", "g"), Request("q", "g")], wait_s=None))
+        await callers.begin("behind", manager.allocate("q", owner="y", wait_s=None))
         assert callers.got == {}
         await manager.release(taken)
         await anyio.wait_all_tasks_blocked()
@@ -57,8 +41,8 @@ async def test_a_group_that_overtakes_one_whose_quota_has_room_again(memory_log,
     async with open_manager(memory_log.handle(), pools=pools, clock=clock) as manager, anyio.create_task_group() as tasks:
         callers = Callers(manager, tasks)
         await manager.allocate("p", owner="a0", service="a")
-        await callers.start("a1", manager.allocate("p", owner="a1", service="a", wait_s=None))
-        await callers.start("group", manager.allocate_group([Request("q", "g"), Request("p", "g")], wait_s=None))
+        await callers.begin("a1", manager.allocate("p", owner="a1", service="a", wait_s=None))
+        await callers.begin("group", manager.allocate_group([Request("q", "g"), Request("p", "g")], wait_s=None))
         await manager.release_owner("a0")
         await anyio.wait_all_tasks_blocked()
         assert list(callers.got) == ["a1"]
@@ -74,9 +58,9 @@ async def test_one_overtaken_in_the_very_step_that_makes_room_in_his_share(memor
         other, third = await manager.allocate("p", owner="x"), await manager.allocate("p", owner="w")
         await manager.block("p", third.port, reason="test")
         await manager.release(mine)
-        await callers.start("first", manager.allocate("p", owner="y", wait_s=None))
-        await callers.start("a0", manager.allocate("p", owner="a0", service="a", wait_s=None))
-        await callers.start("last", manager.allocate("p", owner="z", wait_s=None))
+        await callers.begin("first", manager.allocate("p", owner="y", wait_s=None))
+        await callers.begin("a0", manager.allocate("p", owner="a0", service="a", wait_s=None))
+        await callers.begin("last", manager.allocate("p", owner="z", wait_s=None))
         assert callers.got == {}
         await manager.release(other)
         await manager.free("p", other.port, reason="test")
@@ -93,14 +77,14 @@ async def test_one_refused_a_port_since_the_group_before_him_gave_up_at_the_same
         async with anyio.create_task_group() as tasks:
             callers = Callers(manager, tasks)
             await manager.allocate("q", owner="x")
-            await callers.start("first", manager.allocate_group([Request("p", "g"), Request("q", "g")], wait_s=5))
+            await callers.begin("first", manager.allocate_group([Request("p", "g"), Request("q", "g")], wait_s=5))
             call = (
                 manager.allocate("p", owner="y", wait_s=5) if behind == "single" else manager.allocate_group([Request("p", "y")], wait_s=5)
             )
-            await callers.start("second", call)
+            await callers.begin("second", call)
             with anyio.fail_after(10):
                 clock.advance(5)
                 while len(callers.got) < 2:
                     await anyio.wait_all_tasks_blocked()
-        assert callers.got["first"] is GroupUnavailable
+        assert isinstance(callers.got["first"], GroupUnavailable)
         assert [lease.owner for lease in manager.find("y")] == ["y"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .mutant import Mutant
 
-CANCELLATION = "tests/test_cancellation.py"
+CANCELLATION = "tests/cancellation/"
 ENDINGS = "tests/test_endings.py"
 LISTEN = "tests/test_listen.py"
 
@@ -15,14 +15,14 @@ MUTANTS = [
         "_engine.py",
         "                grant.waiting -= 1\n",
         "",
-        (f"{CANCELLATION}::test_a_cancelled_allocate_leaks_its_port",),
+        (f"{CANCELLATION}test_allocate.py::test_a_cancelled_allocate_leaks_its_port",),
     ),
     Mutant(
         "one cancelled call takes the port from all",
         "_engine.py",
         "                if grant.waiting <= 0:\n",
         "                if True:\n",
-        (f"{CANCELLATION}::test_cancelling_one_caller_takes_the_port_from_another_of_the_same_owner",),
+        (f"{CANCELLATION}test_allocate.py::test_cancelling_one_caller_takes_the_port_from_another_of_the_same_owner",),
     ),
     Mutant(
         "a former owner may release",
