@@ -12,8 +12,8 @@ from portfsm.cli._main import run
 from portfsm.journals._etcd_wire import put
 from portfsm.journals.etcd import EtcdJournal
 from portfsm.manager import open_manager
+from tests.etcd.behind import change
 from tests.etcd.leader import SPEC
-from tests.etcd.test_journal import change
 
 
 @pytest.fixture(autouse=True)
