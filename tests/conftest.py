@@ -32,6 +32,12 @@ from portfsm.values import Lease
 from tests import real_postgres
 from tests.etcd.server import Cluster
 
+# What tests share asserts, too: a failure there shows the values as one in a test does.
+pytest.register_assert_rewrite(
+    *(f"tests.{name}" for name in ("cancellation", "groups", "journals.failing", "listen", "lost", "manager", "report", "waiting")),
+    *(f"tests.{name}" for name in ("core_expectations", "core_model", "group_model", "observer", "segment", "tasks")),
+)
+
 # `pytest --hypothesis-profile thorough` looks twenty times longer.
 settings.register_profile("portfsm", max_examples=150, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)

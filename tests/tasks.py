@@ -27,7 +27,7 @@ def writers():
 
 
 class Callers:
-    """Calls that run beside the test, and what came of each, in the order in which they were served."""
+    """Calls that run beside the test, what came of each (an error, too), and in which order they ended."""
 
     def __init__(self, manager, tasks):
         self.manager, self.tasks = manager, tasks
@@ -45,6 +45,11 @@ class Callers:
             except PortfsmError as error:
                 self.got[name] = error
             self.order.append(name)
+
+    @property
+    def served(self):
+        """Who got what they asked for, in that order."""
+        return [name for name in self.order if not isinstance(self.got[name], PortfsmError)]
 
     async def settled(self):
         """Everything that can run has run, and everything decided is durable: releasing nothing waits for just that."""

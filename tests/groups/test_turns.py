@@ -28,10 +28,10 @@ async def test_a_group_kept_back_by_one_who_waits_for_his_quota_alone(memory_log
         assert callers.got == {}
         await manager.release(taken)
         await anyio.wait_all_tasks_blocked()
-        assert list(callers.got) == ["group"]
+        assert callers.served == ["group"]
         await manager.release(first)
         await anyio.wait_all_tasks_blocked()
-        assert list(callers.got) == ["group", "a1"]
+        assert callers.served == ["group", "a1"]
         tasks.cancel_scope.cancel()
 
 
@@ -45,7 +45,7 @@ async def test_a_group_that_overtakes_one_whose_quota_has_room_again(memory_log,
         await callers.begin("group", manager.allocate_group([Request("q", "g"), Request("p", "g")], wait_s=None))
         await manager.release_owner("a0")
         await anyio.wait_all_tasks_blocked()
-        assert list(callers.got) == ["a1"]
+        assert callers.served == ["a1"]
         tasks.cancel_scope.cancel()
 
 
@@ -65,7 +65,7 @@ async def test_one_overtaken_in_the_very_step_that_makes_room_in_his_share(memor
         await manager.release(other)
         await manager.free("p", other.port, reason="test")
         await anyio.wait_all_tasks_blocked()
-        assert set(callers.got) == {"first", "a0"}
+        assert set(callers.served) == {"first", "a0"}
         tasks.cancel_scope.cancel()
 
 

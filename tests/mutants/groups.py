@@ -6,7 +6,7 @@ from .mutant import Mutant
 
 GROUPS = "tests/groups/"
 CORE = tuple(f"{GROUPS}test_{name}.py" for name in ("all_or_none", "blocks", "refusals"))
-LOST = "tests/test_lost.py"
+LOST = "tests/lost/"
 PRESSURE = "tests/test_pressure.py"
 
 MUTANTS = [
@@ -114,7 +114,7 @@ MUTANTS = [
         "_lost.py",
         'return service if pool.lost is None or now_ns >= pool.lost.until else ""',
         "return service",
-        (f"{LOST}::test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost",),
+        (f"{LOST}test_held.py::test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost",),
     ),
     Mutant(
         "a number passes a waiting group",

@@ -6,7 +6,8 @@ from .mutant import Mutant
 
 CANCELLATION = "tests/cancellation/"
 ENDINGS = "tests/test_endings.py"
-LISTEN = "tests/test_listen.py"
+LISTEN = "tests/listen/"
+LOST = "tests/lost/"
 
 MUTANTS = [
     # ---- leases and time
@@ -86,7 +87,7 @@ MUTANTS = [
         "_choice.py",
         "    if pool.lost is not None and not is_over(pool, draft.ts):\n",
         "    if pool.lost is None and freed is None:\n",
-        ("tests/test_lost.py::test_a_port_in_use_before_the_loss_given_to_a_stranger",),
+        (f"{LOST}test_held.py::test_a_port_in_use_before_the_loss_given_to_a_stranger",),
     ),
     # ---- ports in the operating system
     Mutant(
@@ -94,41 +95,41 @@ MUTANTS = [
         "_listen.py",
         "            if lease.token in before:\n                raise",
         "            if False:\n                raise",
-        (f"{LISTEN}::test_a_repeat_ends_the_lease_of_a_replica_that_serves",),
+        (f"{LISTEN}test_callers.py::test_a_repeat_ends_the_lease_of_a_replica_that_serves",),
     ),
     Mutant(
         "a port is blocked for what is no port's fault",
         "_listen.py",
         "            if not blocks(failure.error):\n                raise await self._given_back",
         "            if False:\n                raise await self._given_back",
-        (f"{LISTEN}::test_an_address_of_another_machine_uses_the_pool_up",),
+        (f"{LISTEN}test_callers.py::test_an_address_of_another_machine_uses_the_pool_up",),
     ),
     Mutant(
         "a lease given back is held back as if somebody had served there",
         "_listen.py",
         '        self._end(lease, cause="cancelled")\n        await self._settle()\n',
         "        self._end(lease)\n        await self._settle()\n",
-        (f"{LISTEN}::test_an_address_of_another_machine_uses_the_pool_up",),
+        (f"{LISTEN}test_callers.py::test_an_address_of_another_machine_uses_the_pool_up",),
     ),
     Mutant(
         "a cancelled listen leaks its lease",
         "_listen.py",
         "                self._found_in_use(lease, failure, (), wanted.block_s)\n",
         "                pass\n",
-        (f"{LISTEN}::test_a_cancelled_listen_leaks_a_lease_or_a_socket",),
+        (f"{LISTEN}test_callers.py::test_a_cancelled_listen_leaks_a_lease_or_a_socket",),
     ),
     Mutant(
         "sockets are bound and do not listen",
         "sockets.py",
         "                    made[-1].listen()\n",
         "                    pass\n",
-        (f"{LISTEN}::test_a_lease_whose_port_nobody_listens_on",),
+        (f"{LISTEN}test_ports.py::test_a_lease_whose_port_nobody_listens_on",),
     ),
     Mutant(
         "TIME_WAIT keeps a replica off its port",
         "sockets.py",
         "        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n",
         "        pass\n",
-        (f"{LISTEN}::test_time_wait_of_the_former_replica_blocks_its_port",),
+        (f"{LISTEN}test_ports.py::test_time_wait_of_the_former_replica_blocks_its_port",),
     ),
 ]

@@ -5,32 +5,9 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from portfsm.commands import Adopt, Allocate, Block, Free, Open, Release, ReleaseOwner, Sweep
+from portfsm.commands import Adopt, Allocate, Block, Free, Release, ReleaseOwner, Sweep
 from portfsm.errors import InvalidValue, PoolExhausted
-
-SECOND = 1_000_000_000
-
-
-@pytest.fixture
-def ray(empty):
-    """The pools of Ray's tests, with the hold of 150 s that Ray came to."""
-    empty.define("http", ports="8000-8003", hold_s=150.0)
-    empty.define("grpc", ports="9000-9003", hold_s=150.0)
-    return empty
-
-
-@pytest.fixture
-def immediate(empty):
-    """The same without a hold, as most of Ray's tests have it."""
-    empty.define("http", ports="8000-8003", hold_s=0.0)
-    empty.define("grpc", ports="9000-9003", hold_s=0.0)
-    return empty
-
-
-def crash(world, *, boot="same"):
-    """The controller dies and its successor reads the log."""
-    world.ledger = world.replayed()
-    world.do(Open(world.ledger.epoch + 1, "successor", boot, world.now, world.now))
+from tests.ray_serve.controller import crash
 
 
 def test_ray_01_a_released_port_that_is_not_reused(immediate):

@@ -1,46 +1,23 @@
-"""What went wrong in Ray Serve's port manager, put to this machine.
+"""What went wrong in Ray Serve's port manager, put to this machine: ports given, recovered, blocked and reclaimed.
 
-`ray#N` is a thread of ray-project/ray; `Measured as` names a run of its code. Ray's own cases are in `test_ray_cases.py`.
+`ray#N` is a thread of ray-project/ray; `Measured as` names a run of its code. Ray's own cases are in `test_cases.py`.
 """
 
 from __future__ import annotations
 
-import inspect
+import ast
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import attrs
 import pytest
 
-from portfsm.commands import Adopt, Allocate, Block, Hold, Open, Release, ReleaseOwner, Sweep, Unblock, Withdraw
+from portfsm.commands import Adopt, Allocate, Block, Release, ReleaseOwner, Sweep, Unblock, Withdraw
 from portfsm.errors import InvalidValue, OwnerConflict, PoolExhausted, PortOutOfRange, StaleLease
 from portfsm.specs import PoolSpec, check_overlaps
-
-SECOND = 1_000_000_000
-
-
-@pytest.fixture
-def ray(empty):
-    """The pools of Ray's tests, with the hold of 150 s that Ray came to."""
-    empty.define("http", ports="8000-8003", hold_s=150.0)
-    empty.define("grpc", ports="9000-9003", hold_s=150.0)
-    return empty
-
-
-@pytest.fixture
-def immediate(empty):
-    """The same without a hold, as most of Ray's tests have it."""
-    empty.define("http", ports="8000-8003", hold_s=0.0)
-    empty.define("grpc", ports="9000-9003", hold_s=0.0)
-    return empty
-
-
-def crash(world, *, boot="same"):
-    """The controller dies and its successor reads the log."""
-    world.ledger = world.replayed()
-    world.do(Open(world.ledger.epoch + 1, "successor", boot, world.now, world.now))
-
+from tests.ray_serve.controller import crash
 
 # ---------------------------------------------------------------------- allocation and recovery
 
@@ -224,119 +201,6 @@ def test_a_late_release_of_a_former_owner_that_takes_the_port_from_its_successor
         ray.decide(Release(late))
 
 
-# ---------------------------------------------------------------------- quarantine
-
-
-def test_a_released_port_given_while_proxies_still_route_there(ray):
-    """ray#63628: wrong-app 404s under churn, since a released port went straight back to the pool."""
-    ray.release(ray.allocate("r1", "http", service="shop"))
-    assert ray.allocate("r2", "http", service="blog").port == 8001
-
-
-def test_a_quarantine_lost_when_its_node_emptied(ray):
-    """ray#63920: the manager of an emptied node was pruned with its quarantine; reuse after 42 s instead of 300 s."""
-    ray.define("http", ports="8000-8003", hold_s=300.0)
-    ray.release(ray.allocate("r1", "http", node="node-a", service="shop"))
-    ray.pass_time(42)
-    ray.do(Sweep())
-    assert ray.allocate("r2", "http", node="node-a", service="blog").port == 8001
-
-
-def test_a_hold_that_can_only_have_one_length(ray):
-    """ray#64021: ten seconds were twelve times too short. The length is the pool's, may change, and may be lengthened for one port."""
-    ray.release(ray.allocate("r1", "http"))
-    ray.do(Hold("http", 8000, hold_s=630))
-    ray.pass_time(150)
-    ray.do(Sweep())
-    assert ray.state(8000, "http") == "QUARANTINED"
-    ray.pass_time(480)
-    ray.do(Sweep())
-    assert ray.state(8000, "http") == "FREE"
-
-
-@pytest.mark.parametrize("step", [-3600, -1, 0])
-def test_a_clock_step_that_ends_a_quarantine_early(ray, step):
-    """ray#63628: the first version measured by the wall clock."""
-    ray.release(ray.allocate("r1", "http"))
-    until = ray.ledger.port("http", 8000).until
-    ray.pass_time(step)
-    crash(ray)
-    ray.do(Sweep())
-    assert ray.ledger.port("http", 8000).until >= until
-
-
-def test_a_reboot_that_ends_a_quarantine_early(ray):
-    """ray#63628: deadlines on a monotonic clock mean nothing after a restart, so each hold starts over."""
-    crash(ray, boot="one")
-    ray.release(ray.allocate("r1", "http"))
-    ray.pass_time(100_000)
-    crash(ray, boot="two")
-    ray.do(Sweep())
-    assert ray.ledger.port("http", 8000).until == ray.now + 150 * SECOND
-
-
-def test_a_quarantine_that_dies_with_the_controller(ray):
-    """A checkpoint that keeps what is assigned and forgets what cools down (amazon-vpc-cni-k8s#1127).
-
-    Measured as R1: port 27000 was given to another app 9.6 s after its release, with a quarantine of 150 s. Here at each event."""
-    for number in range(3):
-        ray.release(ray.allocate(f"r{number}", "http", service=f"s{number}"))
-        ray.pass_time(1)
-    ray.do(Block("http", 8003, reason="bind failed"))
-    views, digest = list(ray.ledger.ports()), ray.ledger.digest()
-    ray.ledger = ray.replayed()
-    assert list(ray.ledger.ports()) == views
-    assert ray.ledger.digest() == digest
-    with pytest.raises(PoolExhausted):
-        ray.decide(Allocate("http", owner="new", service="new"))
-
-
-def test_a_timer_of_an_earlier_quarantine_that_ends_the_present_one(ray):
-    """ray#64508: a stale entry of the timer heap. Quarantined, claimed back, quarantined again."""
-    ray.release(ray.allocate("r1", "http"))
-    ray.pass_time(100)
-    ray.release(ray.allocate("r1", "http"))
-    ray.pass_time(100)
-    assert ray.do(Sweep()) == []
-    ray.pass_time(50)
-    assert ray.do(Sweep()) == ["freed"]
-
-
-def test_a_question_that_ends_a_quarantine(ray):
-    """Measured as B2: asking whether any quarantine was pending drained it."""
-    ray.release(ray.allocate("r1", "http"))
-    ray.pass_time(1000)
-    digest = ray.ledger.digest()
-    for question in (
-        lambda: ray.ledger.port("http", 8000),
-        ray.ledger.statistics,
-        lambda: list(ray.ledger.ports()),
-        lambda: ray.ledger.find("r1"),
-    ):
-        question()
-    assert ray.ledger.digest() == digest
-    assert ray.state(8000, "http") == "QUARANTINED"
-
-
-def test_exhaustion_by_quarantine_that_looks_like_exhaustion_by_use(ray):
-    """Measured as A12: one bare error for both."""
-    for number in range(4):
-        lease = ray.allocate(f"r{number}", "http")
-        ray.release(lease) if number else None
-    with pytest.raises(PoolExhausted) as caught:
-        ray.decide(Allocate("http", owner="new"))
-    assert caught.value.counts == {"FREE": 0, "ALLOCATED": 1, "QUARANTINED": 3, "BLOCKED": 0}
-    assert caught.value.next_free_at == ray.now + 150 * SECOND
-
-
-def test_a_restarted_replica_that_waits_out_its_own_quarantine(ray):
-    """Ray's tests set the quarantine to nothing to keep immediate reuse; the same owner or service may have its port at once."""
-    ray.release(ray.allocate("r1", "http", service="shop"))
-    assert ray.allocate("r2", "http", service="shop").port == 8000
-    ray.do(ReleaseOwner("r2"))
-    assert ray.allocate("r2", "http").port == 8000
-
-
 # ---------------------------------------------------------------------- blocking
 
 
@@ -404,7 +268,9 @@ def test_a_batch_stopped_in_the_middle_that_cannot_go_on(ray):
 
 def test_a_scenario_without_its_source():
     """Each test here says where its case is from."""
-    tests = [test for name, test in globals().items() if name.startswith("test_") and name != "test_a_scenario_without_its_source"]
+    files = [Path(__file__), Path(__file__).with_name("test_quarantine.py")]
+    functions = [node for file in files for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+    tests = [test for test in functions if test.name.startswith("test_") and test.name != "test_a_scenario_without_its_source"]
     assert len(tests) > 30
     for test in tests:
-        assert any(mark in (inspect.getdoc(test) or "") for mark in ("ray#", "#6", "Measured as", "Ray's tests")), test.__name__
+        assert any(mark in (ast.get_docstring(test) or "") for mark in ("ray#", "#6", "Measured as", "Ray's tests")), test.name
