@@ -286,12 +286,18 @@ def gated(log: Log, clock: ManualClock, pool: PoolSpec) -> tuple[GatedJournal, A
     return journal, open_manager(journal, pools=[pool], clock=clock, close_s=5)
 
 
+@pytest.fixture(autouse=True)
+def _structlog_as_before() -> Iterator[None]:
+    """A test may set structlog up, as a command line does: for a file that is closed when the next test logs."""
+    yield
+    structlog.reset_defaults()
+
+
 @pytest.fixture
 def told() -> Iterator[list[dict[str, object]]]:
-    """What structlog is told, and structlog as it was afterwards."""
+    """What structlog is told."""
     with structlog.testing.capture_logs() as lines:
         yield lines
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import json
 
 import anyio
 import pytest
-import structlog
 
 from portfsm.cli._main import run
 from portfsm.journals._etcd_wire import put
@@ -14,12 +13,6 @@ from portfsm.journals.etcd import EtcdJournal
 from portfsm.manager import open_manager
 from tests.etcd.behind import change
 from tests.etcd.leader import SPEC
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_before():
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

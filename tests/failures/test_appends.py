@@ -130,17 +130,14 @@ async def test_a_broken_log_handler_stops_the_ports(gated, log):
         raise RuntimeError("the log handler is broken")
 
     structlog.configure(processors=[broken])
-    try:
-        journal, context = gated
-        async with context as manager:
-            lease = await manager.allocate("http", owner="r1")
-            await manager.release(lease)
-            log.check(manager)
-            journal.fail(OSError("x"))
-            with pytest.raises(OutcomeUnknown):
-                await manager.allocate("http", owner="r2")
-    finally:
-        structlog.reset_defaults()
+    journal, context = gated
+    async with context as manager:
+        lease = await manager.allocate("http", owner="r1")
+        await manager.release(lease)
+        log.check(manager)
+        journal.fail(OSError("x"))
+        with pytest.raises(OutcomeUnknown):
+            await manager.allocate("http", owner="r2")
 
 
 async def test_a_snapshot_that_cannot_be_kept_stops_the_ports(clock):

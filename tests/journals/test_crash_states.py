@@ -19,12 +19,10 @@ EVENTS = sample_events(60)
 STATE = b"state"
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def quiet():
     """Thousands of openings have something to say."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    yield
-    structlog.reset_defaults()
 
 
 def open_journal(disk, **options):
