@@ -16,6 +16,7 @@ from portfsm.commands import Block, DefinePool, Hold, Join
 from portfsm.errors import GroupUnavailable, InvalidValue, PoolExhausted
 from portfsm.groups import Request
 from tests.groups.asking import block, given, group
+from tests.groups.callers import Callers
 
 SECOND = 1_000_000_000
 ORDERS = ["lowest", "longest-idle", "random"]
@@ -259,28 +260,17 @@ async def test_an_impatient_group_refused_where_the_policy_says_wait(memory_log,
         for lease in leases[:2]:
             await manager.release(lease)
             clock.advance(1)
-        got = []
-
-        async def ask(count):
-            try:
-                got.append(await manager.allocate_group([Request("p", "a", count=count)]))
-            except GroupUnavailable as error:
-                got.append(error)
-
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask, 2 if ends == "port" else 4)
-            await anyio.wait_all_tasks_blocked()
-            assert got == []
-            clock.advance(9)
-            with anyio.fail_after(5):
-                if ends == "patience":
-                    clock.advance(1)
-                while not got:
-                    await anyio.wait_all_tasks_blocked()
+            callers = Callers(manager, tasks)
+            await callers.start("a", Request("p", "a", count=2 if ends == "port" else 4), wait_s=0)
+            await callers.settled()
+            assert callers.got == {}
+            clock.advance(9 if ends == "port" else 10)
+            await callers.arrived("a")
         if ends == "port":
-            assert sorted(lease.port for lease in got[0]) == [100, 101]
+            assert sorted(callers.ports("a")) == [100, 101]
         else:
-            assert isinstance(got[0], GroupUnavailable)
+            assert isinstance(callers.got["a"], GroupUnavailable)
         assert not manager._engine.waiters
 
 
@@ -303,18 +293,13 @@ async def test_a_waiting_group_that_sleeps_past_the_floor(memory_log, clock):
         for lease in leases:
             await manager.release(lease)
             clock.advance(1)
-        got = []
-
-        async def ask():
-            got.append(await manager.allocate_group([Request("p", "a", count=3)], wait_s=None))
-
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask)
+            callers = Callers(manager, tasks)
+            await callers.start("a", Request("p", "a", count=3))
             for _ in range(2):
-                await anyio.wait_all_tasks_blocked()
-                assert got == []
+                await callers.settled()
+                assert callers.got == {}
                 clock.advance(1)
-            with anyio.fail_after(5):
-                while not got:
-                    await anyio.wait_all_tasks_blocked()
+            await callers.arrived("a")
+            assert callers.ports("a")
         assert [event.cause for event in memory_log.events() if event.kind == "freed"] == ["pressure"] * 3

@@ -27,10 +27,10 @@ async def test_a_group_kept_back_by_one_who_waits_for_his_quota_alone(memory_log
         await callers.begin("behind", manager.allocate("q", owner="y", wait_s=None))
         assert callers.got == {}
         await manager.release(taken)
-        await anyio.wait_all_tasks_blocked()
+        await callers.settled()
         assert callers.served == ["group"]
         await manager.release(first)
-        await anyio.wait_all_tasks_blocked()
+        await callers.settled()
         assert callers.served == ["group", "a1"]
         tasks.cancel_scope.cancel()
 
@@ -44,7 +44,7 @@ async def test_a_group_that_overtakes_one_whose_quota_has_room_again(memory_log,
         await callers.begin("a1", manager.allocate("p", owner="a1", service="a", wait_s=None))
         await callers.begin("group", manager.allocate_group([Request("q", "g"), Request("p", "g")], wait_s=None))
         await manager.release_owner("a0")
-        await anyio.wait_all_tasks_blocked()
+        await callers.settled()
         assert callers.served == ["a1"]
         tasks.cancel_scope.cancel()
 
@@ -64,7 +64,7 @@ async def test_one_overtaken_in_the_very_step_that_makes_room_in_his_share(memor
         assert callers.got == {}
         await manager.release(other)
         await manager.free("p", other.port, reason="test")
-        await anyio.wait_all_tasks_blocked()
+        await callers.settled()
         assert set(callers.served) == {"first", "a0"}
         tasks.cancel_scope.cancel()
 
@@ -82,9 +82,7 @@ async def test_one_refused_a_port_since_the_group_before_him_gave_up_at_the_same
                 manager.allocate("p", owner="y", wait_s=5) if behind == "single" else manager.allocate_group([Request("p", "y")], wait_s=5)
             )
             await callers.begin("second", call)
-            with anyio.fail_after(10):
-                clock.advance(5)
-                while len(callers.got) < 2:
-                    await anyio.wait_all_tasks_blocked()
+            clock.advance(5)
+            await callers.arrived("first", "second")
         assert isinstance(callers.got["first"], GroupUnavailable)
         assert [lease.owner for lease in manager.find("y")] == ["y"]

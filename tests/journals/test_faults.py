@@ -13,6 +13,8 @@ from portfsm.errors import JournalCorrupt, JournalError, JournalUnreadable, Outc
 from portfsm.testing.disk import SimulatedDisk
 from tests.journals.failing import BATCHES, CALLS, EVENTS, OLD, Run, open_journal, read_all, unclean_disk
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 KINDS = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.EACCES, "short"]
 
 

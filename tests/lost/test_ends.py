@@ -10,6 +10,7 @@ import pytest
 from portfsm import CommandRejected, InvalidValue, PoolExhausted, PoolSpec, PortUnavailable, open_manager, read_journal, replay
 from portfsm.commands import Adopt, Allocate, Block, DefinePool, Free, Hold, Release, ReleaseOwner, Sweep, Unblock
 from tests.lost.worlds import SECOND, reopen, same, sums
+from tests.tasks import Callers
 
 # ---------------------------------------------------------------------- the end
 
@@ -162,17 +163,13 @@ async def test_a_lost_directory_replaced_by_an_empty_one(tmp_path, clock, pool):
 @pytest.mark.anyio
 async def test_a_waiter_that_sleeps_on_when_the_hold_is_over(log, clock, pool):
     async with open_manager(log.handle(), pools=[pool], clock=clock, history="lost") as manager:
-        got = []
         async with anyio.create_task_group() as tasks:
-
-            async def wait():
-                got.append(await manager.allocate("http", owner="new", wait_s=None))
-
-            tasks.start_soon(wait)
-            await anyio.wait_all_tasks_blocked()
-            assert not got
+            callers = Callers(manager, tasks)
+            await callers.begin("new", manager.allocate("http", owner="new", wait_s=None))
+            await callers.settled()
+            assert not callers.got
             clock.advance(10)
-        assert got[0].port == 30_000
+        assert callers.got["new"].port == 30_000
 
 
 @pytest.mark.anyio

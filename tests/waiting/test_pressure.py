@@ -23,7 +23,7 @@ async def test_one_who_waits_sleeps_past_the_floor(memory_log, clock):
             callers = Callers(manager, tasks)
             await callers.start("x", "p")
             clock.advance(1.9)
-            await anyio.wait_all_tasks_blocked()
+            await callers.settled()
             assert callers.got == {}
             clock.advance(0.1)
         assert callers.got["x"].port == 100
@@ -43,7 +43,7 @@ async def test_an_impatient_call_refused_where_the_policy_says_wait(memory_log, 
             callers = Callers(manager, tasks)
             for owner in "xy":
                 await callers.start(owner, "p", wait_s=0)
-            await anyio.wait_all_tasks_blocked()
+            await callers.settled()
             assert callers.got == {}
             with pytest.raises(PortUnavailable):
                 await manager.allocate("p", owner="z", port=100)
@@ -62,7 +62,7 @@ async def test_a_call_that_waits_for_ever_although_nobody_asked_it_to(memory_log
             callers = Callers(manager, tasks)
             await callers.start("x", "p", wait_s=0)
             clock.advance(9.9)
-            await anyio.wait_all_tasks_blocked()
+            await callers.settled()
             assert callers.got == {}
             clock.advance(0.1)
         assert isinstance(callers.got["x"], PoolExhausted)
@@ -76,7 +76,7 @@ async def test_a_call_that_gives_up_on_the_proxies(memory_log, clock):
         async with anyio.create_task_group() as tasks:
             callers = Callers(manager, tasks)
             await callers.start("x", "p", wait_s=0)
-            await anyio.wait_all_tasks_blocked()
+            await callers.settled()
             assert callers.got == {}
             await manager.free("p", 100, reason="edge was seen to have let go")
         assert callers.got["x"].port == 100

@@ -24,7 +24,7 @@ async def test_one_at_its_quota_that_keeps_everybody_waiting(memory_log, clock):
             await callers.start("a1", "p", service="a")
             await callers.start("b0", "p", service="b")
             assert (await manager.allocate("p", owner="b1", service="b")).port == 102
-            await anyio.wait_all_tasks_blocked()
+            await callers.settled()
             assert callers.served == ["b0"], "its lease was durable before that of the next"
             await manager.release(held)
         assert callers.served == ["b0", "a1"]

@@ -107,7 +107,7 @@ async def test_callers_that_give_up_and_try_again_keep_a_proxy_busy(opened, cloc
             with anyio.CancelScope() as scope:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(partial(manager.allocate, "http", owner=f"{number}", service="y", wait_s=None))
-                    await anyio.wait_all_tasks_blocked()
+                    await settle()
                     scope.cancel()
             clock.advance(0.001)
             await settle()
