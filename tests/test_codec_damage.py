@@ -47,13 +47,16 @@ def check_nothing_older_lost(segment, events, rule):
 def test_a_cut_off_log_is_misread():
     """A log of 200 events cut at every byte: every complete batch is kept, and nothing else; never refused."""
     segment = Segment(random_batches(200, 4))
-    complete = 0
+    prefixes = Prefixes(segment.bytes)
+    complete = line = 0
     for cut in range(segment.marks[0], len(segment.bytes) + 1):
+        while line + 1 < len(prefixes.saved) and prefixes.starts[line + 1] <= cut:
+            line += 1
         while complete + 1 < len(segment.marks) and segment.marks[complete + 1] <= cut:
             complete += 1
         # A batch that lacks nothing but its last line end proves itself.
         whole = complete + 1 if cut + 1 in segment.marks[complete + 1 : complete + 2] else complete
-        events, rule = recover(segment.bytes[:cut])
+        events, rule = prefixes.recover(line, segment.bytes[prefixes.starts[line] : cut])
         assert len(events) == segment.counts[whole], cut
         assert events == segment.events[: len(events)]
         assert rule.verdict is (Verdict.CLEAN if cut - segment.marks[whole] in {0, -1} else Verdict.TORN), cut
