@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -21,6 +23,7 @@ from unittest import mock
 import anyio
 
 from portfsm import PoolSpec, open_manager
+from portfsm.cli._main import run
 from portfsm.journals import FileJournal
 from portfsm.testing import ManualClock
 
@@ -108,6 +111,14 @@ def environment(**more: str) -> dict[str, str]:
     """The same for everybody, whatever terminal the tests are run from."""
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "COLORTERM")}
     return kept | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PAGER": "cat"} | more
+
+
+def called(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command line in this process, into a pipe: an interpreter takes a quarter of a second to start."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(os.environ, environment(), clear=True):
+        code = run(list(map(str, arguments)))
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def hear_interrupts() -> None:

@@ -42,6 +42,16 @@ class Proxy:
             yield
 
 
+class Many(Proxy):
+    """Asked about several ports at once."""
+
+    rounds = 0
+
+    async def check_many(self, places):
+        self.rounds += 1
+        return [await self.check(*place) for place in places]
+
+
 async def until(true):
     with anyio.fail_after(10):
         while not true():
@@ -55,6 +65,16 @@ async def settle():
 
 def state(manager, port=30000):
     return manager.port("http", port).state.value
+
+
+async def held_until(manager, clock, *, seconds, step_s=0.1):
+    """The port is held for so long from now on and not longer: with `step_s` to go it is quarantined."""
+    await settle()
+    clock.advance(seconds - step_s)
+    await settle()
+    assert state(manager) == "QUARANTINED"
+    clock.advance(step_s)
+    await until(lambda: state(manager) == "FREE")
 
 
 async def released(manager, *, owner="a", service="x"):
