@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 from contextlib import suppress
+from errno import ENOENT
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,7 @@ from portfsm.cli import _options as options
 from portfsm.cli._out import Out
 from portfsm.cli._reading import read_state
 from portfsm.cli._text import neutral
-from portfsm.errors import UnknownPool
+from portfsm.errors import JournalUnreadable, UnknownPool
 from portfsm.manager import open_manager
 from portfsm.specs import PoolSpec, check_overlaps, check_text, normalise_ports
 
@@ -90,16 +91,17 @@ def serve(ctx: click.Context, /, log: str, pools: tuple[str, ...], as_json: bool
 
     from portfsm.contrib._doorway import check_place
     from portfsm.contrib._unless import unless
+    from portfsm.witnesses._http import import_h11
 
     check_text("node", given["node"])
     wanted = _checked(_Wanted(log=log, pools=_pools(pools), **given))
-    check_place(wanted.socket)
-    _raise_file_limit()
-    work = partial(_serve, wanted, options.clock_of(ctx), Out(as_json=as_json))
+    check_place(wanted.socket, served=wanted.role == "lead-or-wait")
     try:
-        anyio.run(unless, _told_to_end, work)
+        import_h11()
     except ModuleNotFoundError as error:
         raise click.UsageError(str(error)) from error
+    _raise_file_limit()
+    anyio.run(unless, _told_to_end, partial(_serve, wanted, options.clock_of(ctx), Out(as_json=as_json)))
 
 
 def _pools(given: tuple[str, ...]) -> dict[str, Ports | None]:
@@ -120,7 +122,7 @@ def _checked(wanted: _Wanted) -> _Wanted:
     check_overlaps(made)
     if len(made) == len(wanted.pools) > 0:
         return wanted
-    known = read_state(wanted.log).ledger.specs if not made else {}
+    known = _known(wanted.log) if not made else {}
     missing = [name for name in wanted.pools if not made and name not in known]
     if missing:
         raise _unknown(missing[0], known)
@@ -128,6 +130,16 @@ def _checked(wanted: _Wanted) -> _Wanted:
         return attrs.evolve(wanted, pools=wanted.pools or dict.fromkeys(known))
     listed = f"name one of {', '.join(sorted(known))}" if known else "the log knows none: write --pool NAME=RANGES"
     raise click.UsageError(f"which pool is to be served? {listed}")
+
+
+def _known(log: str) -> Mapping[str, PoolSpec]:
+    """The pools of a log that is there."""
+    try:
+        return read_state(log).ledger.specs
+    except JournalUnreadable as error:
+        if error.errno != ENOENT:
+            raise
+        raise click.UsageError(f"{neutral(log)}: no log is there yet: --pool NAME=RANGES makes one") from error
 
 
 def _unknown(name: str, known: Mapping[str, PoolSpec]) -> UnknownPool:

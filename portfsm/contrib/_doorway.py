@@ -58,9 +58,9 @@ def unix_socket(path: str | os.PathLike[str]) -> Iterator[socket.socket]:
         yield made
 
 
-def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise `SocketRefused` where `unix_socket` would, and change nothing."""
-    _stale(_place(path))
+def check_place(path: str | os.PathLike[str], *, served: bool = False) -> None:
+    """Raise `SocketRefused` where `unix_socket` would, and change nothing. With `served`, another server may be there yet."""
+    _stale(_place(path), served=served)
 
 
 def _place(path: str | os.PathLike[str]) -> Path:
@@ -113,7 +113,7 @@ def _lock(place: Path, leaving: ExitStack) -> None:
         raise _refused(place, "is served already, by a process that holds its lock: stop it first, or choose another place") from None
 
 
-def _stale(place: Path) -> bool:
+def _stale(place: Path, *, served: bool = False) -> bool:
     """Whether a dead server left its socket there. Raises `SocketRefused` for anything else but nothing."""
     try:
         info = place.lstat()
@@ -124,7 +124,7 @@ def _stale(place: Path) -> bool:
         raise _refused(place, f"is {kind}, not a socket: remove it, or choose another place")
     if info.st_uid != os.geteuid():
         raise _refused(place, f"belongs to another user (uid {info.st_uid}): choose another place")
-    if _answers(place):
+    if not served and _answers(place):
         raise _refused(place, "is served already: stop that server first, or choose another place")
     return True
 

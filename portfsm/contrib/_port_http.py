@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -66,7 +65,7 @@ class Calls:
             await exchange.answer(200, wire.encode(value))
 
         try:
-            await self._paths[urlsplit(asked.target).path][1](asked, say)
+            await self._paths[asked.target.partition("?")[0]][1](asked, say)
         except RefusedError as error:
             await exchange.answer(error.status, wire.encode({"error": str(error)}))
         except PortfsmError as error:
@@ -87,7 +86,7 @@ class Calls:
             await exchange.answer(503, wire.encode({"error": "the port server is stopping: ask again when it is back"}))
 
     def _admit(self, request: Any) -> None:
-        path = urlsplit(request.target.decode("ascii")).path
+        path = request.target.decode("ascii").partition("?")[0]
         if path not in self._paths:
             raise RefusedError(404, f"there is {', '.join(self._paths)}")
         if request.method.decode("ascii") != (method := self._paths[path][0]):
@@ -147,7 +146,7 @@ class Calls:
     # ------------------------------------------------------------------ questions
 
     async def _explain(self, asked: Asked, say: Say) -> None:
-        pool, port, node = wire.read_query(urlsplit(asked.target).query)
+        pool, port, node = wire.read_query(asked.target.partition("?")[2])
         node = self._on(node)
         view, text = self._manager.port(pool, port, node=node), self._manager.explain(pool, port, node=node)
         await say({"node": node or None, "pool": pool, **port_json(view), "explanation": text})

@@ -108,7 +108,7 @@ def read_body(body: bytes, kind: type[_Body]) -> _Body:
 
 def read_query(query: str) -> tuple[str, int, str | None]:
     """Pool, port and node of `?pool=http&port=30000`. Raises `RefusedError`."""
-    given = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=8))
+    given = dict(parse_qsl(query, keep_blank_values=True))
     port = given.pop("port", "")
     pool, node = given.pop("pool", ""), given.pop("node", None)
     if given or not pool or not (port.isascii() and port.isdigit() and len(port) < 6):  # noqa: PLR2004  (65535)

@@ -174,6 +174,8 @@ class PortServer:
                 await unless(connection.hung_up, partial(self._pick, connection, text, peer))
         except self._departures:
             pass
+        except Exception as error:  # noqa: BLE001  (one client must not take the others' server down)
+            warn("request_failed", error=repr(error), effect="a client was hung up on; please report it")
         finally:
             self._slots.release()
             self._close(sock)
