@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import structlog
@@ -19,6 +22,7 @@ from tests.contrib.port_clients import parsed, request
 from tests.strangers import free_range
 from tests.witnesses.helpers import PATIENCE_S, wait_for
 
+ROOT = Path(__file__).parents[2]
 CLIENT = """
 import sys, portpicker
 print(*[portpicker.pick_unused_port() for _ in range(int(sys.argv[1]))], flush=True)
@@ -167,3 +171,28 @@ def test_a_pool_that_the_log_does_not_know_is_made_up(here, capsys):
         assert run(["serve", "log", "--socket", "s", *arguments]) == 2
         assert word in capsys.readouterr().err
     assert (here / "log" / "00000000000000000001.jsonl").read_bytes() == before
+
+
+def test_the_page_shows_commands_that_do_not_work(here):
+    """Its shell lines, in their order."""
+    if shutil.which("curl") is None:
+        pytest.skip("no curl on this machine")
+    first, *others = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "serve.md").read_text(), re.DOTALL)
+    ports = free_range(8)
+    for name, start in (("portfsm", f"{sys.executable} -m portfsm"), ("python", sys.executable)):
+        (here / name).write_text(f'#!/bin/sh\nexec {start} "$@"\n')
+        (here / name).chmod(0o755)
+    wait = "trap 'kill %1' EXIT; until [ -S ports.sock ]; do sleep 0.02; done\n"
+    end = "trap - EXIT; kill %1; wait %1; echo ended $?\n"
+    script = "".join([first, wait, *others, end]).replace("20000-20999", f"{ports[0]}-{ports[-1]}").replace("20001", str(ports[1]))
+    ended = subprocess.run(
+        ["bash", "-ec", script],
+        env={**os.environ, "PATH": f"{here}:{os.environ['PATH']}"}, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    told, picked, *answers, last = ended.stdout.splitlines()
+    assert "serves tests" in told
+    assert (int(picked), last) == (ports[0], "ended 0")
+    one, two, group, explained, status = map(json.loads, answers)
+    assert [one["port"], two["port"], *(lease["port"] for lease in group["leases"])] == [*ports[1:7]]
+    assert (explained["owner"], status["pools"][0]["allocated"]) == ("replica-1", 7)
