@@ -110,10 +110,10 @@ def test_another_user_gets_a_port_or_learns_who_has_one(served):
         assert answer.startswith("HTTP/1.1 403 ")
         assert "its own user and root alone" in answer
         assert "tests" not in answer
-    with subprocess.Popen(["sleep", "60"], user=65_534) as other:
-        with socket.socket(socket.AF_UNIX) as mine:
-            mine.connect(str(path))
-            mine.sendall(b"%d\n" % other.pid)
-            assert b"0\nportfsm: process %d is another user's" % other.pid in mine.recv(4096)
+    with subprocess.Popen(["sleep", "60"], user=65_534) as other, socket.socket(socket.AF_UNIX) as mine:
+        mine.connect(str(path))
+        mine.sendall(b"%d\n" % other.pid)
+        told = mine.recv(4096)
         other.kill()
+    assert b"0\nportfsm: process %d is another user's" % other.pid in told
     assert [event for event in read_journal(log) if event.port] == []

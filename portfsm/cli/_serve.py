@@ -188,7 +188,7 @@ def _announce(out: Out, wanted: _Wanted, manager: PortManager, first: str) -> No
     path = str(Path(wanted.socket).absolute())
     if out.as_json:
         pools = [{"pool": name, "ports": manager.pools[name].ranges, "hold_s": manager.pools[name].hold_s} for name in wanted.pools]
-        out.json({"socket": path, "log": wanted.log, "node": wanted.node or None, "pools": pools})
+        out.json({"socket": path, "node": wanted.node or None, "pools": pools})
     else:
         served = ", ".join(f"{name} ({manager.pools[name].ranges})" for name in wanted.pools)
         out.line(f"{path} serves {served}; PORTSERVER_ADDRESS={path} gets ports of {first}")

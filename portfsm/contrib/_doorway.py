@@ -26,7 +26,7 @@ __all__ = ["SocketRefused", "check_place", "unix_socket"]
 
 _MOST_BYTES = 107
 """What the kernel has room for in an address."""
-_BACKLOG = 512
+_BACKLOG = 4096
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -49,7 +49,10 @@ def unix_socket(path: str | os.PathLike[str]) -> Iterator[socket.socket]:
         made.setblocking(False)
         # The name that `bind` makes has the socket's own mode, less the umask: at no time can others connect.
         os.fchmod(made.fileno(), 0o600)
-        made.bind(str(place))
+        try:
+            made.bind(str(place))
+        except OSError as error:
+            raise _refused(place, f"cannot be made: {error.strerror}") from error
         mine = place.lstat()
         leaving.callback(_remove, place, mine)
         if stat.S_IMODE(mine.st_mode) & 0o177:

@@ -20,7 +20,7 @@ import msgspec
 
 from portfsm.cli._times import rfc3339
 from portfsm.cli._views import port_json
-from portfsm.errors import CommandRejected, InvalidValue, JournalError, ManagerClosed, PortfsmError, PortOutOfRange, UnknownPool
+from portfsm.errors import BindFailed, CommandRejected, InvalidValue, JournalError, ManagerClosed, PortfsmError, PortOutOfRange, UnknownPool
 from portfsm.values import PortView
 from portfsm.witnesses._serving import RefusedError
 
@@ -37,7 +37,8 @@ BODY_BYTES = 256 << 10
 _MOST = 2**63
 _TIMES = {"next_free_at", "free_at", "until"}
 _STATUS: tuple[tuple[type[PortfsmError], int], ...] = (
-    (InvalidValue, 400), (PortOutOfRange, 400), (UnknownPool, 404), (CommandRejected, 409), (ManagerClosed, 503), (JournalError, 503),
+    (InvalidValue, 400), (PortOutOfRange, 400), (UnknownPool, 404), (CommandRejected, 409), (BindFailed, 409),
+    (ManagerClosed, 503), (JournalError, 503),
 )  # fmt: skip
 
 _Token = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Tenants", "lease_of"]
 
 _SIGHT = Sight()
+_MANY = 1 << 20
 
 
 @attrs.define
@@ -41,7 +42,8 @@ class Tenants:
         self._manager = manager
         self._boot = boot
         self._sight, self._poll_s = sight, poll_s
-        self._most_watched = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most_watched = _MANY if files == resource.RLIM_INFINITY else files // 2
         self._living: dict[Process, _Tenant] = {}
         self._exits = Exits()
         for view in manager.ports(node=node, state=PortState.ALLOCATED):

@@ -82,7 +82,7 @@ def test_a_kill_loses_or_doubles_the_ports_of_real_clients(here):
     with contextlib.ExitStack() as stack:
         first, told = stack.enter_context(server(*arguments))
         assert told == {
-            "socket": str(here / "s"), "log": "log", "node": None, "pools": [{"pool": "tests", "ports": f"{ports[0]}-{ports[-1]}", "hold_s": 3600.0}],
+            "socket": str(here / "s"), "node": None, "pools": [{"pool": "tests", "ports": f"{ports[0]}-{ports[-1]}", "hold_s": 3600.0}],
         }  # fmt: skip
         (lives, its), (dies, others) = stack.enter_context(client(here / "s")), stack.enter_context(client(here / "s"))
         assert sorted(its + others) == [*ports[:4]]

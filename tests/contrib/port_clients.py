@@ -50,7 +50,7 @@ class Served:
 
 async def rest(stream) -> bytes:
     answer = b""
-    with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+    with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError), anyio.fail_after(PATIENCE_S):
         while True:
             answer += await stream.receive()
     return answer
