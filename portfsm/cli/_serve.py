@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import resource
 import signal
 from contextlib import suppress
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from portfsm.specs import Ports
 
 __all__ = ["serve"]
-
-_NAMED = re.compile(r"([^=]+)(?:=(.+))?")
 
 
 @attrs.frozen
@@ -122,10 +119,10 @@ def _checked(wanted: _Wanted) -> _Wanted:
     check_overlaps(made)
     if len(made) == len(wanted.pools) > 0:
         return wanted
-    known = _known(wanted.log) if not made else {}
-    missing = [name for name in wanted.pools if not made and name not in known]
-    if missing:
-        raise _unknown(missing[0], known)
+    known = _known(wanted.log)
+    for name, ports in wanted.pools.items():
+        if ports is None and name not in known:
+            raise _unknown(name, known)
     if wanted.pools or len(known) == 1:
         return attrs.evolve(wanted, pools=wanted.pools or dict.fromkeys(known))
     listed = f"name one of {', '.join(sorted(known))}" if known else "the log knows none: write --pool NAME=RANGES"

@@ -97,18 +97,19 @@ class Desk:
     async def _vacant(self, ask: Ask, held: set[int]) -> Sequence[Lease]:
         """What `ask` gets, with nobody on any port that is new."""
         tried: dict[int, str] = {}
+        pool = node = ""
         for _ in range(_ATTEMPTS):
             leases = await ask()
             new = [lease for lease in leases if lease.token not in held]
             taken = self._taken(new)
             if not taken:
                 return leases
+            pool, node = new[0].pool, new[0].node
             tried |= await self._block(new, taken)
         shown = "; ".join(list(tried.values())[:_NAMED])
-        lease = leases[0]
         raise BindFailed(
             f"{len(tried)} ports in a row are in use: {shown}; all are blocked for a while now: ask again, or give the pool another range",
-            pool=lease.pool, node=lease.node, host=None, port=None, errno=errno.EADDRINUSE, tried=tried,
+            pool=pool, node=node, host=None, port=None, errno=errno.EADDRINUSE, tried=tried,
         )  # fmt: skip
 
     def _taken(self, leases: Iterable[Lease]) -> dict[int, NotBound]:

@@ -127,9 +127,8 @@ def encode(value: Any) -> bytes:
 
 def lease_json(lease: Lease) -> dict[str, Any]:
     """A lease. `token` is what releases and renews it."""
-    expires = rfc3339(lease.expires_ns) if lease.expires_ns else None
-    names = {name: getattr(lease, name) for name in ("port", "pool", "node", "owner", "service", "token")}
-    return {**names, "since": rfc3339(lease.since_ns), "expires": expires}
+    names = {name: getattr(lease, name) or None for name in ("port", "pool", "node", "owner", "service", "token")}
+    return {**names, "since": rfc3339(lease.since_ns), "expires": rfc3339(lease.expires_ns) if lease.expires_ns else None}
 
 
 def failure(error: PortfsmError) -> tuple[int, bytes]:

@@ -50,9 +50,6 @@ class Tenants:
             if (process := Process.of_owner(view.owner)) is not None:
                 self.keep(process, lease_of(view))
 
-    def __len__(self) -> int:
-        return len(self._living)
-
     def keep(self, process: Process, lease: Lease) -> None:
         """`lease` ends with `process`; soon, if that has died already."""
         tenant = self._living.get(process)

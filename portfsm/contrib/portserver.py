@@ -85,9 +85,8 @@ class PortServer:
     def __init__(self, manager: PortManager, *, pool: str, node: str = "", limits: Limits = _LIMITS) -> None:
         if check_text("pool", pool) not in manager.pools:
             known = tuple(sorted(manager.pools))
-            raise UnknownPool(
-                f"there is no pool {pool!r} to serve from: define it, or name one of {', '.join(known)}", pool=pool, known=known
-            )
+            advice = f"define it, or name one of {', '.join(known)}" if known else "define it"
+            raise UnknownPool(f"there is no pool {pool!r} to serve from: {advice}", pool=pool, known=known)
         self._manager, self._pool, self._node, self._limits = manager, pool, check_text("node", node), limits
         self._boot = SystemClock().boot_id().replace("-", "")[:8]
         self._desk = Desk(manager, node=node)

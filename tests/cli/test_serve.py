@@ -167,7 +167,8 @@ def test_a_pool_that_the_log_does_not_know_is_made_up(here, capsys):
 
     anyio.run(write)
     before = (here / "log" / "00000000000000000001.jsonl").read_bytes()
-    for arguments, word in (([], "name one of a, b"), (["--pool", "c"], "knows no pool 'c': name one of a, b")):
+    unknown = "knows no pool 'c': name one of a, b"
+    for arguments, word in (([], "name one of a, b"), (["--pool", "c"], unknown), (["--pool", "d=7000", "--pool", "c"], unknown)):
         assert run(["serve", "log", "--socket", "s", *arguments]) == 2
         assert word in capsys.readouterr().err
     assert (here / "log" / "00000000000000000001.jsonl").read_bytes() == before

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from portfsm import MemoryJournal, OutcomeUnknown, PoolSpec, PortState, UnknownPool, open_manager
+from portfsm.cli._times import parse_time
 from portfsm.cli._views import status_json
 from portfsm.clocks import SystemClock
 from portfsm.contrib._peers import Peer, Process, asked_for
@@ -160,7 +161,7 @@ async def test_a_call_means_something_else_than_the_managers(memory_log, tmp_pat
         status, lease = await served.call("/v1/allocate", ask(service="checkout", ttl_s=60))
         assert (status, lease["port"], lease["service"]) == (200, served.ports[0], "checkout")
         (held,) = served.manager.find("r1")
-        assert (held.token, held.node) == (lease["token"], lease["node"])
+        assert (held.token, held.since_ns, lease["node"]) == (lease["token"], parse_time(lease["since"], now_ns=0).ts, None)
         assert (await served.call("/v1/allocate", ask(service="checkout", ttl_s=60)))[1]["token"] == lease["token"]
         status, error = await served.call("/v1/allocate", ask(service="billing", ttl_s=60))
         assert (status, error["type"], error["fields"]["conflict"]) == (409, "OwnerConflict", "service")
