@@ -1,4 +1,4 @@
-"""Ports for other processes: the mutants of the port server."""
+"""Ports for other processes: the mutants of the port server, and of what stands in the place of Ray's port manager."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from .mutant import Mutant
 
 SERVER = "tests/contrib/test_portserver.py"
 DOOR = "tests/contrib/test_doorway.py"
+RAY = "tests/contrib/test_ray_ports.py"
 SECURITY = "tests/test_security.py::test_another_user_gets_a_port_or_learns_who_has_one"
 
 MUTANTS = [
@@ -184,5 +185,48 @@ MUTANTS = [
         "tasks.start_soon(self._end_with_the_manager)",
         "pass",
         (f"{SERVER}::test_a_server_whose_log_failed_goes_on",),
+    ),
+    # ---- Ray
+    Mutant(
+        "a replica that starts is taken for dead",
+        "contrib/_ray_ports.py",
+        "in sorted(missing & self._seen):",
+        "in sorted(missing):",
+        (f"{RAY}::test_a_replica_that_starts_loses_its_port_to_a_look_at_those_that_live",),
+    ),
+    Mutant(
+        "a block is lost with the reply",
+        "contrib/_ray_ports.py",
+        "if view.owner == owner and view.token:",
+        "if view.owner == owner and view.state is PortState.ALLOCATED:",
+        (f"{RAY}::test_a_call_that_is_repeated_after_a_lost_reply_fails_or_forgets_the_block",),
+    ),
+    Mutant(
+        "any replica may release any port",
+        "contrib/_ray_ports.py",
+        "not in (None, port):",
+        "in (0,):",
+        (f"{RAY}::test_the_port_of_one_is_released_for_another",),
+    ),
+    Mutant(
+        "a log that failed is not opened again",
+        "contrib/_ray_ports.py",
+        "self.close()  # opening",
+        "pass  # opening",
+        (f"{RAY}::test_a_log_that_failed_stays_closed",),
+    ),
+    Mutant(
+        "leases from before are not known",
+        "contrib/_ray_ports.py",
+        "{_key(lease): lease for lease in self._keeper.ask(_held)}",
+        "{}",
+        (f"{RAY}::test_a_controller_that_comes_back_forgets_holds_blocks_or_live_ports",),
+    ),
+    Mutant(
+        "Ray's ranges have their last number",
+        "contrib/ray_serve.py",
+        "ports=range(first, end)",
+        "ports=range(first, end + 1)",
+        (f"{RAY}::test_the_controller_goes_on_with_rays_own",),
     ),
 ]
