@@ -56,7 +56,9 @@ class _Wanted:
     """curl --unix-socket /run/user/1000/ports.sock http://ports/v1/allocate -d '{"pool": "tests", "owner": "replica-1"}'""",
 )
 @options.log
-@click.option("--socket", required=True, metavar="PATH", help="Where to listen: a Unix socket, made for this user alone.")
+@click.option(
+    "--socket", required=True, type=click.Path(), metavar="PATH", help="Where to listen: a Unix socket, made for this user alone."
+)
 @click.option(
     "--pool",
     "pools",

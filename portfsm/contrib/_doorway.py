@@ -123,7 +123,9 @@ def _stale(place: Path, *, served: bool = False) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(info.st_mode):
-        kind = "a link" if stat.S_ISLNK(info.st_mode) else "a directory" if stat.S_ISDIR(info.st_mode) else "another file"
+        if stat.S_ISDIR(info.st_mode):
+            raise _refused(place, "is a directory: name a file in it")
+        kind = "a link" if stat.S_ISLNK(info.st_mode) else "another file"
         raise _refused(place, f"is {kind}, not a socket: remove it, or choose another place")
     if info.st_uid != os.geteuid():
         raise _refused(place, f"belongs to another user (uid {info.st_uid}): choose another place")

@@ -122,6 +122,7 @@ class PortServer:
         raise ManagerClosed("the manager was left while the port server was serving: leave the server first")
 
     async def _accepted(self, listener: socket.socket) -> socket.socket:
+        told = False
         while True:
             await anyio.wait_readable(listener)
             try:
@@ -129,7 +130,9 @@ class PortServer:
             except (BlockingIOError, ConnectionError):
                 continue
             except OSError as error:
-                warn("not_accepting", error=str(error), effect="clients wait; raise the limit of open files (ulimit -n)")
+                if not told:
+                    warn("not_accepting", error=str(error), effect="clients wait; raise the limit of open files (ulimit -n)")
+                told = True
                 await anyio.sleep(_PAUSE_S)
 
     def _welcome(self, sock: socket.socket, tasks: TaskGroup) -> None:

@@ -108,7 +108,7 @@ def test_what_is_no_socket_is_replaced(place):
         refused(place, "not a socket")
         place.unlink()
     place.mkdir()
-    refused(place, "not a socket")
+    refused(place, "is a directory")
     assert target.read_text() == "precious"
     place.rmdir()
     left_behind(target.with_name("dead"))
