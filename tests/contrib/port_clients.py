@@ -79,3 +79,8 @@ async def serving(journal, folder, *, ports: range | None = None, clock=None, si
                 tasks.start_soon(PortServer(manager, pool="tests", **options).serve, listener)
                 yield Served(path, manager, ports)
                 tasks.cancel_scope.cancel()
+
+
+def ask(**options):
+    """The body of a call for a port."""
+    return {"pool": "tests", "owner": "r1", **options}

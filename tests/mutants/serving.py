@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant
 
 SERVER = "tests/contrib/test_portserver.py"
+CLIENTS = "tests/contrib/test_portserver_clients.py"
 DOOR = "tests/contrib/test_doorway.py"
 RAY = "tests/contrib/test_ray_ports.py"
 SECURITY = "tests/test_security.py::test_another_user_gets_a_port_or_learns_who_has_one"
@@ -128,35 +129,35 @@ MUTANTS = [
         "contrib/_port_desk.py",
         "await turns.enter_async_context(lock)",
         "pass",
-        (f"{SERVER}::test_a_lease_is_taken_back_from_one_who_was_told_of_it",),
+        (f"{CLIENTS}::test_a_lease_is_taken_back_from_one_who_was_told_of_it",),
     ),
     Mutant(
         "who was not told keeps the port",
         "contrib/_port_desk.py",
         "await self._take_back([lease for lease in leases if lease.token not in held])",
         "pass",
-        (f"{SERVER}::test_a_port_leaks_that_its_client_was_not_told_of",),
+        (f"{CLIENTS}::test_a_port_leaks_that_its_client_was_not_told_of",),
     ),
     Mutant(
         "a client that hung up is waited for",
         "contrib/_port_http.py",
         "await unless(connection.hung_up, partial(self._do, asked, exchange))",
         "await self._do(asked, exchange)",
-        (f"{SERVER}::test_a_client_that_went_away_is_waited_for_and_given_a_port",),
+        (f"{CLIENTS}::test_a_client_that_went_away_is_waited_for_and_given_a_port",),
     ),
     Mutant(
         "half a connection is none",
         "contrib/_connection.py",
         "while not poll.poll(0):",
         "while False:",
-        (f"{SERVER}::test_a_client_that_says_no_more_is_taken_for_gone",),
+        (f"{CLIENTS}::test_a_client_that_says_no_more_is_taken_for_gone",),
     ),
     Mutant(
         "any number may wait",
         "contrib/_port_http.py",
         "if waits and not self._room:",
         "if waits and self._room is None:",
-        (f"{SERVER}::test_those_who_wait_keep_out_those_who_bring_a_port_back",),
+        (f"{CLIENTS}::test_those_who_wait_keep_out_those_who_bring_a_port_back",),
     ),
     Mutant(
         "an owner may call itself a process",
@@ -170,7 +171,7 @@ MUTANTS = [
         "contrib/portserver.py",
         "            with anyio.fail_after(self._limits.each_s):\n                first = await",
         "            with anyio.fail_after(600):\n                first = await",
-        (f"{SERVER}::test_clients_that_hang_keep_others_out_for_ever",),
+        (f"{CLIENTS}::test_clients_that_hang_keep_others_out_for_ever",),
     ),
     Mutant(
         "a request is as long as it likes",
@@ -184,7 +185,7 @@ MUTANTS = [
         "contrib/portserver.py",
         "tasks.start_soon(self._end_with_the_manager)",
         "pass",
-        (f"{SERVER}::test_a_server_whose_log_failed_goes_on",),
+        (f"{CLIENTS}::test_a_server_whose_log_failed_goes_on",),
     ),
     # ---- Ray
     Mutant(
