@@ -1,4 +1,4 @@
-"""The commands as a person or a script runs them: a process, its output, its exit code."""
+"""The commands as a person or a script runs them: their output, their exit codes. `run` is a process; `called` spares one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from portfsm import FileJournal, Head, PoolSpec, open_manager
 from portfsm.testing import ManualClock
+from tests.cli.story import called
 
 EVENT_KEYS = [
     "seq",
@@ -83,9 +84,9 @@ def test_head_is_not_alone_on_its_line_or_verify_does_not_know_it(log):
 
 
 def test_verify_accepts_a_head_of_another_history(log):
-    log_id, seq, digest = run("head", log).stdout.strip().split(":")
+    log_id, seq, digest = called("head", log).stdout.strip().split(":")
     for forged in (f"{log_id}:{int(seq) + 1}:{digest}", f"{log_id}:{int(seq) - 1}:{digest}", f"{'0' * 32}:{seq}:{digest}"):
-        outcome = run("verify", log, "--expect", forged)
+        outcome = called("verify", log, "--expect", forged)
         assert outcome.returncode == 1, forged
 
 
@@ -97,11 +98,11 @@ def test_a_torn_tail_is_called_damage(log):
     segment = segment_of(log)
     data = segment.read_bytes()
     segment.write_bytes(data[: data.rindex(b'{"kind":"seal"')][:-20])
-    outcome = run("verify", log)
+    outcome = called("verify", log)
     assert outcome.returncode == 0
     assert "torn" in outcome.stdout
-    assert run("status", log).returncode == 0
-    assert run("log", log).returncode == 0
+    assert called("status", log).returncode == 0
+    assert called("log", log).returncode == 0
 
 
 def test_damage_passes_as_fine(log):
@@ -110,7 +111,7 @@ def test_damage_passes_as_fine(log):
     data[data.index(b'"r1"') + 1] ^= 1
     segment.write_bytes(data)
     for command in ("verify", "status", "log", "repair"):
-        outcome = run(command, log)
+        outcome = called(command, log)
         assert outcome.returncode == 1, command
         assert segment.name in outcome.stdout + outcome.stderr, command
     assert bytes(data) == segment.read_bytes()
@@ -121,18 +122,18 @@ def test_repair_leaves_a_log_that_does_not_open_or_drops_the_originals(log):
     data = bytearray(segment.read_bytes())
     data[data.index(b'"r2"') + 1] ^= 1
     segment.write_bytes(data)
-    plan = json.loads(run("repair", log, "--json").stdout)
+    plan = json.loads(called("repair", log, "--json").stdout)
     assert plan["last_seq"] == 3
     assert segment.read_bytes() == data
-    assert run("repair", log, "--apply").returncode == 0
-    assert run("verify", log).returncode == 0
+    assert called("repair", log, "--apply").returncode == 0
+    assert called("verify", log).returncode == 0
     assert any(kept.read_bytes() in bytes(data) or bytes(data) == kept.read_bytes() for kept in (log / "torn").iterdir())
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("log",), ("head",), ("verify",), ("repair",), ("history", 30000), ("explain", 30000)])
 def test_a_missing_log_is_made_or_reported_as_empty(tmp_path, arguments):
     command, *rest = arguments
-    outcome = run(command, tmp_path / "nowhere", *rest)
+    outcome = called(command, tmp_path / "nowhere", *rest)
     assert outcome.returncode == 2
     assert "nowhere" in outcome.stderr
     assert "Traceback" not in outcome.stderr
@@ -144,15 +145,15 @@ def test_a_missing_log_is_made_or_reported_as_empty(tmp_path, arguments):
 )
 def test_the_operators_hand_makes_a_log_or_breaks_into_an_open_one(log, tmp_path, arguments):
     command, *rest = arguments
-    assert run(command, tmp_path / "nowhere", *rest).returncode == 2
+    assert called(command, tmp_path / "nowhere", *rest).returncode == 2
     assert not (tmp_path / "nowhere").exists()
     journal = FileJournal(str(log))
     journal.open("the controller")
-    refused = run(command, log, *rest)
+    refused = called(command, log, *rest)
     journal.close()
     assert refused.returncode == 2
     assert "the controller" in refused.stderr
-    assert run(command, log, *rest).returncode == 0
+    assert called(command, log, *rest).returncode == 0
 
 
 def test_history_and_explain_do_not_say_who_and_why(log):

@@ -68,13 +68,20 @@ FAULTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def left_open(tmp_path_factory):
+    """The log of a controller that died: there is a segment to mend, to seal and to follow."""
+    log = tmp_path_factory.mktemp("left") / "log"
+    run(log, "--calls", "2", "--die")
+    return log
+
+
 @pytest.mark.skipif(STRACE is None, reason="no strace on this machine: its package is named strace")
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_system_call_that_fails_loses_or_invents_something(tmp_path, fault):
-    """The log was left open by a controller that died: there is a segment to mend, to seal and to follow."""
+def test_a_system_call_that_fails_loses_or_invents_something(tmp_path, left_open, fault):
     log, trace = tmp_path / "log", tmp_path / "trace"
     if "fallocate" not in fault:  # which only a log that is new needs
-        run(log, "--calls", "2", "--die")
+        shutil.copytree(left_open, log)
     since = len(events_in(log))
     quick = () if "KILL" in fault else ("--seccomp-bpf",)  # with it strace forgets signals but the first
     names = fault.partition(":")[0]
