@@ -89,36 +89,46 @@ class Model:
         left = self.count(e.node, e.pool, "FREE")
         need(not fresh or held <= quota.get("soft", 0) or left >= self.owed(e.node, e.pool, e.service), "what others are owed was given")
 
+    def define(self, e, now):
+        known = e.pool in self.pools
+        self.pools[e.pool] = {n for piece in normalise_ports(e.data["ports"]) for n in piece}, round(e.data["hold_s"] * 1e9)
+        self.policy[e.pool] = round(e.data["floor_s"] * 1e9), e.data.get("on_silence", "keep")
+        self.relief[e.pool] = e.data.get("held_max", 0.5) if e.data.get("on_pressure") == "free-earliest" else 1
+        self.quotas[e.pool], self.bands[e.pool] = e.data.get("quotas", {}), sorted(self.pools[e.pool][0])[: e.data.get("static", 0)]
+        self.define_lost(e, now, known=known)
+
+    def restart(self, boot):
+        if boot == self.boot:
+            return
+        self.boot, self.boots = boot, self.boots + 1  # a new boot begins at least 1 ns after the last event
+        for p in self.ports.values():  # what waits behind a lease or a block goes by the wall clock over a restart of the machine
+            p.free_at, p.end = p.free_at if p.state == "QUARANTINED" else 0, p.end and 0
+
+    def end(self, p, e):
+        need(p.token == e.token, "a lease was ended by the token of another")
+        self.ended.add(p.token)
+        del self.indexed[e.node, e.pool, p.owner, p.index]
+        if not p.index:
+            del self.holders[e.node, e.pool, p.owner]
+
     def take(self, e, now):
         need(e.seq == self.seq + 1, "the log has a gap")
         self.seq = e.seq
         if e.kind == "pool_defined":
-            known = e.pool in self.pools
-            self.pools[e.pool] = {n for piece in normalise_ports(e.data["ports"]) for n in piece}, round(e.data["hold_s"] * 1e9)
-            self.policy[e.pool] = round(e.data["floor_s"] * 1e9), e.data.get("on_silence", "keep")
-            self.relief[e.pool] = e.data.get("held_max", 0.5) if e.data.get("on_pressure") == "free-earliest" else 1
-            self.quotas[e.pool], self.bands[e.pool] = e.data.get("quotas", {}), sorted(self.pools[e.pool][0])[: e.data.get("static", 0)]
-            self.define_lost(e, now, known=known)
+            self.define(e, now)
         if e.kind in ("proxy_joined", "proxy_left"):
             self.required.update({e.data["proxy"]: e.seq}) if e.kind == "proxy_joined" else self.required.pop(e.data["proxy"])
         if e.kind == "opened":
             self.open_anew(e, now)
+            self.restart(e.data["boot"])
         if not e.port:
-            if e.kind == "opened" and self.boot != (boot := e.data["boot"]):
-                self.boot, self.boots = boot, self.boots + 1  # a new boot begins at least 1 ns after the last event
-                for p in self.ports.values():  # what waits behind a lease or a block goes by the wall clock over a restart of the machine
-                    p.free_at, p.end = p.free_at if p.state == "QUARANTINED" else 0, p.end and 0
             return
         lost = self.is_lost((e.node, e.pool, e.port))
         anew = e.kind == "held" and e.cause == "lost"
         need(not lost or anew, "its history was lost, and it was not held for it")
         p, (numbers, hold), was = self.ports[e.node, e.pool, e.port], self.pools[e.pool], self.ports[e.node, e.pool, e.port].state
         if was == "ALLOCATED" and e.kind in ("released", "blocked"):
-            need(p.token == e.token, "a lease was ended by the token of another")
-            self.ended.add(p.token)
-            del self.indexed[e.node, e.pool, p.owner, p.index]
-            if not p.index:
-                del self.holders[e.node, e.pool, p.owner]
+            self.end(p, e)
         if e.kind in ("allocated", "adopted"):
             same = p.owner == e.owner or (e.service and p.service == e.service)
             allowed = (was == "FREE" and e.port in numbers) or (was == "QUARANTINED" and same)
