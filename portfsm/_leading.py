@@ -1,7 +1,7 @@
 """One manager leads, others may wait: taking the lead when it is free, and giving signs of life while there is nothing to write.
 
 Rule: this file decides only who tries. Who may write is decided by the journal, in the append itself; a leader that missed its time
-finds out there, and nobody ever saw what it could not record.
+finds out there, and nobody ever saw what it could not record. What it knows already it may say while its lease runs; after a pause it asks first.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from portfsm._writer import Writer
     from portfsm.protocols import Journal
 
-__all__ = ["check_leading", "keep_leading", "take_lead"]
+__all__ = ["Lead", "check_leading", "keep_leading", "take_lead"]
 
 RETRY_S = 0.2
 """How often whoever waits looks whether the lead is free."""
+_SURE_NS = 1_000_000_000 * 2 / 3
+"""Nanoseconds of certainty a second of the lease."""
 
 
 def check_leading(role: object, after_reboot: object, journal: Journal) -> None:
@@ -67,6 +69,42 @@ async def take_lead(writer: Writer, open_journal: Callable[[], int], *, wait: bo
         await anyio.sleep(RETRY_S)
 
 
+class Lead:
+    """Whether what this manager remembers is still so, for answers that append nothing: a lease that its owner has already, a renewal."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._journal = engine.journal if isinstance(engine.journal, LeadingJournal) else None
+
+    @property
+    def is_sure(self) -> bool:
+        """Nobody else can lead: the last sign of life is younger than two thirds of the lease, suspended time included.
+
+        The rest is a margin: a server may grant a shorter lease (etcd does, by up to a third), and its clock may run faster.
+        """
+        if self._journal is None:
+            return True
+        return self._engine.clock.boot_ns() - self._engine.writer.signed_ns < self._journal.lease_s * _SURE_NS
+
+    async def confirm(self) -> None:
+        """Ask the journal, once for all who wait. Raises `Fenced` when another leads, `JournalUnreadable` when nobody answers."""
+        self._engine.check_open()
+        writer = self._engine.writer
+        try:
+            await writer.call(self._sign)
+        except (Fenced, OutcomeUnknown) as error:
+            _stop(writer, error)
+            raise
+        writer.check()
+
+    def _sign(self) -> None:
+        """In the writer's thread."""
+        if self._journal is not None and not self.is_sure:
+            asked_ns = self._engine.clock.boot_ns()
+            self._journal.renew()
+            self._engine.writer.signed_ns = asked_ns
+
+
 async def keep_leading(engine: Engine) -> None:
     """Give a sign of life whenever nothing was written for a third of the lease. One that fails is tried again until the lease is over."""
     journal, writer = engine.journal, engine.writer
@@ -78,7 +116,7 @@ async def keep_leading(engine: Engine) -> None:
         if idle_s < lease_s / 3:
             await anyio.sleep(lease_s / 3 - idle_s)
             continue
-        asked_s = time.monotonic()
+        asked_s, asked_ns = time.monotonic(), engine.clock.boot_ns()
         try:
             await writer.call(journal.renew)
         except JournalError as error:
@@ -88,6 +126,7 @@ async def keep_leading(engine: Engine) -> None:
             await anyio.sleep(lease_s / 10)
         else:
             writer.signed_s = max(writer.signed_s, asked_s)
+            writer.signed_ns = max(writer.signed_ns, asked_ns)
     return None
 
 

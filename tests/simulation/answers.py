@@ -24,15 +24,15 @@ class AnswerJudge:
                 call.token = token
             wait_s = call.options.get("wait_s", 0.0)
             wait_s = wait_s if wait_s != 0 else self.patience(call)
-            call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
+            call.deadline = None if wait_s is None else call.controller.clock.boot_ns() + round(wait_s * 1e9)
         elif call.name == "reconcile":
             self.looked(call)
         elif call.name == "allocate_group":
             call.tokens = set() if self.lacks(call) else self._group_holds(call)  # one that waits awaits no lease yet
             wait_s = call.options["wait_s"] if call.options["wait_s"] != 0 else self.patience(call)
-            call.deadline = None if wait_s is None else self.clock.boot_ns() + round(wait_s * 1e9)
+            call.deadline = None if wait_s is None else call.controller.clock.boot_ns() + round(wait_s * 1e9)
         elif call.options.get("timeout_s") is not None:
-            call.deadline = self.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
+            call.deadline = call.controller.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)
         elif call.name == "define":
             call.at = len(self.record.events), self.true_ns
         elif call.name in ("block", "unblock", "hold", "free"):
@@ -127,7 +127,7 @@ class AnswerJudge:
         port = self.record.ahead.ports[lease.node, lease.pool, lease.port]
         self.hits[f"wait_clear is {clear}"] += 1
         if not clear:
-            if call.deadline is None or call.deadline > self.clock.boot_ns():
+            if call.deadline is None or call.deadline > call.controller.clock.boot_ns():
                 self.fail("gave up", f"call {call.number} {call.sentence} gave up before its time")
         elif port.token == lease.token and port.state in ("ALLOCATED", "QUARANTINED"):
             if holding := self.proxies.holding((lease.node, lease.port)):
@@ -154,7 +154,7 @@ class AnswerJudge:
         if isinstance(error, errors.InternalError) or type(error) is errors.PortfsmError:
             self.fail("internal", f"call {call.number} {call.sentence}: {error!r}")
         elif isinstance(error, errors.JournalError):
-            if not (controller.provoked or controller.superseded or self.disk.provoked):
+            if not self.excuses(controller):
                 self.fail("unprovoked", f"call {call.number} {call.sentence}: {error!r}")
         elif isinstance(error, errors.ManagerClosed):
             if not controller.leave.is_set():
@@ -166,19 +166,24 @@ class AnswerJudge:
 
     def _was_patient(self, call):
         """Whether it waited as long as its pool's policy made it, though it had asked for no wait."""
-        return call.options.get("wait_s") == 0 and call.turn < self.turns and self.patience(call) and call.deadline <= self.clock.boot_ns()
+        return (
+            call.options.get("wait_s") == 0
+            and call.turn < self.turns
+            and self.patience(call)
+            and call.deadline <= call.controller.clock.boot_ns()
+        )
 
     def _refused_PoolExhausted(self, call, error):  # noqa: N802  (named after the error)
         if self._was_patient(call):
             return True
         if call.requests:
-            late = call.options["wait_s"] and call.deadline <= self.clock.boot_ns()
+            late = call.options["wait_s"] and call.deadline <= call.controller.clock.boot_ns()
             return bool(late) or any(c.waits and {*c.places} & {*call.places} for c in self.calls)
         if call.options.get("wait_s", 0.0) is None:
             return False
         if call.options["wait_s"]:
             self.hits["waiter gave up"] += 1
-            return call.deadline <= self.clock.boot_ns()
+            return call.deadline <= call.controller.clock.boot_ns()
         lingers = [c for c in self.calls if c.waits or (c.cancelled and c.name.startswith("allocate"))]  # until it has had its turn
         others = [c for c in lingers if call.place in c.places]
         return bool(others) or not self.takeable(call.controller, call.place, call.options.get("port"))

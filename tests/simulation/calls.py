@@ -152,7 +152,7 @@ class Judge(AnswerJudge, GroupJudge, PolicyJudge):
         return bool(served)
 
     def _check_turn(self, event, number, calls, *, special):
-        place, now = (event.node, event.pool), self.clock.boot_ns()
+        place, now = (event.node, event.pool), calls[0].controller.clock.boot_ns()
         before = [c for c in calls if c.waits and c.number < number and place in c.places and c.options.get("port") is None]
         earlier = [c for c in before if (c.deadline is None or c.deadline > now) and c not in self.kept]
         # A group that can never be served is told so; and it may be that what its owner holds cannot be a part of it.

@@ -4,7 +4,7 @@ Rule: a break replaces one function of the library, while the context lasts, by 
 `python -m tests.simulation --broken NAME` shows what comes of it.
 """
 
-from . import in_engine, in_rules, on_disk
+from . import in_engine, in_rules, on_disk, on_server
 from .registry import BREAKS, SHARED, broken
 
-__all__ = ["BREAKS", "SHARED", "broken", "in_engine", "in_rules", "on_disk"]
+__all__ = ["BREAKS", "SHARED", "broken", "in_engine", "in_rules", "on_disk", "on_server"]

@@ -1,0 +1,206 @@
+"""The world of a log that several controllers share: one leads, others wait, and whoever lost the lead may not know it yet.
+
+Rule: `lead` is who decided last on what the log holds; everyone whose epoch is older is superseded. What the log holds is the server's to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import portfsm._cache
+import portfsm._leading
+import portfsm._writer
+import portfsm.journals.postgres
+from portfsm.errors import JournalError, JournalUnreadable, OutcomeUnknown
+
+from .machines import HERE, SECOND, Machine, SharedController, Sleeps, Times
+from .server import Server
+from .session import Session
+from .world import Silent, World
+
+GRANTS = ("allocate", "allocate_group", "adopt", "renew")
+"""Calls whose answer is a lease."""
+
+
+class SharedWorld(World):
+    """Has no disk: what stands for it is the server."""
+
+    def __init__(self, plan, chance, *, strict=False):
+        super().__init__(plan, chance, strict=strict)
+        self.server = self.disk = Server(self)
+        self.machines = [Machine(f"m{number}", self.server, start_ns=start) for number, start in enumerate(plan.starts_ns)]
+        self.alive = []
+
+    def replaced(self):
+        postgres = portfsm.journals.postgres
+        times = [(module, "time", Times) for module in (portfsm._leading, portfsm._writer, portfsm._cache, postgres)]
+        return [
+            *times, (portfsm._leading, "anyio", Sleeps), (postgres, "_log", Silent()), (postgres, "Session", self._session),
+        ]  # fmt: skip
+
+    @staticmethod
+    def _session(place, *, timeout_s, writing):
+        return Session(HERE.get(), place)
+
+    # ------------------------------------------------------------------ turns
+
+    def processes(self):
+        return self.alive
+
+    async def work(self, controller):
+        asked = HERE.set(controller)
+        try:
+            controller.worker.step()
+        finally:
+            HERE.reset(asked)
+
+    def bury(self):
+        for controller in [controller for controller in self.alive if controller.gone]:
+            self.ended(controller)
+            self._forget(controller)
+
+    def _forget(self, controller):
+        self.alive.remove(controller)
+        controller.machine.controller = None
+        self.lead = None if controller is self.lead else self.lead
+        self.zombies = [zombie for zombie in self.zombies if zombie is not controller]
+
+    def advance_ns(self, ns):
+        lease_ns = self.plan.lease_s * SECOND
+        self.true_ns += ns
+        for machine in self.machines:
+            waits = machine.controller is not None and machine.controller.worker.jobs
+            if machine.paused or machine.link.cut or waits or self.server.provoked or 3 * ns > lease_ns:
+                machine.disturbed_ns = self.true_ns
+            machine.advance(ns)
+
+    async def pass_time(self, ns):
+        """Time goes on in pieces, in which everybody does what is due."""
+        while ns > 0:
+            piece = min(ns, round(self.plan.lease_s * SECOND / 5))
+            ns -= piece
+            self.advance_ns(piece)
+            for _ in range(4):
+                await self.turn()
+
+    # ------------------------------------------------------------------ controllers
+
+    def start(self, chance, machine=None):
+        machine = machine or next(machine for machine in self.machines if machine.controller is None)
+        self.opened_count += 1
+        specs = self.plan.specs(chance, same=chance.random() < 0.6)
+        controller = machine.controller = SharedController(self, self.opened_count, specs, machine)
+        self.alive.append(controller)
+        controller.provoked = bool(machine.link.cut or machine.link.loses or self.server.provoked)
+        self.say(f"controller {controller.number} starts on {machine.name}")
+        controller.task = self.spawn(controller, controller.live())
+
+    def spawn(self, controller, work):
+        here = contextvars.copy_context()
+        here.run(HERE.set, controller)
+        return asyncio.get_running_loop().create_task(work, context=here)
+
+    def opened(self, controller):
+        super().opened(controller)
+        self.ask_everybody(controller)
+
+    def ask_everybody(self, controller):
+        """Proxies that joined while it waited, and of which its configuration does not know."""
+        asked = controller.manager._warden._posts
+        for proxy in self.proxies.all if self.plan.evidence else ():
+            if proxy.name not in asked:
+                self.call(controller, "join", self.proxies.witness(controller, proxy))
+
+    def takes_lead(self, controller):
+        self.hits["took the lead"] += 1
+        self.say(f"controller {controller.number} leads, with epoch {controller.epoch}")
+        self.lead = controller
+        self.zombies = [other for other in self.alive if 0 < other.epoch < controller.epoch]
+        self.record.uncertain |= self.record.ahead_tokens()
+
+    def excuses(self, controller):
+        return controller.deposed or super().excuses(controller)
+
+    def deposed(self, row):
+        """Somebody takes the lead from whoever has it by this row of the server."""
+        self.hits["lead was taken" if row.lease_until is not None else "lead was free"] += 1
+        for controller in self.alive:
+            well = self.true_ns - controller.machine.disturbed_ns > 2 * self.plan.lease_s * SECOND
+            if row.lease_until is not None and controller.epoch == row.epoch and controller.open and well and not controller.failed:
+                self.fail("deposed", f"controller {controller.number} lost the lead, and nothing was wrong with it")
+
+    def destroy(self, controller):
+        """Whoever calls this awaits `dispose` next."""
+        self.record.promise(controller)
+        if controller.epoch:
+            self.record.uncertain |= self.record.ahead_tokens()
+
+    async def kill_process(self, controller):
+        self.destroy(controller)
+        await self.dispose([controller])
+        self._forget(controller)
+        self.record.judge(self.server.events(), "this crash")
+        self.check()
+
+    async def one_controller(self, chance):
+        self.server.mend()
+        self.server.step(self.server.furthest_ns - self.server.offset_ns)  # else a lease given before it was set back lasts as much longer
+        for machine in self.machines:
+            self.whole(machine)
+        for controller in list(self.alive):
+            if controller.manager is None:
+                await self.kill_process(controller)
+            elif controller is not self.lead or controller.failed or controller.deposed:
+                controller.leave.set()
+        for _ in range(50):
+            await self.pass_time(round(self.plan.lease_s * SECOND / 2))
+            await self.drain()
+            if self.lead is not None and self.lead.open and not self.lead.failed and self.alive == [self.lead]:
+                return self.ask_everybody(self.lead)
+            if not self.alive:
+                self.start(chance)
+            for controller in self.alive:
+                if controller.failed:
+                    controller.leave.set()
+        return self.fail("stuck", "no controller can take the lead, though nothing is wrong any more")
+
+    def whole(self, machine):
+        """Nothing is wrong with a machine and its way to the server from now on."""
+        if machine.paused:
+            machine.resume()
+        machine.link.cut, machine.link.loses, machine.link.slow_ns = False, [], 0
+
+    # ------------------------------------------------------------------ judging
+
+    def watch_zombie(self, zombie):
+        if zombie.manager is not None and zombie.manager.durable_seq > self.server.tops[zombie.epoch]:
+            self.fail("two writers", f"controller {zombie.number} takes for durable what it wrote after another took over")
+
+    def _check_zombie(self, call):
+        self.watch_zombie(call.controller)
+
+    def answered(self, call):
+        controller = call.controller
+        over_ns = controller.signed_ns + self.plan.lease_s * SECOND
+        if call.answered and call.name in GRANTS and controller.deposed and call.begun_at > over_ns:
+            self.fail("stale", f"controller {controller.number} answered {call.sentence} out of its memory, long after its lease was over")
+        if isinstance(call.error, JournalError) and not isinstance(call.error, OutcomeUnknown | JournalUnreadable):
+            self.check_nothing_written(call)
+        super().answered(call)
+
+    def check_nothing_written(self, call):
+        """Who is told that nothing was written, finds nothing of it in the log."""
+        for event in self.server.events()[call.before_seq :]:
+            if event.token in {call.token, *call.tokens} - {0} and event.kind == "allocated":
+                self.fail("written", f"call {call.number} {call.sentence} was told {call.error}, and {event.seq} is in the log")
+
+    def begun(self, call):
+        call.before_seq = len(self.server.lines)
+        super().begun(call)
+
+    def probe(self, seed):
+        super().probe(seed)
+        epochs = [event.data["epoch"] for event in self.server.events() if event.kind == "opened"]
+        if epochs != sorted(set(epochs)):
+            self.fail("epochs", f"the log has openings with epochs {epochs}")
