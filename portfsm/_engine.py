@@ -177,7 +177,7 @@ class Engine:
             raise ManagerClosed("this manager was left: open another with open_manager()")
 
     def settle(self, seq: int | None = None) -> Awaitable[None]:
-        """Return when the event `seq` (None: the last one decided) would survive a crash, and nobody else leads. A checkpoint in any case."""
+        """Return when the event `seq` (None: the last one decided) would survive a crash, while this one leads. Always a checkpoint."""
         target = self.ahead.seq if seq is None else seq
         if target > self.writer.durable_seq:
             return self.writer.durable(target)

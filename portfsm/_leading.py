@@ -1,7 +1,7 @@
 """One manager leads, others may wait: taking the lead when it is free, and giving signs of life while there is nothing to write.
 
 Rule: this file decides only who tries. Who may write is decided by the journal, in the append itself; a leader that missed its time
-finds out there, and nobody ever saw what it could not record. What it knows already it may say while its lease runs; after a pause it asks first.
+finds out there, and nobody ever saw what it could not record. What it remembers it may say while its lease runs; after that it asks first.
 """
 
 from __future__ import annotations

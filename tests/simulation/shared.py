@@ -83,6 +83,7 @@ class SharedWorld(World):
             self.advance_ns(piece)
             for _ in range(4):
                 await self.turn()
+            self.check_succession()
 
     # ------------------------------------------------------------------ controllers
 
@@ -172,6 +173,20 @@ class SharedWorld(World):
         machine.link.cut, machine.link.loses, machine.link.slow_ns = False, [], 0
 
     # ------------------------------------------------------------------ judging
+
+    waits_since = (0, 0)
+    """Who waits though nobody leads, and since when."""
+
+    def check_succession(self):
+        """Who waits for the lead has it within a lease, once it is free and nothing is wrong with the way to it."""
+        row, link = self.server.row, lambda controller: controller.machine.link
+        free = (row.lease_until is None or row.lease_until < self.server.now()) and not self.server.provoked
+        able = [c for c in self.alive if c.manager is None and not (c.epoch or c.gone or c.stuck or link(c).cut or link(c).loses)]
+        number, since_ns = self.waits_since
+        if not free or not able or able[0].number != number:
+            self.waits_since = able[0].number if free and able else 0, self.true_ns
+        elif self.true_ns - since_ns > self.plan.lease_s * SECOND:
+            self.fail("nobody leads", f"controller {number} waits for a lead that has been free for a lease")
 
     def watch_zombie(self, zombie):
         if zombie.manager is not None and zombie.manager.durable_seq > self.server.tops[zombie.epoch]:

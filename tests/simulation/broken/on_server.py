@@ -10,7 +10,6 @@ from portfsm import _decide_log, _leading
 from portfsm.errors import Fenced, JournalError, OutcomeUnknown
 from portfsm.journals._pg_log import LogRow
 from portfsm.journals.postgres import PostgresJournal
-
 from tests.simulation.session import Session
 
 from .registry import breaks_shared, nothing, replaced
@@ -98,6 +97,12 @@ def no_signs_of_life():
         pass
 
     return mock.patch.object(portfsm.manager, "keep_leading", nothing_to_say)
+
+
+@breaks_shared
+def who_waits_looks_once():
+    """Whoever finds the lead taken does not look again for an hour."""
+    return mock.patch.object(_leading, "RETRY_S", 3600.0)
 
 
 @breaks_shared
