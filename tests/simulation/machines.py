@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+from portfsm.journals._etcd_url import Place as EtcdPlace
 from portfsm.journals._pg_place import Place
+from portfsm.journals.etcd import EtcdJournal
 from portfsm.journals.postgres import PostgresJournal
 from portfsm.testing import ManualClock
 from portfsm.testing.simulation import SteppedWorker
 
-from .server import Link
+from .link import Link
 from .world import Controller
 
 HERE = ContextVar("HERE")
 SECOND = 1_000_000_000
+ETCD = EtcdPlace(("etcd:2379",), "ports")
 
 
 class MachineClock(ManualClock):
@@ -84,8 +87,12 @@ class SharedController(Controller):
         super().__init__(world, number, specs, "kept")
         self.machine, self.worker = machine, TimedWorker(world)
         self.kept = None
-        self.signed_ns = 0
-        """When its last sign of life that was answered was begun, in true time."""
+        self.over_ns = 0
+        """When the lease of its last sign of life that was answered is over, by its own clock and in true time."""
+        self.waited_s = 0.0
+        """How long its present job had waited for an answer before it was begun."""
+        self.decided = {}
+        """seq -> what it decided."""
 
     clock = property(lambda self: self.machine.clock)
 
@@ -95,18 +102,29 @@ class SharedController(Controller):
         return self.machine.paused or (self.machine.link.cut and waited_ns < self.world.plan.timeout_s * SECOND)
 
     @property
+    def hindered(self):
+        """What it asks the server may be lost."""
+        return bool(self.machine.link.cut or self.machine.link.loses)
+
+    @property
     def epoch(self):
         """0 before it has taken the lead."""
-        return self.kept._row.epoch if self.kept is not None else 0
+        kept = self.kept
+        if isinstance(kept, EtcdJournal):
+            return kept._epoch if kept._lead is not None or self.pushed else 0
+        return kept._row.epoch if kept is not None else 0
 
     @property
     def deposed(self):
         """Another has taken the lead, whether it knows or not."""
-        return 0 < self.epoch != self.world.server.row.epoch
+        return 0 < self.epoch != self.world.server.epoch
 
     def journal(self):
-        place = Place("the shared log", "ports", {})
-        self.kept = PostgresJournal(place, lease_s=self.world.plan.lease_s, timeout_s=self.world.plan.timeout_s)
+        plan = self.world.plan
+        if plan.engine == "etcd":
+            self.kept = EtcdJournal(ETCD, clock=self.clock, lease_s=plan.lease_s, segment_bytes=plan.segment_bytes)
+        else:
+            self.kept = PostgresJournal(Place("the shared log", "ports", {}), lease_s=plan.lease_s, timeout_s=plan.timeout_s)
         return self.kept
 
 
@@ -115,7 +133,12 @@ class Times:
 
     @staticmethod
     def monotonic():
-        return HERE.get().machine.monotonic_ns / 1e9
+        here = HERE.get()
+        return here.machine.monotonic_ns / 1e9 + here.waited_s
+
+    @staticmethod
+    def sleep(seconds):
+        HERE.get().world.advance_ns(round(seconds * 1e9))
 
 
 class Sleeps:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-import psycopg
 from psycopg import errors
 
 from portfsm.journals import _pg_schema as sql
 from portfsm.journals._chain import Chain, begin
 
+from .link import Faulty
+
 SECOND = 1_000_000_000
-WORDS = {sql.APPEND: "append", sql.RENEW: "sign of life", sql.TAKE_OVER: "take-over", sql.GIVE_UP: "giving up"}
 
 
 class Row:
@@ -29,27 +29,14 @@ class Row:
         self.lease_until = None
 
 
-class Server:
-    """One log on one server, and what may be wrong with it."""
-
-    is_cut = False
-    """Which only a disk can be."""
+class Server(Faulty):
+    """One log on one PostgreSQL."""
 
     def __init__(self, world):
-        self.world, self.row = world, Row()
+        super().__init__(world)
+        self.row = Row()
         self.lines, self.digests, self.snapshots = [], {}, {}
         self._events, self._chain = [], Chain(self.row.header.encode(), "the simulated server")
-        self.offset_ns = 0
-        """How far its clock is from true time."""
-        self.furthest_ns = 0
-        """How far it ever was, ahead."""
-        self.down = self.read_only = self.full = False
-        self.life = 1
-        """Grows with each fail-over, which no connection outlives."""
-        self.late = []
-        """Statements that are still on their way, though nobody waits for them any more."""
-        self.tops = {}
-        """epoch -> the last event that it added."""
         self._does = {
             sql.CURRENT: lambda: [(sql.VERSION,)], sql.FIND_LOG: self._find, sql.TAKE_OVER: self._take_over, sql.WHO_LEADS: self._who_leads,
             sql.RENEW: self._renew, sql.GIVE_UP: self._give_up, sql.APPEND: self._append, sql.LAST_LINE: self._last_line, sql.PAGE: self._page,
@@ -58,23 +45,21 @@ class Server:
 
     # ------------------------------------------------------------------ what the judge asks
 
+    @property
+    def epoch(self):
+        """Whose it is."""
+        return self.row.epoch
+
+    @property
+    def free(self):
+        """Nobody need be waited for."""
+        return self.row.lease_until is None or self.row.lease_until < self.now()
+
     def events(self):
         """The log as a reader finds it, every line proven."""
         if len(self._events) < len(self.lines):
             self._events += self._chain.read("".join(line + "\n" for line in self.lines[len(self._events) :]).encode())
         return list(self._events)
-
-    def without_power(self, seed):
-        """What it has acknowledged, it has."""
-        return self
-
-    def mend(self):
-        """Nothing is wrong with it from now on."""
-        self.down = self.read_only = self.full = False
-
-    @property
-    def provoked(self):
-        return self.down or self.read_only or self.full
 
     # ------------------------------------------------------------------ statements
 
@@ -85,14 +70,6 @@ class Server:
         if self.full and statement in (sql.APPEND, sql.SNAPSHOT_SAVE):
             raise errors.DiskFull("could not extend file: No space left on device")
         return self._does[statement](**values)
-
-    def step(self, ns):
-        """Somebody sets its clock."""
-        self.offset_ns += ns
-        self.furthest_ns = max(self.furthest_ns, self.offset_ns)
-
-    def now(self):
-        return self.world.true_ns + self.offset_ns
 
     def _lease(self, lease_s):
         self.row.lease_until = self.now() + round(lease_s * SECOND)
@@ -105,7 +82,7 @@ class Server:
         row = self.row
         if row.lease_until is not None and row.lease_until >= self.now():
             return []
-        self.world.deposed(row)
+        self.world.deposed(row.epoch, given_up=row.lease_until is None)
         row.epoch, row.former, row.holder, row.pid = row.epoch + 1, row.holder if row.lease_until is not None else "", holder, pid
         self.tops[row.epoch] = row.seq
         self._lease(lease_s)
@@ -156,39 +133,3 @@ class Server:
 
     def _load(self, log, seq):
         return [(at, *self.snapshots[at]) for at in sorted(self.snapshots, reverse=True) if at <= seq]
-
-
-class Link:
-    """One machine's way to the server."""
-
-    def __init__(self, server):
-        self.server = server
-        self.cut = False
-        """Nothing gets through, either way."""
-        self.loses = []
-        """What becomes of the next statement, or the next one of a kind: its question is lost, its answer, or the question is late."""
-        self.slow_ns = 0
-        """How long the next answer takes."""
-
-    def carry(self, session, statement, values):
-        """One statement there, and its answer back."""
-        server = self.server
-        due = next((loss for loss in self.loses if loss[1] in (None, WORDS.get(statement))), None)
-        fate = due[0] if due else "answered"
-        if due:
-            self.loses.remove(due)
-        if fate != "answered":
-            server.world.hits[f"{WORDS.get(statement, 'another statement')}: {fate}"] += 1
-        if session.life != server.life or server.down or (self.cut and fate == "answered"):
-            fate = "question lost"
-        if fate == "late":
-            server.late.append((statement, values))
-        if fate in ("question lost", "late"):
-            raise psycopg.OperationalError("server closed the connection unexpectedly")
-        rows = server.run(statement, values)
-        if self.slow_ns:
-            wait_ns, self.slow_ns = self.slow_ns, 0
-            server.world.advance_ns(wait_ns)
-        if fate == "answer lost":
-            raise psycopg.OperationalError("server closed the connection unexpectedly")
-        return rows

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import psycopg
 
 from portfsm.errors import JournalUnreadable
 from portfsm.journals import _pg_schema as sql
 
+from .link import Unanswered
+
+SECOND = 1_000_000_000
+WORDS = {sql.APPEND: "append", sql.RENEW: "sign of life", sql.TAKE_OVER: "take-over", sql.GIVE_UP: "giving up"}
 SIGNS = (sql.APPEND, sql.RENEW, sql.TAKE_OVER)
 
 
@@ -25,12 +31,17 @@ class Session:
             values["pid"] = self.controller.number  # a story must not tell which process told it
         asked_ns = self.link.server.world.true_ns
         try:
-            rows = self.link.carry(self, statement, values)
+            connected = self.life == self.link.server.life
+            act = partial(self.link.server.run, statement, values)
+            rows = self.link.carry(WORDS.get(statement, "another statement"), act, connected=connected)
+        except Unanswered:
+            self.broken = True
+            raise psycopg.OperationalError("server closed the connection unexpectedly") from None
         except psycopg.OperationalError as error:
             self.broken = error.sqlstate is None
             raise
         if statement in SIGNS and rows and rows[0][0]:
-            self.controller.signed_ns = asked_ns
+            self.controller.over_ns = asked_ns + round(values["lease_s"] * SECOND)
         return rows
 
     def read(self, statement, **values):

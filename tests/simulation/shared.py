@@ -11,9 +11,12 @@ import contextvars
 import portfsm._cache
 import portfsm._leading
 import portfsm._writer
+import portfsm.journals.etcd
 import portfsm.journals.postgres
 from portfsm.errors import JournalError, JournalUnreadable, OutcomeUnknown
+from portfsm.journals import _etcd_client, _etcd_lead
 
+from .cluster import Cluster, send
 from .machines import HERE, SECOND, Machine, SharedController, Sleeps, Times
 from .server import Server
 from .session import Session
@@ -28,15 +31,18 @@ class SharedWorld(World):
 
     def __init__(self, plan, chance, *, strict=False):
         super().__init__(plan, chance, strict=strict)
-        self.server = self.disk = Server(self)
+        self.server = self.disk = Cluster(self) if plan.engine == "etcd" else Server(self)
         self.machines = [Machine(f"m{number}", self.server, start_ns=start) for number, start in enumerate(plan.starts_ns)]
         self.alive = []
 
     def replaced(self):
-        postgres = portfsm.journals.postgres
-        times = [(module, "time", Times) for module in (portfsm._leading, portfsm._writer, portfsm._cache, postgres)]
+        postgres, etcd = portfsm.journals.postgres, portfsm.journals.etcd
+        timed = (portfsm._leading, portfsm._writer, portfsm._cache, postgres, _etcd_client, _etcd_lead)
+        times = [(module, "time", Times) for module in timed]
         return [
             *times, (portfsm._leading, "anyio", Sleeps), (postgres, "_log", Silent()), (postgres, "Session", self._session),
+            (etcd, "_log", Silent()), (_etcd_client.Client, "_send", send), (_etcd_lead.socket, "gethostname", lambda: "host"),
+            (_etcd_lead.os, "getpid", lambda: 1),
         ]  # fmt: skip
 
     @staticmethod
@@ -53,6 +59,7 @@ class SharedWorld(World):
         try:
             controller.worker.step()
         finally:
+            controller.waited_s = 0.0
             HERE.reset(asked)
 
     def bury(self):
@@ -93,7 +100,7 @@ class SharedWorld(World):
         specs = self.plan.specs(chance, same=chance.random() < 0.6)
         controller = machine.controller = SharedController(self, self.opened_count, specs, machine)
         self.alive.append(controller)
-        controller.provoked = bool(machine.link.cut or machine.link.loses or self.server.provoked)
+        controller.provoked = controller.hindered or self.server.provoked
         self.say(f"controller {controller.number} starts on {machine.name}")
         controller.task = self.spawn(controller, controller.live())
 
@@ -113,6 +120,17 @@ class SharedWorld(World):
             if proxy.name not in asked:
                 self.call(controller, "join", self.proxies.witness(controller, proxy))
 
+    def build(self, journal, clock, *, close_s):
+        engine = super().build(journal, clock, close_s=close_s)
+        decided, push = self.by_journal[id(journal)].decided, engine.writer.push
+
+        def noted(events):
+            decided.update((event.seq, event) for event in events)
+            push(events)
+
+        engine.writer.push = noted
+        return engine
+
     def takes_lead(self, controller):
         self.hits["took the lead"] += 1
         self.say(f"controller {controller.number} leads, with epoch {controller.epoch}")
@@ -123,12 +141,12 @@ class SharedWorld(World):
     def excuses(self, controller):
         return controller.deposed or super().excuses(controller)
 
-    def deposed(self, row):
-        """Somebody takes the lead from whoever has it by this row of the server."""
-        self.hits["lead was taken" if row.lease_until is not None else "lead was free"] += 1
+    def deposed(self, epoch, *, given_up):
+        """Whoever had this epoch has the lead no more."""
+        self.hits["lead was given up" if given_up else "lead was lost"] += 1
         for controller in self.alive:
             well = self.true_ns - controller.machine.disturbed_ns > 2 * self.plan.lease_s * SECOND
-            if row.lease_until is not None and controller.epoch == row.epoch and controller.open and well and not controller.failed:
+            if not given_up and controller.epoch == epoch and controller.open and well and not controller.failed:
                 self.fail("deposed", f"controller {controller.number} lost the lead, and nothing was wrong with it")
 
     def destroy(self, controller):
@@ -158,6 +176,7 @@ class SharedWorld(World):
             await self.pass_time(round(self.plan.lease_s * SECOND / 2))
             await self.drain()
             if self.lead is not None and self.lead.open and not self.lead.failed and self.alive == [self.lead]:
+                self.server.patient = True
                 return self.ask_everybody(self.lead)
             if not self.alive:
                 self.start(chance)
@@ -171,6 +190,7 @@ class SharedWorld(World):
         if machine.paused:
             machine.resume()
         machine.link.cut, machine.link.loses, machine.link.slow_ns = False, [], 0
+        machine.disturbed_ns = self.true_ns
 
     # ------------------------------------------------------------------ judging
 
@@ -179,9 +199,8 @@ class SharedWorld(World):
 
     def check_succession(self):
         """Who waits for the lead has it within a lease, once it is free and nothing is wrong with the way to it."""
-        row, link = self.server.row, lambda controller: controller.machine.link
-        free = (row.lease_until is None or row.lease_until < self.server.now()) and not self.server.provoked
-        able = [c for c in self.alive if c.manager is None and not (c.epoch or c.gone or c.stuck or link(c).cut or link(c).loses)]
+        free = self.server.free and not self.server.provoked
+        able = [c for c in self.alive if c.manager is None and not (c.epoch or c.gone or c.stuck or c.hindered)]
         number, since_ns = self.waits_since
         if not free or not able or able[0].number != number:
             self.waits_since = able[0].number if free and able else 0, self.true_ns
@@ -197,8 +216,7 @@ class SharedWorld(World):
 
     def answered(self, call):
         controller = call.controller
-        over_ns = controller.signed_ns + self.plan.lease_s * SECOND
-        if call.answered and call.name in GRANTS and controller.deposed and call.begun_at > over_ns:
+        if call.answered and call.name in GRANTS and controller.deposed and call.begun_at > controller.over_ns:
             self.fail("stale", f"controller {controller.number} answered {call.sentence} out of its memory, long after its lease was over")
         if isinstance(call.error, JournalError) and not isinstance(call.error, OutcomeUnknown | JournalUnreadable):
             self.check_nothing_written(call)
@@ -207,11 +225,12 @@ class SharedWorld(World):
     def check_nothing_written(self, call):
         """Who is told that nothing was written, finds nothing of it in the log."""
         for event in self.server.events()[call.before_seq :]:
-            if event.token in {call.token, *call.tokens} - {0} and event.kind == "allocated":
+            mine = event.seq in {call.token, *call.tokens} and event == call.controller.decided.get(event.seq)
+            if mine:
                 self.fail("written", f"call {call.number} {call.sentence} was told {call.error}, and {event.seq} is in the log")
 
     def begun(self, call):
-        call.before_seq = len(self.server.lines)
+        call.before_seq = len(self.server.events())
         super().begun(call)
 
     def probe(self, seed):

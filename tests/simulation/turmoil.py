@@ -11,10 +11,11 @@ from contextlib import suppress
 import psycopg
 
 from .plan import FLEET, OBSERVER, OPERATOR, WEIGHTS, Plan, Step
-from .server import WORDS
 from .steps import MAX_CALLS, Steps
 
 SECOND = 1_000_000_000
+WORDS = ("append", "sign of life", "take-over", "giving up")
+"""What may be lost on its way."""
 GONE = ("kill", "power_cut", "die_inside", "hang", "fail_write", "fail_sync", "fail_any", "fill", "make_room", "zombie", "takeover")
 """What happens to disks alone, or otherwise here."""
 TURMOIL = {
@@ -42,7 +43,8 @@ class SharedPlan(Plan):
         super().__init__(seed)
         chance = random.Random(f"shared {seed}")
         self.loses, self.after_reboot = False, "restart"
-        self.lease_s = chance.choice((2.0, 6.0, 10.0))
+        self.engine = chance.choice(("postgres", "etcd"))
+        self.lease_s = chance.choice((2.0, 3.4, 6.0, 10.0))
         self.timeout_s = chance.choice((0.3, 1.0, 1.5)) * self.lease_s
         self.storm = chance.choice((0.2, 0.5, 1.0))
         """How often something goes wrong, against what callers do."""
@@ -181,8 +183,8 @@ class Turmoil(Steps):
     async def lose(self, chance):
         machine = self._some_machine(chance)
         how = chance.choice(("question lost", "answer lost", "answer lost", "late"))
-        what = chance.choice((None, None, *WORDS.values()))
-        self.say(f"{machine.name}'s next {what or 'statement'}: {how}")
+        what = chance.choice((None, None, *WORDS))
+        self.say(f"{machine.name}'s next {what or 'question'}: {how}")
         self.hits[how] += 1
         self._disturb(machine)
         machine.link.loses.append((how, what))
@@ -190,11 +192,11 @@ class Turmoil(Steps):
     async def deliver(self, chance):
         """What nobody waits for any more arrives."""
         late, self.server.late = self.server.late, []
-        for statement, values in late:
-            self.say(f"a late statement arrives: {' '.join(statement.split()[:2])} of epoch {values.get('epoch', 'new')}")
-            self.hits["late statement arrived"] += 1
+        for word, act in late:
+            self.say(f"what was late arrives: {word}")
+            self.hits["what was late arrived"] += 1
             with suppress(psycopg.Error):
-                self.server.run(statement, values)
+                act()
             self._disturb(*self.machines)
 
     async def slow(self, chance):
