@@ -238,7 +238,7 @@ class Judge(AnswerJudge, GroupJudge, PolicyJudge):
         return any(c.name == "leave" and c.args[0] == event.data["proxy"] for c in calls)
 
     def _explain_closed(self, controller, event, calls):
-        return controller.leave.is_set()
+        return controller.leave.is_set() or (controller.manager is None and self.excuses(controller))
 
     def _explain_opened(self, controller, event, calls):
         self.opened_at = self.true_ns
