@@ -84,8 +84,9 @@ class Cluster(Faulty):
     def _end_lease(self, lease, *, given_up):
         epoch = self.epoch
         self.leases.pop(lease, None)
-        for key in [key for key, kept in self.held.items() if kept.lease == lease]:
-            self.revision += 1
+        gone = [key for key, kept in self.held.items() if kept.lease == lease]
+        self.revision += bool(gone)
+        for key in gone:
             del self.held[key]
             if key == self.keys.lead:
                 self.world.deposed(epoch, given_up=given_up)
@@ -108,9 +109,12 @@ class Cluster(Faulty):
     def _txn(self, body):
         succeeded = all(map(self._holds, body["compare"]))
         parts = body["success" if succeeded else "failure"]
-        self.revision += any("request_range" not in part for part in parts)
+        self.revision += any(map(self._changes, parts))
         responses = [self._part(*next(iter(part.items()))) for part in parts]
         return {"succeeded": succeeded, "responses": responses, "header": {"revision": self.revision}}
+
+    def _changes(self, part):
+        return "request_put" in part or ("request_delete_range" in part and bool(self._between(part["request_delete_range"])))
 
     def _part(self, name, body):
         if name == "request_range":
