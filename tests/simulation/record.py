@@ -50,11 +50,11 @@ class Record:
         world.explain(controller, event)
         self._count(event)
         self.events.append(event)
-        self.times.append(world.true_ns)
+        self.times.append(world.decided_at(controller))
         if event.kind in ("released", "blocked") and event.token:
             self.ended[event.token] = event.seq
         try:
-            self.ahead.take(event, world.true_ns)
+            self.ahead.take(event, self.times[-1])
         except Broken as broken:
             world.fail("contract", f"{sentence(event)}: {broken}")
 

@@ -34,6 +34,8 @@ class SharedWorld(World):
         self.server = self.disk = Cluster(self) if plan.engine == "etcd" else Server(self)
         self.machines = [Machine(f"m{number}", self.server, start_ns=start) for number, start in enumerate(plan.starts_ns)]
         self.alive = []
+        self.leapt_ns = 0
+        """How much time has passed in which nobody had a turn."""
 
     def replaced(self):
         postgres, etcd = portfsm.journals.postgres, portfsm.journals.etcd
@@ -74,13 +76,18 @@ class SharedWorld(World):
         self.zombies = [zombie for zombie in self.zombies if zombie is not controller]
 
     def advance_ns(self, ns):
-        lease_ns = self.plan.lease_s * SECOND
         self.true_ns += ns
+        self.leapt_ns += ns
+        leap = self.leapt_ns > self.plan.lease_s * SECOND / 4
         for machine in self.machines:
             waits = machine.controller is not None and machine.controller.worker.jobs
-            if machine.paused or machine.link.cut or waits or self.server.provoked or 3 * ns > lease_ns:
+            if machine.paused or machine.link.cut or waits or self.server.provoked or leap:
                 machine.disturbed_ns = self.true_ns
             machine.advance(ns)
+
+    async def turn(self, *, speed=None):
+        self.leapt_ns = 0
+        await super().turn(speed=speed)
 
     async def pass_time(self, ns):
         """Time goes on in pieces, in which everybody does what is due."""
@@ -130,6 +137,9 @@ class SharedWorld(World):
 
         engine.writer.push = noted
         return engine
+
+    def decided_at(self, controller):
+        return self.true_ns - controller.machine.missed_ns  # what is still on its way when a process stops, it did before
 
     def takes_lead(self, controller):
         self.hits["took the lead"] += 1

@@ -239,6 +239,10 @@ class World(Judge, Audit, Losses):
         """Whether the journal of a controller may fail."""
         return controller.provoked or controller.superseded or self.disk.provoked
 
+    def decided_at(self, controller):
+        """True time of what a controller decides now."""
+        return self.true_ns
+
     def takes_lead(self, controller):
         """A controller has read the log, and decides for the first time."""
 
