@@ -103,7 +103,8 @@ class LeadingJournal(Journal, Protocol):
         """Give a sign of life.
 
         Called in the writer's thread when nothing was appended for a third of `lease_s`, and, where signs did not come in time (the
-        process stood still), before the manager answers out of its memory. Raises `Fenced` when another leads, another `JournalError` when nobody answered in time: calling again may succeed.
+        process stood still), before the manager answers out of its memory. Raises `Fenced` when another leads, another `JournalError`
+        when nobody answered in time: calling again may succeed.
         """
         ...
 
