@@ -8,6 +8,8 @@ from unittest import mock
 import portfsm.manager
 from portfsm import _decide_log, _leading
 from portfsm.errors import Fenced, JournalError, OutcomeUnknown
+from portfsm.journals import _etcd_lead
+from portfsm.journals._etcd_wire import created
 from portfsm.journals._pg_log import LogRow
 from portfsm.journals.postgres import PostgresJournal
 from tests.simulation.session import Session
@@ -27,6 +29,12 @@ def no_fence():
         return unfenced
 
     return replaced(PostgresJournal, "_append", make)
+
+
+@breaks_shared
+def no_fence_in_etcd():
+    """An append does not look who leads."""
+    return mock.patch.object(_etcd_lead.Lead, "compare", lambda self: created(b"nobody", 0))
 
 
 @breaks_shared
