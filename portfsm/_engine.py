@@ -179,9 +179,9 @@ class Engine:
     def settle(self, seq: int | None = None) -> Awaitable[None]:
         """Return when the event `seq` (None: the last one decided) would survive a crash, while this one leads. Always a checkpoint."""
         target = self.ahead.seq if seq is None else seq
-        if target > self.writer.durable_seq:
-            return self.writer.durable(target)
-        return cancel_shielded_checkpoint() if self.lead.is_sure else self.lead.confirm()
+        if self.lead.is_shared:
+            return self.lead.settle(target)
+        return self.writer.durable(target) if target > self.writer.durable_seq else cancel_shielded_checkpoint()
 
     # ------------------------------------------------------------------ granting
 

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from portfsm._log import warn
 from portfsm.errors import Fenced, InvalidValue, JournalError, JournalLocked, JournalUnreadable, OutcomeUnknown
@@ -70,11 +71,16 @@ async def take_lead(writer: Writer, open_journal: Callable[[], int], *, wait: bo
 
 
 class Lead:
-    """Whether what this manager remembers is still so, for answers that append nothing: a lease that its owner has already, a renewal."""
+    """Whether what this manager is about to say is still so: another may lead by now, and have given the port away."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._journal = engine.journal if isinstance(engine.journal, LeadingJournal) else None
+
+    @property
+    def is_shared(self) -> bool:
+        """Others may take the lead."""
+        return self._journal is not None
 
     @property
     def is_sure(self) -> bool:
@@ -83,8 +89,26 @@ class Lead:
             return True
         return self._engine.clock.boot_ns() - self._engine.writer.signed_ns < self._journal.lease_s * _SURE_NS
 
-    async def confirm(self) -> None:
-        """Ask the journal, once for all who wait. Raises `Fenced` when another leads, `JournalUnreadable` when nobody answers."""
+    async def settle(self, seq: int) -> None:
+        """Return when the event `seq` is durable and nobody else leads: at once what is known to be so, else when the journal was asked.
+
+        Raises what stopped the writer, `Fenced` when another leads, `OutcomeUnknown` when it does and the event was recorded before,
+        `JournalUnreadable` when nobody answers.
+        """
+        writer = self._engine.writer
+        recorded = seq > writer.durable_seq
+        if recorded:
+            await writer.durable(seq)
+        elif self.is_sure:
+            await cancel_shielded_checkpoint()
+        while not self.is_sure:
+            try:
+                await self._confirm()
+            except Fenced as error:
+                raise (_too_late(error, seq) if recorded else error) from None
+
+    async def _confirm(self) -> None:
+        """Ask the journal, once for all who wait."""
         self._engine.check_open()
         writer = self._engine.writer
         try:
@@ -100,6 +124,14 @@ class Lead:
             asked_ns = self._engine.clock.boot_ns()
             self._journal.renew()
             self._engine.writer.signed_ns = asked_ns
+
+
+def _too_late(error: Fenced, seq: int) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"what this call asked for was recorded up to event {seq}, and before it could be said another took the lead, which may have "
+        f"changed it since: ask the one that leads now ({error})",
+        path=error.path, errno=None,
+    )  # fmt: skip
 
 
 async def keep_leading(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from portfsm.errors import Fenced, JournalUnreadable, ManagerClosed
+from portfsm.errors import Fenced, JournalUnreadable, ManagerClosed, OutcomeUnknown
 from portfsm.journals import MemoryJournal
 from portfsm.manager import open_manager
 from portfsm.specs import PoolSpec
@@ -62,7 +62,7 @@ async def test_a_leader_asks_for_every_answer():
     journal, clock = SharedMemory(), ManualClock()
     async with open_manager(journal, pools=[SPEC], clock=clock) as manager:
         lease = await manager.allocate("http", owner="a")
-        clock.advance(LEASE_S / 2)
+        clock.advance(LEASE_S / 3)
         assert await manager.allocate("http", owner="a") == lease
         assert journal.signs == 0
         clock.advance(LEASE_S)
@@ -95,3 +95,42 @@ async def test_who_asks_a_manager_that_was_left_waits_for_ever():
     clock.advance(LEASE_S)
     with anyio.fail_after(5), pytest.raises(ManagerClosed):
         await manager.wait_clear(lease)
+
+
+async def test_a_lease_is_handed_out_long_after_the_lead_was_lost():
+    """The append was in time; the process stood still before anybody heard of it, and another leads since."""
+    journal, clock = SharedMemory(), ManualClock()
+    append = journal.append
+
+    def slow(events):
+        append(events)
+        if any(event.owner == "b" for event in events):
+            journal.usurp()
+            clock.advance(LEASE_S)
+
+    journal.append = slow
+    async with open_manager(journal, pools=[SPEC], clock=clock) as manager:
+        with pytest.raises(OutcomeUnknown, match=r"recorded up to event 3.*superseded"):
+            await manager.allocate("http", owner="b")
+        with pytest.raises(Fenced):
+            await manager.allocate("http", owner="c")
+
+
+async def test_a_lease_that_nobody_was_told_of_stays():
+    """Recorded, and then the server fell silent before its leader could be sure: the call fails, and its lease is given back."""
+    journal, clock = SharedMemory(), ManualClock()
+    append = journal.append
+
+    def slow(events):
+        append(events)
+        if any(event.owner == "b" and event.kind == "allocated" for event in events):
+            journal.silent = True
+            clock.advance(LEASE_S)
+
+    journal.append = slow
+    async with open_manager(journal, pools=[SPEC], clock=clock) as manager:
+        with pytest.raises(JournalUnreadable):
+            await manager.allocate("http", owner="b")
+        journal.silent = False
+        await manager.sweep()
+        assert not manager.find("b")

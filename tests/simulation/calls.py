@@ -26,6 +26,8 @@ class Call:
         """Of the lease that this call has been given, or found its owner to have."""
         self.tokens = set()
         """The same where it asks for a group."""
+        self.refused = False
+        """What it was given is taken back, since nobody knows who leads: it must be told so."""
         self.served = False
         """All of its group was given to it, whatever became of that since."""
         self.deadline, self.turn, self.at, self.begun_at = None, 0, (0, 0), 0
@@ -188,7 +190,10 @@ class Judge(AnswerJudge, GroupJudge, PolicyJudge):
         if event.token in self.record.received:
             self.fail("taken back", f"lease {event.token} was given back for a cancelled call, and another call has it")
         waiting = [c for c in calls if c.awaits(event.token) and not c.cancelled and not (c.requests and self.lacks(c))]
-        if waiting:
+        if waiting and self.must_refuse(controller):
+            for call in waiting:
+                call.refused = True
+        elif waiting:
             self.fail("taken back", f"lease {event.token} was given back while call {waiting[0].number} awaits it")
         return True
 

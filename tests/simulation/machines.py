@@ -41,6 +41,10 @@ class Machine:
         self.monotonic_ns = 0
         self.paused = self.suspended = False
         """Nothing of it runs; and if it is suspended, its monotonic clock stands still as well."""
+        self.held = []
+        """What its writer's thread has told a loop that stands still."""
+        self.stops_in_its_next_job = False
+        """It will stand still when the server has answered, and before anybody hears of that."""
         self.missed_ns = 0
         self.disturbed_ns = 0
         """When it last could not do what it wanted to, in true time."""
@@ -59,6 +63,9 @@ class Machine:
         ns, self.missed_ns, self.paused = self.missed_ns, 0, False
         self.monotonic_ns += 0 if self.suspended else ns
         self.clock.advance(ns / 1e9)
+        held, self.held = self.held, []
+        for tell in held:
+            tell()
 
 
 class TimedWorker(SteppedWorker):

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from functools import partial
+
+import attrs
 
 import portfsm._cache
 import portfsm._leading
@@ -57,7 +60,12 @@ class SharedWorld(World):
         return self.alive
 
     async def work(self, controller):
-        asked = HERE.set(controller)
+        asked, machine = HERE.set(controller), controller.machine
+        if machine.stops_in_its_next_job:
+            machine.stops_in_its_next_job = False
+            self.say(f"{machine.name} stands still in the middle of its next job")
+            self.hits["stopped before its answer was heard"] += 1
+            machine.pause(suspended=self.chance.random() < 0.4)
         try:
             controller.worker.step()
         finally:
@@ -136,10 +144,32 @@ class SharedWorld(World):
             push(events)
 
         engine.writer.push = noted
+        engine.writer._native = attrs.evolve(
+            engine.writer._native, post=self._poster(self.by_journal[id(journal)], engine.writer._native.post)
+        )
         return engine
+
+    def _poster(self, controller, post):
+        """What a thread tells a loop that stands still is heard when that goes on."""
+
+        def told(*args):
+            if controller.machine.paused:
+                controller.machine.held.append(partial(contextvars.copy_context().run, self._if_alive, controller, post, *args))
+            else:
+                post(*args)
+
+        return told
+
+    @staticmethod
+    def _if_alive(controller, post, *args):
+        if not controller.dead:
+            post(*args)
 
     def decided_at(self, controller):
         return self.true_ns - controller.machine.missed_ns  # what is still on its way when a process stops, it did before
+
+    def must_refuse(self, controller):
+        return self.decided_at(controller) > controller.over_ns - 0.6 * self.plan.lease_s * SECOND
 
     def takes_lead(self, controller):
         self.hits["took the lead"] += 1
@@ -202,6 +232,7 @@ class SharedWorld(World):
         """Nothing is wrong with a machine and its way to the server from now on."""
         if machine.paused:
             machine.resume()
+        machine.stops_in_its_next_job = False
         machine.link.cut, machine.link.loses, machine.link.slow_ns = False, [], 0
         machine.disturbed_ns = self.true_ns
 
@@ -229,8 +260,10 @@ class SharedWorld(World):
 
     def answered(self, call):
         controller = call.controller
-        if call.answered and call.name in GRANTS and controller.deposed and call.begun_at > controller.over_ns:
+        if call.answered and call.name in GRANTS and controller.deposed and self.decided_at(controller) > controller.over_ns:
             self.fail("stale", f"controller {controller.number} answered {call.sentence} out of its memory, long after its lease was over")
+        if call.refused and not isinstance(call.error, JournalUnreadable):
+            self.fail("taken back", f"what call {call.number} {call.sentence} was given is taken back, and it is not told")
         if isinstance(call.error, JournalError) and not isinstance(call.error, OutcomeUnknown | JournalUnreadable):
             self.check_nothing_written(call)
         super().answered(call)

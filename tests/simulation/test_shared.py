@@ -11,6 +11,7 @@ from tests.simulation.story import tell
 HAPPENED = """
     took the lead|lead was lost|lead was given up|kill|machine restarted|left
     partition|process paused|machine suspended|stale leader was asked|leader slept and still leads
+    stopped before its answer was heard
     append: question lost|append: answer lost|append: late|sign of life: question lost|sign of life: answer lost|sign of life: late
     take-over: question lost|take-over: answer lost|take-over: late|giving up: question lost|giving up: answer lost|giving up: late
     what was late arrived|server answers nobody|server takes no writes|server fails over to its stand-by|server is full

@@ -139,7 +139,10 @@ class Turmoil(Steps):
             self.say(f"{machine.name} {'is suspended' if suspended else 'stands still'}")
             self.hits["machine suspended" if suspended else "process paused"] += 1
             self._disturb(machine)
-            machine.pause(suspended=suspended)
+            if chance.random() < 0.4:
+                machine.stops_in_its_next_job = True
+            else:
+                machine.pause(suspended=suspended)
 
     async def resume(self, chance):
         for machine in self.machines:

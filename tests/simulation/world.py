@@ -243,6 +243,10 @@ class World(Judge, Audit, Losses):
         """True time of what a controller decides now."""
         return self.true_ns
 
+    def must_refuse(self, controller):
+        """Whether a call may be refused though what it asks for is recorded."""
+        return False
+
     def takes_lead(self, controller):
         """A controller has read the log, and decides for the first time."""
 

@@ -120,6 +120,20 @@ def answers_out_of_memory():
 
 
 @breaks_shared
+def handed_out_when_it_wakes():
+    """What was recorded in time is told, however late."""
+
+    def make(settle):
+        async def hasty(self, seq):
+            writer = self._engine.writer
+            await (writer.durable(seq) if seq > writer.durable_seq else settle(self, seq))
+
+        return hasty
+
+    return replaced(_leading.Lead, "settle", make)
+
+
+@breaks_shared
 def suspended_time_does_not_count():
     """The lease goes by a clock that stands still with the machine."""
 
