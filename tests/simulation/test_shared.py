@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.broken import SHARED
-from tests.simulation.many import explain, many
+from tests.simulation.many import explain, many, some
 from tests.simulation.story import tell
 
 HAPPENED = """
@@ -23,10 +23,10 @@ HAPPENED = """
 
 
 def test_a_promise_is_broken_where_the_log_is_shared():
-    """One process: what else runs meanwhile has the other cores."""
-    found = many(0, 60, 200, shared=True, processes=1, chunk=60)
-    assert not found.failures, explain(found.failures[0][0], 200, shared=True)
-    never = [what for line in HAPPENED.strip().splitlines() for what in line.strip().split("|") if not found.hits[what]]
+    """In this process: what else runs meanwhile has the other cores."""
+    *_, hits, failures = some(0, 60, 200, {"shared": True}, "")
+    assert not failures, explain(failures[0][0], 200, shared=True)
+    never = [what for line in HAPPENED.strip().splitlines() for what in line.strip().split("|") if not hits[what]]
     assert not never
 
 
