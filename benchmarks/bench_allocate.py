@@ -20,10 +20,9 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
-from common import machine, owner, spread
+from common import machine, one_append_a_call, owner, spread
 
-from portfsm import Event, EventKind, FileJournal, PoolSpec, open_manager
+from portfsm import FileJournal, PoolSpec, open_manager
 
 CALLERS = 64
 SPEC = PoolSpec("http", ports="10000-59999", hold_s=0.001)
@@ -55,26 +54,7 @@ async def grouped(folder: str, seconds: float, callers: int) -> tuple[float, lis
 
 async def one_sync_a_call(folder: str, seconds: float, callers: int) -> float:
     """The same callers without grouping."""
-    journal = FileJournal(folder)
-    journal.open("benchmark")
-    seq, lock = 0, anyio.Lock()
-    end = time.perf_counter() + seconds
-    started = time.perf_counter()
-
-    async def caller(number: int) -> None:
-        nonlocal seq
-        while time.perf_counter() < end:
-            async with lock:
-                event = Event(seq + 1, time.time_ns(), EventKind.ALLOCATED, "", "http", 10_000, owner(number), "", seq + 1)
-                await anyio.to_thread.run_sync(journal.append, [event])
-                seq += 1
-
-    async with anyio.create_task_group() as tasks:
-        for number in range(callers):
-            tasks.start_soon(caller, number)
-    rate = seq / (time.perf_counter() - started)
-    journal.close()
-    return rate
+    return await one_append_a_call(FileJournal(folder), seconds, callers)
 
 
 async def bare_us(folder: str, seconds: float) -> float:

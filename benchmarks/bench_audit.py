@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common import machine, rounds, spread, write_log
 
-from portfsm import read_journal, replay
+from portfsm import FileJournal, read_journal, replay
 from portfsm.cli._proof import prove
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "log"))
-        written = write_log(Path(path), events, snapshots=True)
+        written = write_log(FileJournal(path), events, snapshots=True)
         sizes = {file: file.stat().st_size for file in Path(path).glob("*.jsonl")}
         kept = [size for file, size in sizes.items() if ".snap." in file.name]
         share = sum(kept) / (sum(sizes.values()) - sum(kept))

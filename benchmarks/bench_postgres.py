@@ -19,11 +19,9 @@ import time
 import uuid
 
 import anyio
-import anyio.to_thread
-from common import BATCH, Core, lease_of, machine, owner, spread
+from common import BATCH, machine, one_append_a_call, owner, spread, write_log
 
-from portfsm import Event, EventKind, FileJournal, PoolSpec, Release, open_manager, read_journal, replay
-from portfsm.commands import Allocate, Close
+from portfsm import FileJournal, PoolSpec, open_manager, read_journal, replay
 from portfsm.journals.postgres import PostgresJournal
 from tests import real_postgres
 
@@ -70,30 +68,6 @@ async def grouped(url: str, seconds: float, callers: int = CALLERS) -> tuple[flo
         return events / (time.perf_counter() - started), statistics.median(took) * 1000, cpu_us
 
 
-async def one_commit_a_call(url: str, seconds: float) -> float:
-    """The same callers without grouping: events a second."""
-    journal = PostgresJournal.from_url(url)
-    journal.open("benchmark")
-    seq, lock = 0, anyio.Lock()
-    end = time.perf_counter() + seconds
-    started = time.perf_counter()
-
-    async def caller(number: int) -> None:
-        nonlocal seq
-        while time.perf_counter() < end:
-            async with lock:
-                event = Event(seq + 1, time.time_ns(), EventKind.ALLOCATED, "", "http", 10_000, owner(number), "", seq + 1)
-                await anyio.to_thread.run_sync(journal.append, [event])
-                seq += 1
-
-    async with anyio.create_task_group() as tasks:
-        for number in range(CALLERS):
-            tasks.start_soon(caller, number)
-    rate = seq / (time.perf_counter() - started)
-    journal.close()
-    return rate
-
-
 def fresh(server: real_postgres.Server) -> str:
     """The URL of an empty log."""
     url = server.url(f"b-{uuid.uuid4().hex[:8]}")
@@ -109,37 +83,16 @@ def bench_grouped(server: real_postgres.Server, seconds: float) -> None:
             cpu.append(cpu_us)
             many.append(rate)
             median.append(middle)
-            singly.append(anyio.run(one_commit_a_call, fresh(server), seconds, backend=backend))
+            singly.append(anyio.run(one_append_a_call, PostgresJournal.from_url(fresh(server)), seconds, CALLERS, backend=backend))
         print(f"{backend}: {CALLERS} callers {spread(many)} events/s, a call p50 {spread(median, ' ms')}")
         print(f"    of the client's CPU {spread(cpu, ' us')} an event")
         print(f"    one commit a call {spread(singly)} events/s")
         print(f"    gain {spread([a / b for a, b in zip(many, singly, strict=True)], 'x')} (target 10x, and 20,000 events/s)")
 
 
-def write(url: str, events: int) -> int:
-    """A log as `common.write_log` makes it."""
-    core = Core(PoolSpec("http", ports="10000-19999", hold_s=0.001, order="longest-idle"))
-    journal = PostgresJournal.from_url(url)
-    journal.open("benchmark")
-    leases = core.fill(5_000)
-    number = 0
-    while core.ledger.seq < events:
-        core.now_ns += 1_000_000
-        core.do(Release(leases.pop(0)))
-        leases.append(lease_of(core.do(Allocate("http", owner=owner(number)))[-1]))
-        number += 1
-        if len(core.log) >= BATCH:
-            journal.append(core.log)
-            core.log.clear()
-    core.do(Close())
-    journal.append(core.log)
-    journal.close()
-    return core.ledger.seq
-
-
 def bench_replay(server: real_postgres.Server, _: float) -> None:
     url = fresh(server)
-    count = write(url, EVENTS)
+    count = write_log(PostgresJournal.from_url(url), EVENTS)
     events = list(read_journal(url))
     with tempfile.TemporaryDirectory() as folder:
         journal = FileJournal(folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import machine, spread, write_log
 
-from portfsm import read_journal, replay
+from portfsm import FileJournal, read_journal, replay
 
 
 def split_lines(path: Path) -> int:
@@ -48,7 +48,7 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "log")
-        written = write_log(path, events)
+        written = write_log(FileJournal(str(path)), events)
         size = sum(segment.stat().st_size for segment in path.glob("*.jsonl"))
         print(f"log: {written:,} events, {size / written:.1f} bytes each (owner of 26 characters)")
         rates: dict[str, list[float]] = {"split": [], "replay": []}

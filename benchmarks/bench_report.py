@@ -115,7 +115,7 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         logs = {"one pool": Path(folder, "one"), "30,000 ports on 50 nodes": Path(folder, "wide")}
-        write_log(logs["one pool"], events)
+        write_log(FileJournal(str(logs["one pool"])), events)
         write_wide(logs["30,000 ports on 50 nodes"], events)
         for name, log in logs.items():
             page = Path(folder, "report.html")

@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from portfsm import Allocate, Close, DefinePool, Lease, Ledger, Open, PoolSpec, Release, decide
+import anyio
+import anyio.to_thread
+
+from portfsm import Allocate, Close, DefinePool, Event, EventKind, Lease, Ledger, Open, PoolSpec, Release, decide
 from portfsm._cache import SNAPSHOT_EVERY
 from portfsm._dump import dump
 from portfsm._ledger import apply_all
-from portfsm.journals import FileJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from portfsm import Command, Event
+    from portfsm import Command
+    from portfsm.protocols import CachingJournal, Journal
 
 
 def machine() -> str:
@@ -91,16 +94,15 @@ BATCH = 64
 """Events in one sync of a busy controller."""
 
 
-def write_log(path: Path, events: int, *, ports: int = 10_000, live: int = 5_000, snapshots: bool = False) -> int:
-    """A log of at least `events` events: a pool kept at `live` ports, each port's life allocated, released, freed.
+def write_log(journal: CachingJournal, events: int, *, ports: int = 10_000, live: int = 5_000, snapshots: bool = False) -> int:
+    """At least `events` events into an empty log: a pool kept at `live` ports, each port's life allocated, released, freed.
 
-    With `snapshots`, as often as a manager keeps one.
+    With `snapshots`, as often as a manager keeps one. The journal is opened and closed; how many events it then holds.
     """
     core = Core(PoolSpec("http", ports=f"10000-{10000 + ports - 1}", hold_s=0.001, order="longest-idle"))
-    journal = FileJournal(str(path))
     journal.open("benchmark")
     leases = core.fill(live)
-    number, written, kept = live, 0, 0
+    number, kept = live, 0
     while core.ledger.seq < events:
         core.now_ns += 1_000_000
         core.do(Release(leases.pop(0)))
@@ -108,13 +110,34 @@ def write_log(path: Path, events: int, *, ports: int = 10_000, live: int = 5_000
         number += 1
         if len(core.log) >= BATCH:
             journal.append(core.log)
-            written += len(core.log)
             core.log.clear()
             if snapshots and core.ledger.seq - kept >= SNAPSHOT_EVERY:
                 kept = core.ledger.seq
                 journal.save_snapshot(kept, dump(core.ledger))
     core.do(Close())
     journal.append(core.log)
-    written += len(core.log)
     journal.close()
-    return written
+    return core.ledger.seq
+
+
+async def one_append_a_call(journal: Journal, seconds: float, callers: int) -> float:
+    """So many callers without grouping, each appending one event in a thread hop of its own: events a second."""
+    journal.open("benchmark")
+    seq, lock = 0, anyio.Lock()
+    end = time.perf_counter() + seconds
+    started = time.perf_counter()
+
+    async def caller(number: int) -> None:
+        nonlocal seq
+        while time.perf_counter() < end:
+            async with lock:
+                event = Event(seq + 1, time.time_ns(), EventKind.ALLOCATED, "", "http", 10_000, owner(number), "", seq + 1)
+                await anyio.to_thread.run_sync(journal.append, [event])
+                seq += 1
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(callers):
+            tasks.start_soon(caller, number)
+    rate = seq / (time.perf_counter() - started)
+    journal.close()
+    return rate

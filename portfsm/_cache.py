@@ -58,25 +58,13 @@ class Cache:
         if cached is not None:
             ledger = Ledger()
             try:
-                load(ledger, self._signing(cached[1]))
+                load(ledger, _with_signs_of_life(self._journal, cached[1]))
             except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
                 warn("snapshot_ignored", seq=cached[0], error=str(error))
             else:
                 self._seq = ledger.seq
                 return replay(self._journal.read(ledger.seq), onto=ledger)
         return replay(self._journal.read(0))
-
-    def _signing(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """The same lines, with signs of life on the way: to load the state of many nodes may take longer than a lead lasts."""
-        journal = self._journal
-        lease_s = journal.lease_s if isinstance(journal, LeadingJournal) else float("inf")
-        signed_s = time.monotonic()
-        for line in lines:
-            if time.monotonic() - signed_s >= lease_s / 3:
-                assert isinstance(journal, LeadingJournal)  # noqa: S101  (any other lease never ends)
-                journal.renew()
-                signed_s = time.monotonic()
-            yield line
 
     def save(self, ledger: Ledger) -> None:
         """Keep a snapshot. The ledger must not change meanwhile."""
@@ -97,3 +85,16 @@ class Cache:
         with suppress(Exception):  # an append of something will tell
             self._journal.append(())
         self._seeking = False
+
+
+def _with_signs_of_life(journal: Journal, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The same lines: to load the state of many nodes may take longer than a lead lasts that nobody renews."""
+    if not isinstance(journal, LeadingJournal):
+        yield from lines
+        return
+    signed_s = time.monotonic()
+    for line in lines:
+        if time.monotonic() - signed_s >= journal.lease_s / 3:
+            journal.renew()
+            signed_s = time.monotonic()
+        yield line

@@ -73,13 +73,11 @@ def _row(pool: Pool, offset: int) -> list[Any]:
     return [*row, *note[:used]]
 
 
-_NOTHING: list[Any] = []
-
-
 def load(ledger: Ledger, lines: Iterable[bytes]) -> None:
     """Fill an empty ledger from a dump. Takes each line when it is needed. Raises `ValueError` when they are none of this schema."""
     decoded = map(msgspec.json.Decoder().decode, lines)
-    schema, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, ledger.proxies, *lost = next(decoded, _NOTHING)
+    first: Any = next(decoded, [])
+    schema, ledger.seq, ledger.ts, ledger.epoch, ledger.opened, specs, ledger.proxies, *lost = first
     if schema != SCHEMA:
         raise ValueError(f"dump schema {schema}, known is {SCHEMA}")
     for name, data in specs.items():

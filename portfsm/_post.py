@@ -1,7 +1,8 @@
 """One witness at work: when its proxy is asked, what it is told, and what becomes of answers that are none.
 
 A round is followed by a pause of 5 ms that doubles while nothing changes (0.2 ms a port where that is longer, so that many ports do not
-keep a core busy). A witness that raises, answers for somebody else, or not within half a minute, has said nothing.
+keep a core busy). What it still holds it is told again after a second (1 ms a port where that is longer). A witness that raises, answers
+for somebody else, or not within half a minute, has said nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = ["Post"]
 _FIRST_PAUSE_NS = 5_000_000
 _PAUSE_A_PORT_NS = 200_000
 _TELL_AGAIN_NS = 1_000_000_000
+_TELL_A_PORT_NS = 1_000_000
 _ROUND_NS = 30_000_000_000
 """A witness answers within a bounded time of its own, and this is longer than any here takes."""
 
@@ -114,7 +116,8 @@ class Post:
 
     async def _answers(self, cases: list[Case]) -> Sequence[Evidence] | str:
         """What the witness says, or why that is worth nothing: it must not raise, but silence is the safe answer."""
-        questions = [(self.warden.host(case.place.node), case.place.port, case.since) for case in cases]
+        hosts = {node: self.warden.host(node) for node in {case.place.node for case in cases}}
+        questions = [(hosts[case.place.node], case.place.port, case.since) for case in cases]
         try:
             await self._take_out(cases, questions)
             answers = [*await self._ask(questions)]
@@ -143,10 +146,11 @@ class Post:
         if withdraw is None:
             return
         now = self.warden.boot_ns()
+        until = now + max(_TELL_AGAIN_NS, len(cases) * _TELL_A_PORT_NS)
         # Not once for all: a reload of an older file puts a port back.
         self.told = {place: said for place, said in self.told.items() if place in self.warden.cases.open and said[1] > now}
         untold = [pair for pair in zip(cases, questions, strict=True) if self.told.get(pair[0].place, (0, 0))[0] != pair[0].since]
-        self.told.update((case.place, (case.since, now + _TELL_AGAIN_NS)) for case, _ in untold)
+        self.told.update((case.place, (case.since, until)) for case, _ in untold)
         many: Any = getattr(self.witness, "withdraw_many", None)
         if many is not None:
             await many([question for _, question in untold])

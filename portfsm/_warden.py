@@ -3,7 +3,7 @@
 Rule: one task a proxy (`_post`), whatever the number of ports; all its open cases go into one round of questions. A round is
 followed by a pause that grows from 5 ms to 500 ms while nothing changes. A new case, `wait_clear`, a witness's own wake-up or a changed set
 of proxies ends it. When an `allocate` begins to wait in a pool that has cases the pauses start over, and while anybody waits they grow to
-50 ms and no further. Nothing is asked while nothing waits. What a proxy holds it is told to take out of service, each second anew.
+50 ms and no further. Nothing is asked while nothing waits. What a proxy holds it is told to take out of service, again and again.
 What answers mean is `_evidence`'s business, and whether they free a port the machine's.
 """
 

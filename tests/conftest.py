@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import attrs
@@ -23,13 +24,19 @@ from portfsm.journals import FileJournal, MemoryJournal, open_journal, read_jour
 from portfsm.journals._etcd_store import Keys
 from portfsm.journals.etcd import EtcdJournal
 from portfsm.journals.postgres import PostgresJournal
-from portfsm.manager import PortManager
+from portfsm.manager import PortManager, open_manager
 from portfsm.protocols import CachingJournal
 from portfsm.specs import PoolSpec
 from portfsm.testing import GatedJournal, ManualClock
 from portfsm.values import Lease
 from tests import real_postgres
 from tests.etcd.server import Cluster
+
+# What tests share asserts, too: a failure there shows the values as one in a test does.
+pytest.register_assert_rewrite(
+    *(f"tests.{name}" for name in ("cancellation", "groups", "journals.failing", "listen", "lost", "manager", "report", "waiting")),
+    *(f"tests.{name}" for name in ("core_expectations", "core_model", "group_model", "observer", "segment", "tasks")),
+)
 
 # `pytest --hypothesis-profile thorough` looks twenty times longer.
 settings.register_profile("portfsm", max_examples=150, deadline=None)
@@ -229,13 +236,13 @@ class Log:
 
 
 SERVERS = ["postgres", "etcd"]
-ON_SERVERS = {"test_manager", "test_failures", "test_cancellation", "test_load", "test_recovery", "test_watch"}
-"""Files whose tests of a log run on a server as well."""
+ON_SERVERS = {"manager", "failures", "cancellation", "test_load", "test_recovery", "test_watch"}
+"""Folders and files whose tests of a log run on a server as well."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "log_place" in metafunc.fixturenames:
-        on_server = metafunc.module.__name__.rpartition(".")[2] in ON_SERVERS
+        on_server = not ON_SERVERS.isdisjoint(metafunc.module.__name__.split("."))
         metafunc.parametrize(
             "log_place", ["memory", "file", *[pytest.param(server, marks=pytest.mark.slow) for server in SERVERS] * on_server]
         )
@@ -273,11 +280,24 @@ def pool() -> PoolSpec:
 
 
 @pytest.fixture
+def gated(log: Log, clock: ManualClock, pool: PoolSpec) -> tuple[GatedJournal, AbstractAsyncContextManager[PortManager]]:
+    """A journal behind a gate, and a manager on it."""
+    journal = log.gated()
+    return journal, open_manager(journal, pools=[pool], clock=clock, close_s=5)
+
+
+@pytest.fixture(autouse=True)
+def _structlog_as_before() -> Iterator[None]:
+    """A test may set structlog up, as a command line does: for a file that is closed when the next test logs."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
 def told() -> Iterator[list[dict[str, object]]]:
-    """What structlog is told, and structlog as it was afterwards."""
+    """What structlog is told."""
     with structlog.testing.capture_logs() as lines:
         yield lines
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

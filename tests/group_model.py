@@ -1,4 +1,4 @@
-"""What a group may lead to, spelled out over the rows of `tests/test_model.py`: by trying every assignment of numbers.
+"""What a group may lead to, spelled out over the rows of `tests/core_model.py`: by trying every assignment of numbers.
 
 It knows nothing of lines, fields or orders: an assignment is right if everything that the contract says of a group holds of it.
 """

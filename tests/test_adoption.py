@@ -11,6 +11,7 @@ import pytest
 
 from portfsm import OwnerConflict, PoolSpec, PortOutOfRange, PortState, PortUnavailable, StaleLease, open_manager
 from portfsm.commands import Adopt, Hold, ReleaseOwner
+from tests.tasks import Callers
 
 pytestmark = pytest.mark.anyio
 
@@ -123,14 +124,9 @@ async def test_the_holders_release_gives_away_the_port_that_the_claimant_uses(lo
         lease = await manager.allocate("http", owner="a", ttl_s=5 if end == "expired" else None)
         with pytest.raises(OwnerConflict):
             await manager.adopt("http", 30_000, owner="b")
-        waiting = []
         async with anyio.create_task_group() as tasks:
-
-            async def wait():
-                waiting.append(await manager.allocate("http", owner="c", wait_s=None))
-
-            tasks.start_soon(wait)
-            await anyio.wait_all_tasks_blocked()
+            callers = Callers(manager, tasks)
+            await callers.begin("c", manager.allocate("http", owner="c", wait_s=None))
             if end == "release":
                 await manager.release(lease)
             elif end == "release_owner":
@@ -138,8 +134,8 @@ async def test_the_holders_release_gives_away_the_port_that_the_claimant_uses(lo
             else:
                 clock.advance(5)
             await manager.sweep()
-            await anyio.wait_all_tasks_blocked()
-            assert not waiting
+            await callers.settled()
+            assert not callers.got
             blocked = log.events()[-1]
             assert (blocked.kind, blocked.cause) == ("blocked", "conflict")
             assert "'a' is gone and 'b' claims the port" in blocked.reason

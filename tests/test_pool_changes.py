@@ -14,6 +14,7 @@ from portfsm import FileJournal, PoolSpec, Request, Verdict, open_manager
 from portfsm.commands import DefinePool
 from portfsm.errors import InvalidValue, ManagerClosed, PoolExhausted, PortOutOfRange
 from portfsm.testing import FakeWitness
+from tests.tasks import Callers
 
 SECOND = 1_000_000_000
 
@@ -35,21 +36,16 @@ def spec(ports="30000-30003", **options):
 @pytest.mark.anyio
 async def test_those_who_wait_for_a_pool_that_grows(manager, log):
     """On every node, in their order, in the step in which it grows."""
-    got = []
-
-    async def wait(owner, node):
-        lease = await manager.allocate("http", owner=owner, node=node, wait_s=None)
-        got.append((lease.owner, lease.node, lease.port))
-
     for node in ("", "n"):
         for number in range(4):
             await manager.allocate("http", owner=f"r{number}", node=node)
     async with anyio.create_task_group() as tasks:
+        callers = Callers(manager, tasks)
         for owner, node in (("x", ""), ("y", ""), ("z", "n")):
-            tasks.start_soon(wait, owner, node)
-            await anyio.wait_all_tasks_blocked()
+            await callers.begin(owner, manager.allocate("http", owner=owner, node=node, wait_s=None))
         counts = await manager.define(spec("29999-30003,40000"))
-    assert sorted(got) == [("x", "", 29999), ("y", "", 40000), ("z", "n", 29999)]
+    found = [(lease.owner, lease.node, lease.port) for lease in callers.got.values()]
+    assert sorted(found) == [("x", "", 29999), ("y", "", 40000), ("z", "n", 29999)]
     assert (counts.size, manager.pools["http"].ranges) == (12, "29999-30003,40000")
     assert [event.kind for event in log.events()][-4:] == ["pool_defined", "allocated", "allocated", "allocated"]
 
@@ -93,20 +89,13 @@ async def test_a_hole_that_is_given(manager):
 @pytest.mark.anyio
 async def test_one_who_waits_for_a_number_that_has_left(manager):
     """Nobody who waits is left in silence."""
-    raised = []
-
-    async def wait():
-        try:
-            await manager.allocate("http", owner="x", port=30003, wait_s=None)
-        except PortOutOfRange as error:
-            raised.append(error.port)
-
     await manager.allocate("http", owner="a", port=30003)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(wait)
-        await anyio.wait_all_tasks_blocked()
+        callers = Callers(manager, tasks)
+        await callers.begin("x", manager.allocate("http", owner="x", port=30003, wait_s=None))
         await manager.define(spec("30000-30002"))
-    assert raised == [30003]
+    assert isinstance(callers.got["x"], PortOutOfRange)
+    assert callers.got["x"].port == 30003
 
 
 @pytest.mark.anyio
@@ -115,28 +104,17 @@ async def test_a_waiting_group_that_a_shrunken_pool_can_never_serve(memory_log, 
     other = PoolSpec("other", ports="40000-40001", hold_s=0.0)
     async with open_manager(memory_log.handle(), pools=[spec(), other], clock=clock) as manager:
         await manager.allocate("http", owner="x")
-        got, errors = [], []
-
-        async def group():
-            try:
-                await manager.allocate_group([Request("http", "g", count=4), Request("other", "g")], wait_s=None)
-            except InvalidValue as error:
-                errors.append(error)
-
-        async def single(pool):
-            got.append((await manager.allocate(pool, owner="single", wait_s=None)).pool)
-
         async with anyio.create_task_group() as tasks:
-            for call in (group, lambda: single("other"), lambda: single("http")):
-                tasks.start_soon(call)
-                await anyio.wait_all_tasks_blocked()
-            assert got == []
-            with anyio.fail_after(5):
-                await manager.define(spec("30000-30002"))
-                while len(got) < 2:
-                    await anyio.wait_all_tasks_blocked()
-        assert sorted(got) == ["http", "other"]
-        assert "which has 3: ask for fewer" in str(errors[0])
+            callers = Callers(manager, tasks)
+            await callers.begin("group", manager.allocate_group([Request("http", "g", count=4), Request("other", "g")], wait_s=None))
+            for pool in ("other", "http"):
+                await callers.begin(pool, manager.allocate(pool, owner="single", wait_s=None))
+            assert callers.got == {}
+            await manager.define(spec("30000-30002"))
+            await callers.arrived("group", "other", "http")
+        assert sorted(callers.served) == ["http", "other"]
+        assert isinstance(callers.got["group"], InvalidValue)
+        assert "which has 3: ask for fewer" in str(callers.got["group"])
 
 
 @pytest.mark.anyio
@@ -178,19 +156,14 @@ async def test_an_order_that_goes_on_as_before(manager, clock):
 @pytest.mark.anyio
 async def test_one_who_waits_that_is_not_told_of_another_policy(manager, clock):
     """A pool that frees early serves those who waited under the old one."""
-    got = []
-
-    async def wait():
-        got.append(await manager.allocate("http", owner="x", wait_s=None))
-
     for owner in "abcd":
         await manager.release(await manager.allocate("http", owner=owner))
     clock.advance(3)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(wait)
-        await anyio.wait_all_tasks_blocked()
+        callers = Callers(manager, tasks)
+        await callers.begin("x", manager.allocate("http", owner="x", wait_s=None))
         await manager.define(spec(floor_s=2.0, on_pressure="free-earliest"))
-    assert [lease.port for lease in got] == [30000]
+    assert callers.got["x"].port == 30000
 
 
 @pytest.mark.anyio

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 
-import anyio
 import attrs
 import msgspec
 import pytest
@@ -22,7 +21,6 @@ from portfsm.commands import Adopt, Allocate, Block, Clear, DefinePool, Hold, Jo
 from portfsm.errors import CommandRejected, IllegalTransition, InvalidValue, PoolExhausted, PortUnavailable
 from portfsm.events import Event
 from portfsm.states import EventKind
-from portfsm.testing import FakeWitness
 
 SECOND = 1_000_000_000
 EARLY = PoolSpec("p", ports="100-103", hold_s=10.0, floor_s=2.0, on_pressure="free-earliest")
@@ -264,99 +262,6 @@ def test_a_plan_that_forgets_the_pressure(empty):
 
 
 # ---------------------------------------------------------------------- in the manager
-
-
-@pytest.mark.anyio
-async def test_one_who_waits_sleeps_past_the_floor(memory_log, clock):
-    """The port may be freed early when its floor is over, and nobody else calls."""
-    got = []
-
-    async def wait_for_one(manager):
-        got.append(await manager.allocate("p", owner="x", wait_s=None))
-
-    async with open_manager(memory_log.handle(), pools=[attrs.evolve(EARLY, ports="100-101")], clock=clock) as manager:
-        for owner in "ab":
-            await manager.release(await manager.allocate("p", owner=owner))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait_for_one, manager)
-            await anyio.wait_all_tasks_blocked()
-            clock.advance(1.9)
-            await anyio.wait_all_tasks_blocked()
-            assert got == []
-            clock.advance(0.1)
-        assert [lease.port for lease in got] == [100]
-        assert memory_log.kinds()[-2:] == ["freed", "allocated"]
-        memory_log.check(manager)
-
-
-@pytest.mark.anyio
-async def test_an_impatient_call_refused_where_the_policy_says_wait(memory_log, clock):
-    got = []
-
-    async def call(manager, owner):
-        got.append(await manager.allocate("p", owner=owner))
-
-    spec = PoolSpec("p", ports="100-101", hold_s=10.0, held_max=0.5, on_pressure="wait")
-    async with open_manager(memory_log.handle(), pools=[spec], clock=clock) as manager:
-        first, second = [await manager.allocate("p", owner=owner) for owner in "ab"]
-        await manager.release(first)
-        with pytest.raises(PoolExhausted):
-            await manager.allocate("p", owner="x")  # one of two is no more than half
-        await manager.release(second)
-        async with anyio.create_task_group() as tasks:
-            for owner in "xy":
-                tasks.start_soon(call, manager, owner)
-                await anyio.wait_all_tasks_blocked()
-            assert got == []
-            with pytest.raises(PortUnavailable):
-                await manager.allocate("p", owner="z", port=100)
-            clock.advance(10)
-        assert {(lease.owner, lease.port) for lease in got} == {("x", 100), ("y", 101)}, "first come, first served"
-        memory_log.check(manager)
-
-
-@pytest.mark.anyio
-async def test_a_call_that_waits_for_ever_although_nobody_asked_it_to(memory_log, clock):
-    """At most one hold: an operator's may be longer."""
-    refusals = []
-
-    async def call(manager):
-        try:
-            await manager.allocate("p", owner="x")
-        except PoolExhausted as error:
-            refusals.append(error)
-
-    spec = PoolSpec("p", ports="100", hold_s=10.0, on_pressure="wait")
-    async with open_manager(memory_log.handle(), pools=[spec], clock=clock) as manager:
-        await manager.hold("p", 100, hold_s=3600)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call, manager)
-            await anyio.wait_all_tasks_blocked()
-            clock.advance(9.9)
-            await anyio.wait_all_tasks_blocked()
-            assert refusals == []
-            clock.advance(0.1)
-        (error,) = refusals
-        assert error.counts["QUARANTINED"] == 1
-
-
-@pytest.mark.anyio
-async def test_a_call_that_gives_up_on_the_proxies(memory_log, clock):
-    """In a pool that waits for proxies, too, the next port may come at any moment."""
-    got = []
-
-    async def call(manager):
-        got.append(await manager.allocate("p", owner="x"))
-
-    spec = PoolSpec("p", ports="100", hold_s=10.0, on_pressure="wait")
-    async with open_manager(memory_log.handle(), pools=[spec], clock=clock, witnesses=[FakeWitness("edge")]) as manager:
-        await manager.release(await manager.allocate("p", owner="a"))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call, manager)
-            await anyio.wait_all_tasks_blocked()
-            assert got == []
-            await manager.free("p", 100, reason="edge was seen to have let go")
-        assert [lease.port for lease in got] == [100]
 
 
 @pytest.mark.anyio

@@ -8,11 +8,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-import anyio
 import attrs
 import pytest
 
-from portfsm import PoolSpec, Quota, Request, open_manager
+from portfsm import PoolSpec, Quota, Request
 from portfsm._decide import decide
 from portfsm._dump import dump, load, spec_data
 from portfsm._ledger import Ledger
@@ -280,93 +279,6 @@ def test_a_plan_in_which_a_quota_keeps_others_back(empty):
     data = spec_data(spec(ports="100-103"), "")
     empty.events[0] = type(empty.events[0])(1, empty.events[0].ts, empty.events[0].kind, pool="p", data=data)
     assert what_if(empty.events, Change(hold_s=1.0)).waits == []
-
-
-# ---------------------------------------------------------------------- waiting
-
-
-async def start(tasks, manager, got, owner, service, **options):
-    async def call():
-        got.append((await manager.allocate("p", owner=owner, service=service, wait_s=None, **options)).owner)
-
-    tasks.start_soon(call)
-    await anyio.wait_all_tasks_blocked()
-
-
-@pytest.mark.anyio
-async def test_one_at_its_quota_that_keeps_everybody_waiting(memory_log, clock):
-    """It waits for its own service's lease; those behind it take what is free."""
-    got = []
-    async with open_manager(memory_log.handle(), pools=[spec(Quota("a", hard=1))], clock=clock) as manager:
-        held = await manager.allocate("p", owner="a0", service="a")
-        with pytest.raises(QuotaExceeded):
-            await manager.allocate("p", owner="a1", service="a")
-        async with anyio.create_task_group() as tasks:
-            await start(tasks, manager, got, "a1", "a")
-            await start(tasks, manager, got, "b0", "b")
-            assert (await manager.allocate("p", owner="b1", service="b")).port == 102
-            await anyio.wait_all_tasks_blocked()
-            assert got == ["b0"], "its lease was durable before that of the next"
-            await manager.release(held)
-        assert got == ["b0", "a1"]
-        memory_log.check(manager)
-
-
-@pytest.mark.anyio
-async def test_one_whose_time_is_up_that_is_told_something_else(memory_log, clock):
-    refusals = []
-
-    async def call(manager):
-        try:
-            await manager.allocate("p", owner="a1", service="a", wait_s=5)
-        except QuotaExceeded as error:
-            refusals.append(error.held)
-
-    async with open_manager(memory_log.handle(), pools=[spec(Quota("a", hard=1))], clock=clock) as manager:
-        await manager.allocate("p", owner="a0", service="a")
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call, manager)
-            await anyio.wait_all_tasks_blocked()
-            clock.advance(5)
-        assert refusals == [1]
-
-
-@pytest.mark.anyio
-async def test_one_above_its_share_that_is_forgotten(memory_log, clock):
-    """`b` waits for what is kept for `a`. Once `a` has its share from what it held before, nothing is kept any more."""
-    got = []
-    pool = spec(Quota("a", soft=1), ports="100-101")
-    async with open_manager(memory_log.handle(), pools=[pool], clock=clock) as manager:
-        await manager.release(await manager.allocate("p", owner="a0", service="a"))
-        async with anyio.create_task_group() as tasks:
-            await start(tasks, manager, got, "b0", "b")
-            assert got == []
-            await start(tasks, manager, got, "a1", "a")
-        assert sorted(got) == ["a1", "b0"]
-        assert manager.find("a1")[0].port == 100
-        memory_log.check(manager)
-
-
-@pytest.mark.anyio
-async def test_a_quota_raised_that_nobody_hears_of(memory_log, clock):
-    got = []
-    async with open_manager(memory_log.handle(), pools=[spec(Quota("a", hard=1))], clock=clock) as manager:
-        await manager.allocate("p", owner="a0", service="a")
-        async with anyio.create_task_group() as tasks:
-            await start(tasks, manager, got, "a1", "a")
-            await manager.define(spec(Quota("a", hard=2)))
-        assert got == ["a1"]
-
-
-@pytest.mark.anyio
-async def test_a_call_at_its_quota_that_waits_for_the_pools_sake(memory_log, clock):
-    """`on_pressure="wait"` is about ports, not about shares."""
-    pool = spec(Quota("a", hard=1), ports="100-102", on_pressure="wait", held_max=0.0)
-    async with open_manager(memory_log.handle(), pools=[pool], clock=clock) as manager:
-        await manager.release(await manager.allocate("p", owner="b"))
-        await manager.allocate("p", owner="a0", service="a")
-        with pytest.raises(QuotaExceeded):
-            await manager.allocate("p", owner="a1", service="a")
 
 
 # ---------------------------------------------------------------------- bad input

@@ -16,6 +16,7 @@ from portfsm._ledger import Ledger, apply
 from portfsm.commands import Adopt, Allocate, Renew
 from portfsm.errors import IllegalTransition
 from portfsm.testing import GatedJournal
+from tests.tasks import Callers
 
 SECOND = 1_000_000_000
 pytestmark = pytest.mark.anyio
@@ -123,20 +124,15 @@ async def test_the_end_of_a_block_that_takes_the_port_from_the_next_holder(manag
 async def test_a_waiter_that_sleeps_on_although_a_lease_has_ended(clock, log):
     async with open_manager(log.handle(), pools=[PoolSpec("one", ports="5000", hold_s=5)], clock=clock) as manager:
         await manager.allocate("one", owner="r1", ttl_s=30)
-        got = []
         async with anyio.create_task_group() as tasks:
-
-            async def wait():
-                got.append(await manager.allocate("one", owner="r2", wait_s=None))
-
-            tasks.start_soon(wait)
-            await anyio.wait_all_tasks_blocked()
+            callers = Callers(manager, tasks)
+            await callers.begin("r2", manager.allocate("one", owner="r2", wait_s=None))
             clock.advance(30)
             await settled(manager, lambda: manager.port("one", 5000).state is PortState.QUARANTINED)
-            await anyio.wait_all_tasks_blocked()
-            assert not got, "the hold comes after the end"
+            await callers.settled()
+            assert not callers.got, "the hold comes after the end"
             clock.advance(5)
-        assert got[0].owner == "r2"
+        assert callers.got["r2"].owner == "r2"
         assert log.kinds() == ["allocated", "released", "freed", "allocated"]
 
 

@@ -8,13 +8,9 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from portfsm import EventKind, InvalidValue, OutcomeUnknown, PoolSpec, open_manager
+from tests.tasks import a_few_ticks
 
 pytestmark = pytest.mark.anyio
-
-
-async def a_few_ticks():
-    for _ in range(10):
-        await checkpoint()
 
 
 @pytest.fixture

@@ -6,27 +6,14 @@ from functools import partial
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
 from portfsm import EventKind, MemoryJournal, OutcomeUnknown, PoolSpec, PortState, open_manager, replay
 from portfsm.testing import GatedJournal, ManualClock
+from tests.tasks import a_few_ticks
 
 pytestmark = pytest.mark.anyio
 
-TICKS = 10
 BATCH = 4096
-
-
-async def a_few_ticks():
-    for _ in range(TICKS):
-        await checkpoint()
-
-
-@pytest.fixture
-def gated(log, clock, pool):
-    """A journal behind a gate, and a manager on it."""
-    journal = log.gated()
-    return journal, open_manager(journal, pools=[pool], clock=clock, close_s=5)
 
 
 class Running:

@@ -26,6 +26,7 @@ from portfsm.cli import (
     _log,
     _plan,
     _report,
+    _serve,
     _status,
     _top,
     _who,
@@ -81,7 +82,7 @@ def _portfsm(ctx: click.Context) -> None:
 for _command in (
     _demo.demo, _status.status, _top.top, _log.log, _history.history, _history.explain, _who.who, _who.diff, _report.report,
     _check.verify, _check.head, _check.repair, _hand.block, _hand.unblock, _hand.hold, _hand.free,
-    _export.export, _init.init, _copy.copy, _plan.plan, _doctor.doctor, _agent.agent,
+    _export.export, _init.init, _copy.copy, _plan.plan, _doctor.doctor, _agent.agent, _serve.serve,
 ):  # fmt: skip
     _portfsm.add_command(_command)
 

@@ -9,20 +9,17 @@ What each failure means:
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
-from portfsm._codec import Encoder, Header, Seal
+from portfsm._codec import Encoder, Seal
 from portfsm.errors import JournalError, JournalFull, OutcomeUnknown
 from portfsm.journals._etcd_client import NoAnswer, NoRoom, Refused
 from portfsm.journals._etcd_store import pieces
 from portfsm.journals._etcd_wire import Txn, created, delete, end_of, fetch, put, transaction
-from portfsm.journals._segments import name_of
+from portfsm.journals._growing import Growing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from portfsm.events import Event
+    from portfsm._codec import Header
     from portfsm.journals._etcd_lead import Lead
     from portfsm.journals._etcd_store import Shelf
     from portfsm.journals._segments import Ending, Segment
@@ -131,51 +128,16 @@ class Writes:
         return OutcomeUnknown(f"{why}; nobody knows what was written: open the log again, which finds out", path=path, errno=None)
 
 
-class Tail:
-    """Appends to one new segment until it is sealed."""
+class Tail(Growing):
+    """Appends to one new segment in keys."""
 
     def __init__(self, writes: Writes, header: Header) -> None:
-        self.header = header
-        self.name = name_of(header.base + 1)
+        super().__init__(header)
         self._writes = writes
-        self._encoder = Encoder()
-        self._unwritten = self._encoder.encode_line(header)
-        """The header goes with the first batch."""
-        self._digest = hashlib.sha256(self._unwritten)
-        self.head = (header.base, self._digest.hexdigest())
-        """Last durable seq and SHA-256 up to its line, set at once: other threads may look."""
         self.size = 0
 
-    @property
-    def last_seq(self) -> int:
-        """`seq` of the last durable event."""
-        return self.head[0]
-
-    @property
-    def count(self) -> int:
-        """How many events it holds."""
-        return self.last_seq - self.header.base
-
-    def append(self, events: Sequence[Event]) -> int:
-        """Make one batch durable. Returns 0, or its length in bytes if that is more than this segment allows."""
-        carry = self._encoder.carry
-        lines = self._encoder.encode(events)
-        if len(lines) > self.header.batch:
-            self._encoder.carry = carry
-            return len(lines)
-        try:
-            self._writes.append(self.name, self.size, self._unwritten + lines)
-        except BaseException:
-            self._encoder.carry = carry
-            raise
-        self.size += len(self._unwritten) + len(lines)
-        self._unwritten = b""
-        self._digest.update(lines)
-        self.head = (events[-1].seq, self._digest.hexdigest())
-        return 0
-
-    def seal(self) -> Seal:
-        """End the segment, durably."""
-        seal = Seal(self.count, *self.head)
-        self._writes.append(self.name, self.size, Encoder(self._encoder.carry).encode_line(seal))
-        return seal
+    def _put(self, data: bytes) -> None:
+        # The header goes with the first batch.
+        whole = data if self.size else self._first_line + data
+        self._writes.append(self.name, self.size, whole)
+        self.size += len(whole)

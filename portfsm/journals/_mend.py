@@ -21,27 +21,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from portfsm.journals._reserve import Reserve
-    from portfsm.journals._segments import Ending, Segment
+    from portfsm.journals._segments import Ending, Segment, Standing
 
 __all__ = ["TORN", "keep_torn", "mend", "reaffirm", "sentence", "tidy"]
 
 TORN = "torn"
 
 
-def sentence(segment: Segment, ending: Ending) -> str:
-    """What mending does, for people."""
+def sentence(standing: Standing) -> str:
+    """What mending does, for people; empty where there is nothing to mend."""
+    ending = standing.ending
+    if ending is None:
+        return ""
+    segment = standing.segments[-1]
     left_open = f"the last writer left {segment.name} unsealed after seq {ending.last_seq}"
     if not ending.torn_bytes:
         return f"{left_open}; nothing was cut"
     return f"{left_open}; {ending.torn_bytes} bytes of a torn write were cut at byte {ending.good.offset} and are kept in {TORN}/"
 
 
-def mend(directory: Directory, segment: Segment, ending: Ending, reserve: Reserve, epoch: int) -> None:
-    """Seal what can be believed. Repeating it after another crash does no harm. Raises `OSError`."""
+def mend(directory: Directory, standing: Standing, reserve: Reserve, epoch: int) -> None:
+    """Make the end of a log one that can be believed. Repeating it after another crash does no harm. Raises `OSError`."""
+    if not standing.segments:
+        return
+    segment, ending = standing.segments[-1], standing.ending
+    if ending is None:
+        reaffirm(directory, segment)
+        return
     if ending.torn_bytes:
-        keep_torn(
-            directory, segment.name, directory.bytes_of(segment.name, ending.good.offset, ending.size), f"{ending.good.offset}-{epoch}"
-        )
+        torn = directory.bytes_of(segment.name, ending.good.offset, ending.size)
+        keep_torn(directory, segment.name, torn, f"{ending.good.offset}-{epoch}")
     if ending.last_seq > segment.header.base:
         _seal(directory, segment, ending, reserve)
 

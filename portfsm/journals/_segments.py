@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import attrs
@@ -29,15 +30,18 @@ if TYPE_CHECKING:
 __all__ = [
     "EMPTY_DIGEST",
     "Ending",
+    "Joint",
     "Segment",
+    "Standing",
     "corrupt",
     "ending_of",
     "links",
     "name_of",
     "names_in",
     "read_ends",
-    "read_segment",
+    "read_standing",
     "seal_at_end",
+    "stand",
     "survey",
 ]
 
@@ -90,6 +94,44 @@ class Ending:
         """The last event that can be believed."""
         return self.good.next_seq - 1
 
+    @property
+    def head(self) -> tuple[int, str]:
+        """That event and the digest up to it."""
+        return self.last_seq, self.sha256
+
+
+@attrs.frozen
+class Joint:
+    """What the header of the next segment must say: its number, the `seq` it goes on after, and the SHA-256 of what it follows."""
+
+    no: int = 1
+    base: int = 0
+    prev: str = ""
+
+    @classmethod
+    def after(cls, header: Header, head: tuple[int, str]) -> Joint:
+        """The one that goes on where the segment with this header ends."""
+        return cls(header.no + 1, *head)
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """The last event and the digest that names the history up to it."""
+        return self.base, self.prev or EMPTY_DIGEST
+
+
+@attrs.frozen
+class Standing:
+    """Where a log stands: its segments, what the last one ends in where no seal says it, and how it goes on."""
+
+    segments: list[Segment] = attrs.Factory(list)
+    ending: Ending | None = None
+    joint: Joint = Joint()
+
+    @property
+    def last(self) -> Segment | None:
+        """The last segment, if there is any."""
+        return self.segments[-1] if self.segments else None
+
 
 def corrupt(path: str, segment: str, offset: int, seq: int | None, why: str) -> JournalCorrupt:
     """The refusal to open, with the place and what to do."""
@@ -113,6 +155,20 @@ def survey(directory: Directory) -> list[Segment]:
             raise corrupt(directory.path, segment.name, 0, segment.header.base + 1, why)
         before = segment
     return segments
+
+
+def stand(directory: Directory, segments: list[Segment]) -> Standing:
+    """Where a log of these segments stands. Raises `JournalCorrupt`, `OSError`."""
+    if not segments:
+        return Standing()
+    last = segments[-1]
+    header = last.header
+    if last.seal is not None:
+        return Standing(segments, None, Joint.after(header, (last.seal.last, last.seal.sha256)))
+    ending = ending_of(directory, last, Place.LAST)
+    if ending.last_seq > header.base:
+        return Standing(segments, ending, Joint.after(header, ending.head))
+    return Standing(segments, ending, Joint(header.no, header.base, header.prev))  # it holds no event: the next one takes its place
 
 
 def links(before: Segment | None, segment: Segment, origin: tuple[int, int, str] = (1, 0, "")) -> str:
@@ -184,8 +240,17 @@ def ending_of(directory: Directory, segment: Segment, place: Place) -> Ending:
     return Ending(good, scanner.newline_missing, size, rule, digest.hexdigest())
 
 
-def read_segment(directory: Directory, segment: Segment, place: Place, *, after: int, upto: Ending | None = None) -> Iterator[list[Event]]:
-    """The events of a segment, in lists, every byte proven. `upto` is what the segment was found to end in before."""
+def read_standing(directory: Directory, standing: Standing, *, after: int) -> Iterator[list[Event]]:
+    """The events behind `after`, in lists, every byte proven. Raises `JournalCorrupt`, `OSError`."""
+    for segment, following in zip_longest(standing.segments, standing.segments[1:]):
+        if following is None:
+            yield from _read(directory, segment, Place.LAST, after, standing.ending)
+        elif following.header.base > after:
+            yield from _read(directory, segment, Place.EARLIER, after, None)
+
+
+def _read(directory: Directory, segment: Segment, place: Place, after: int, upto: Ending | None) -> Iterator[list[Event]]:
+    """The events of a segment. `upto` is what it was found to end in before."""
     scanner = Scanner(directory.at(segment.name), after=after)
     size = 0
     for chunk in directory.chunks(segment.name, 0, upto.size if upto else segment.size):

@@ -10,19 +10,15 @@ What each failure means:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from portfsm._codec import ClockMark, Encoder, Header, Seal
 from portfsm.errors import Fenced, JournalFull, OutcomeUnknown
 from portfsm.journals._disk import is_full, shut, write_all
-from portfsm.journals._segments import name_of
+from portfsm.journals._growing import Growing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from portfsm.events import Event
+    from portfsm._codec import Header
     from portfsm.journals._disk import Directory
     from portfsm.journals._lock import Lock
     from portfsm.journals._reserve import Reserve
@@ -43,22 +39,16 @@ def no_room(path: str) -> JournalFull:
     return JournalFull(f"{path}: no room left, not even in the reserve: nothing was written; free some space and try again", path=path)
 
 
-class Writer:
-    """Appends to one new segment until it is sealed."""
+class Writer(Growing):
+    """Appends to one new segment in a file."""
 
     def __init__(self, directory: Directory, lock: Lock, reserve: Reserve, header: Header) -> None:
-        self.header = header
-        self.name = name_of(header.base + 1)
+        super().__init__(header)
         self._directory = directory
         self._disk = directory.disk
         self._lock = lock
         self._reserve = reserve
-        self._encoder = Encoder()
-        self._first_line = self._encoder.encode_line(header)
-        self._digest = hashlib.sha256(self._first_line)
         self._fd = -1
-        self.head = (header.base, self._digest.hexdigest())
-        """Last durable seq and SHA-256 up to its line, set at once: other threads may look."""
         self.size = len(self._first_line)
 
     def create(self) -> None:
@@ -71,36 +61,7 @@ class Writer:
         shut(self._disk, self._fd)
         self._fd = -1
 
-    @property
-    def last_seq(self) -> int:
-        """`seq` of the last durable event."""
-        return self.head[0]
-
-    @property
-    def count(self) -> int:
-        """How many events it holds."""
-        return self.last_seq - self.header.base
-
-    def append(self, events: Sequence[Event], mark: ClockMark | None) -> int:
-        """Make one batch durable. Returns 0, or its length in bytes if that is more than this segment allows."""
-        carry = self._encoder.carry
-        data = self._encoder.encode(events) if mark is None else self._encoder.encode_line(mark) + self._encoder.encode(events)
-        if len(data) > self.header.batch:
-            self._encoder.carry = carry
-            return len(data)
-        self._put(data, carry)
-        self._digest.update(data)
-        self.head = (events[-1].seq, self._digest.hexdigest())
-        return 0
-
-    def seal(self) -> Seal:
-        """End the segment, durably."""
-        seal = Seal(self.count, *self.head)
-        carry = self._encoder.carry
-        self._put(self._encoder.encode_line(seal), carry)
-        return seal
-
-    def _put(self, data: bytes, carry: bytes) -> None:
+    def _put(self, data: bytes) -> None:
         """The bytes are durable at the end of the segment; or it is as it was (`JournalFull`, `Fenced`); or `OutcomeUnknown`."""
         written = False
         try:
@@ -112,9 +73,6 @@ class Writer:
             # If we still see ours now, it will see these bytes.
             self._lock.check()
             gone = self._disk.fstat(self._fd).st_nlink == 0
-        except JournalFull:
-            self._encoder.carry = carry
-            raise
         except Fenced:
             if written:
                 with contextlib.suppress(OSError):

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from portfsm._codec import BATCH_BYTES, FMT, SCHEMA, Header, Seal
-from portfsm._recovery import Place as Where
 from portfsm.errors import Fenced, InternalError, InvalidValue, JournalError, JournalFull, JournalLocked, JournalUnreadable, OutcomeUnknown
 from portfsm.journals import _snapshots
 from portfsm.journals._disk import unreadable
@@ -29,7 +28,7 @@ from portfsm.journals._etcd_tail import Tail, Writes
 from portfsm.journals._etcd_url import Place, parse
 from portfsm.journals._etcd_wire import Status
 from portfsm.journals._mend import sentence
-from portfsm.journals._segments import EMPTY_DIGEST, Ending, Segment, corrupt, ending_of, read_segment, survey
+from portfsm.journals._segments import Joint, Segment, Standing, corrupt, read_standing, stand, survey
 from portfsm.values import Head
 
 if TYPE_CHECKING:
@@ -78,14 +77,13 @@ class EtcdJournal(EtcdPlace):
         self._epoch = 0
         self._sealed: list[Segment] = []
         """Those in etcd, oldest first."""
-        self._segments: list[Segment] = []
-        self._ending: Ending | None = None
+        self._standing = Standing()
+        """What this opening found."""
+        self._joint = Joint()
+        """Where the next segment goes on."""
         self._mended = False
         self._tail: Tail | None = None
         self._stopped: JournalError | None = None
-        self._next_no = 1
-        self._last = (0, EMPTY_DIGEST)
-        self._link = ""
         self._full = False
         self._recovered = ""
         self._shelf = Shelf(self._client)
@@ -111,12 +109,12 @@ class EtcdJournal(EtcdPlace):
     @property
     def head_seq(self) -> int:
         """`seq` of the last durable event."""
-        return self._tail.last_seq if self._tail is not None else self._last[0]
+        return self._tail.last_seq if self._tail is not None else self._joint.base
 
     def head(self) -> Head:
         """Names the whole history up to the last durable event: the same as of a file log that holds the same bytes."""
         tail = self._tail
-        return Head(self._log_id, *(tail.head if tail is not None and tail.count else self._last))
+        return Head(self._log_id, *(tail.head if tail is not None and tail.count else self._joint.head))
 
     # ---- opening --------------------------------------------------------------------------------------------
 
@@ -156,32 +154,16 @@ class EtcdJournal(EtcdPlace):
 
     def _look(self) -> None:
         """Learn where the log stands, changing nothing."""
-        self._segments = survey(self._shelf)
-        here = [segment for segment in self._segments if segment.header.base >= self._shelf.shipped.base]
-        if not self._segments:
-            self._log_id = os.urandom(16).hex()
-            return
-        last = self._segments[-1]
-        self._log_id = last.header.log
-        if last.header.epoch >= self._epoch:
-            why = f"it is of epoch {last.header.epoch} and the key `epoch` says {self._epoch - 1}: somebody changed that key; put it right"
-            raise corrupt(self.path, last.name, 0, last.header.base + 1, why)
-        self._sealed = [segment for segment in here if segment.seal is not None]
-        if last.seal is not None:
-            self._follow(last.header.no + 1, last.seal.last, last.seal.sha256)
-            return
-        ending = self._ending = ending_of(self._shelf, last, Where.LAST)
-        self._recovered = sentence(last, ending)
-        if ending.last_seq > last.header.base:
-            self._follow(last.header.no + 1, ending.last_seq, ending.sha256)
-        else:  # it holds no event: the next segment takes its place
-            self._follow(last.header.no, last.header.base, last.header.prev)
-
-    def _follow(self, next_no: int, last_seq: int, link: str) -> None:
-        """The next segment is number `next_no` and links to the one that ends at `last_seq`."""
-        self._next_no = next_no
-        self._link = link
-        self._last = (last_seq, link or EMPTY_DIGEST)
+        segments = survey(self._shelf)
+        self._log_id = segments[-1].header.log if segments else os.urandom(16).hex()
+        for last in segments[-1:]:
+            if last.header.epoch >= self._epoch:
+                why = f"it is of epoch {last.header.epoch} and the key `epoch` says {self._epoch - 1}: put that key right"
+                raise corrupt(self.path, last.name, 0, last.header.base + 1, why)
+        standing = self._standing = stand(self._shelf, segments)
+        self._sealed = [segment for segment in segments if segment.seal and segment.header.base >= self._shelf.shipped.base]
+        self._joint = standing.joint
+        self._recovered = sentence(standing)
 
     def _measure(self) -> None:
         """Learn how full the cluster is. Where it does not say, nothing is new: an append will tell."""
@@ -200,21 +182,17 @@ class EtcdJournal(EtcdPlace):
     def read(self, after: int = 0) -> Iterator[Event]:
         """Events with `seq > after`, every byte proven. Between `open` and the first `append`."""
         self._check_usable()
-        if self._tail is not None:
+        if self._mended:
             raise JournalError("read() belongs between open and the first append: use read_journal(url)", path=self.path)
         return chain.from_iterable(self._read(after))
 
     def _read(self, after: int) -> Iterator[list[Event]]:
-        segments = self._segments
         self._shelf.reach(after)
+        self._show_life()
         try:
-            for number, segment in enumerate(segments, 1):
-                last = number == len(segments)
-                if not last and segments[number].header.base <= after:
-                    continue
+            for events in read_standing(self._shelf, self._standing, after=after):
                 self._show_life()
-                place = Where.LAST if last else Where.EARLIER
-                yield from read_segment(self._shelf, segment, place, after=after, upto=self._ending if last else None)
+                yield events
         except OSError as error:
             raise unreadable(self.path, error, "read the log") from error
 
@@ -280,15 +258,12 @@ class EtcdJournal(EtcdPlace):
     def _end_segment(self, tail: Tail) -> None:
         """Seal it; the next one follows. One without events was never written."""
         if tail.count:
-            self._settle(tail, tail.seal())
+            tail.seal()
+            self._joint = Joint.after(tail.header, tail.head)
+            self._sealed.append(Segment(tail.name, tail.header, Seal(tail.count, *tail.head), tail.size))
+            if self._archive is not None:
+                self._archive.ship(self._sealed)
         self._tail = None
-
-    def _settle(self, tail: Tail, seal: Seal) -> None:
-        """A segment is finished: link to it, and ship it."""
-        self._follow(tail.header.no + 1, seal.last, seal.sha256)
-        self._sealed.append(Segment(tail.name, tail.header, seal, self._shelf.size(tail.name)))
-        if self._archive is not None:
-            self._archive.ship(self._sealed)
 
     def _begin_segment(self, batch_bytes: int) -> Tail:
         if not self._mended:
@@ -299,21 +274,21 @@ class EtcdJournal(EtcdPlace):
 
     def _mend(self) -> None:
         """Seal what the last writer left, and put aside what it never finished. Doing it again after a crash does no harm."""
-        ending, self._ending = self._ending, None
+        for seq in _snapshots.seqs_in(self._shelf):
+            if seq > self._joint.base:  # of a history that was cut off
+                self._writes.remove(_snapshots.name_of(seq))
+        ending = self._standing.ending
         if ending is not None:
-            last = self._segments[-1]
+            last = self._standing.segments[-1]
             seal = self._writes.mend(last, ending)
             if seal is not None:
                 self._sealed.append(Segment(last.name, last.header, seal, self._shelf.size(last.name)))
-        for seq in _snapshots.seqs_in(self._shelf):
-            if seq > self._last[0]:  # of a history that was cut off
-                self._writes.remove(_snapshots.name_of(seq))
 
     def _header(self, batch_bytes: int) -> Header:
         clock = self._clock
         times: dict[str, Any] = {"boot_id": clock.boot_id(), "wall_ns": clock.wall_ns(), "boot_ns": clock.boot_ns()} if clock else {}
         return Header(
-            fmt=FMT, log=self._log_id, no=self._next_no, base=self._last[0], epoch=self._epoch, prev=self._link, schema=SCHEMA,
+            fmt=FMT, log=self._log_id, no=self._joint.no, base=self._joint.base, epoch=self._epoch, prev=self._joint.prev, schema=SCHEMA,
             batch=batch_bytes, **times,
         )  # fmt: skip
 
@@ -362,7 +337,7 @@ class EtcdJournal(EtcdPlace):
             return
         tail, self._tail = self._tail, None
         if tail is not None and tail.count:
-            self._last = tail.head
+            self._joint = Joint.after(tail.header, tail.head)
             if self._stopped is None and os.getpid() == self._pid:
                 try:
                     tail.seal()

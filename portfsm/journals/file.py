@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from portfsm._codec import BATCH_BYTES, FMT, SCHEMA, ClockMark, Header
-from portfsm._recovery import Place
 from portfsm.errors import InternalError, InvalidValue, JournalError, JournalFull, JournalLocked, JournalUnreadable, OutcomeUnknown
 from portfsm.journals import _snapshots
 from portfsm.journals._disk import Directory, Disk, RealDisk, is_full, unreadable
 from portfsm.journals._lock import Lock
-from portfsm.journals._mend import mend, reaffirm, sentence, tidy
+from portfsm.journals._mend import mend, sentence, tidy
 from portfsm.journals._reserve import Reserve
-from portfsm.journals._segments import EMPTY_DIGEST, Ending, Segment, ending_of, read_segment, survey
+from portfsm.journals._segments import Joint, Standing, read_standing, stand, survey
 from portfsm.journals._writer import Writer, no_room, outcome_unknown
 from portfsm.values import Head
 
@@ -84,14 +83,13 @@ class FileJournal:
         """What belongs to one opening."""
         self._pid = 0
         self._epoch = 0
-        self._segments: list[Segment] = []
-        self._ending: Ending | None = None
-        self._tidied = False
+        self._standing = Standing()
+        """What this opening found."""
+        self._joint = Joint()
+        """Where the next segment goes on."""
+        self._mended = False
         self._writer: Writer | None = None
         self._stopped: JournalError | None = None
-        self._next_no = 1
-        self._last = (0, EMPTY_DIGEST)
-        self._link = ""
         self._clock_offset: int | None = None
         self._recovered = ""
         self._directory = Directory(self._disk, self.path)
@@ -121,7 +119,7 @@ class FileJournal:
         segment's header links to all earlier ones.
         """
         writer = self._writer
-        return Head(self._log_id, *(writer.head if writer is not None and writer.count else self._last))
+        return Head(self._log_id, *(writer.head if writer is not None and writer.count else self._joint.head))
 
     # ---- opening --------------------------------------------------------------------------------------------
 
@@ -141,7 +139,7 @@ class FileJournal:
             undo.callback(lock.release)
             try:
                 self._look()
-                self._epoch = 1 + max([lock.last_epoch, *(segment.header.epoch for segment in self._segments[-1:])])
+                self._epoch = 1 + max([lock.last_epoch, *(segment.header.epoch for segment in self._standing.segments[-1:])])
                 lock.claim(self._epoch, holder, self._clock.boot_id() if self._clock else "")
             except OSError as error:
                 if is_full(error):
@@ -183,46 +181,23 @@ class FileJournal:
 
     def _look(self) -> None:
         """Learn where the log stands, changing nothing."""
-        self._segments = survey(self._directory)
-        if not self._segments:
-            self._log_id = os.urandom(16).hex()
-            return
-        last = self._segments[-1]
-        self._log_id = last.header.log
-        if last.seal is not None:
-            self._follow(last.header.no + 1, last.seal.last, last.seal.sha256)
-            return
-        ending = self._ending = ending_of(self._directory, last, Place.LAST)
-        self._recovered = sentence(last, ending)
-        if ending.last_seq > last.header.base:
-            self._follow(last.header.no + 1, ending.last_seq, ending.sha256)
-        else:  # it holds no event: the next segment takes its place
-            self._follow(last.header.no, last.header.base, last.header.prev)
-
-    def _follow(self, next_no: int, last_seq: int, link: str) -> None:
-        """The next segment is number `next_no` and links to the one that ends at `last_seq`."""
-        self._next_no = next_no
-        self._link = link
-        self._last = (last_seq, link or EMPTY_DIGEST)
+        standing = self._standing = stand(self._directory, survey(self._directory))
+        self._joint = standing.joint
+        self._recovered = sentence(standing)
+        self._log_id = standing.segments[-1].header.log if standing.segments else os.urandom(16).hex()
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
     def read(self, after: int = 0) -> Iterator[Event]:
         """Events with `seq > after`, every byte proven. Between `open` and the first `append`."""
         self._check_usable()
-        if self._writer is not None:
+        if self._mended:
             raise JournalError("read() belongs between open and the first append: use read_journal(path)", path=self.path)
         return chain.from_iterable(self._read(after))
 
     def _read(self, after: int) -> Iterator[list[Event]]:
-        segments = self._segments
         try:
-            for number, segment in enumerate(segments, 1):
-                last = number == len(segments)
-                if not last and segments[number].header.base <= after:
-                    continue
-                place = Place.LAST if last else Place.EARLIER
-                yield from read_segment(self._directory, segment, place, after=after, upto=self._ending if last else None)
+            yield from read_standing(self._directory, self._standing, after=after)
         except OSError as error:
             raise unreadable(self.path, error, "read the log") from error
 
@@ -259,7 +234,7 @@ class FileJournal:
     @property
     def head_seq(self) -> int:
         """`seq` of the last durable event."""
-        return self._writer.last_seq if self._writer is not None else self._last[0]
+        return self._writer.last_seq if self._writer is not None else self._joint.base
 
     def _append(self, lock: Lock, events: Sequence[Event]) -> None:
         writer = self._writer
@@ -276,8 +251,8 @@ class FileJournal:
     def _end_segment(self, writer: Writer) -> None:
         """Seal it; the next one follows. One without events is replaced instead."""
         if writer.count:
-            seal = writer.seal()
-            self._follow(writer.header.no + 1, seal.last, seal.sha256)
+            writer.seal()
+            self._joint = Joint.after(writer.header, writer.head)
         writer.close()
         self._writer = None
 
@@ -295,18 +270,13 @@ class FileJournal:
         return writer
 
     def _mend_once(self) -> None:
-        if self._tidied:
+        if self._mended:
             return
-        tidy(self._directory, self._last[0])
-        ending = self._ending
-        if ending is not None:
-            self._reserve.make_room_for(lambda: mend(self._directory, self._segments[-1], ending, self._reserve, self._epoch))
-            self._ending = None
-        elif self._segments:
-            self._reserve.make_room_for(lambda: reaffirm(self._directory, self._segments[-1]))
+        tidy(self._directory, self._joint.base)
+        self._reserve.make_room_for(lambda: mend(self._directory, self._standing, self._reserve, self._epoch))
+        self._mended = True
         if not self._reserve.full:
             self._reserve.take()
-        self._tidied = True
 
     def _header(self, batch_bytes: int) -> Header:
         boot_id, wall, boot = "", 0, 0
@@ -316,10 +286,10 @@ class FileJournal:
         return Header(
             fmt=FMT,
             log=self._log_id,
-            no=self._next_no,
-            base=self._last[0],
+            no=self._joint.no,
+            base=self._joint.base,
             epoch=self._epoch,
-            prev=self._link,
+            prev=self._joint.prev,
             schema=SCHEMA,
             batch=batch_bytes,
             boot_id=boot_id,
@@ -378,7 +348,7 @@ class FileJournal:
         writer = self._writer
         if writer is not None:
             if writer.count:
-                self._last = writer.head
+                self._joint = Joint.after(writer.header, writer.head)
             if writer.count and self._stopped is None and os.getpid() == self._pid:
                 self._seal_at_close(writer)
             self._writer = None

@@ -15,7 +15,7 @@ import msgspec
 from anyio.streams.tls import TLSListener
 
 from portfsm.evidence import Verdict
-from portfsm.witnesses._http import import_h11
+from portfsm.witnesses._serving import Asked, Exchange, RefusedError, departures
 from portfsm.witnesses._wire import CHECK, QUESTION_BYTES, WITHDRAW, Answer, Answers, Failure, Question, check_token, same_token
 
 if TYPE_CHECKING:
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from portfsm.witnesses._asking import Place
 
 __all__ = ["Agent", "Limits", "over_tls"]
-
-_CHUNK = 65_536
-_HEAD_BYTES = 16_384
-_JSON = ("content-type", "application/json")
 
 
 @attrs.frozen
@@ -46,20 +42,6 @@ class Limits:
 
 
 _LIMITS = Limits()
-
-
-class _RefusedError(Exception):
-    """The request gets this status and this sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-@attrs.frozen
-class _Request:
-    path: str
-    question: Question
 
 
 class _QuietListener(TLSListener):
@@ -82,7 +64,7 @@ class Agent:
     """Answers for `witnesses`, each under its name."""
 
     def __init__(self, witnesses: Iterable[Witness], *, token: str, limits: Limits = _LIMITS) -> None:
-        self._h11 = import_h11()
+        self._departures = departures()
         self._witnesses = {witness.proxy: witness for witness in witnesses}
         self._token = check_token(token)
         self._limits, self._free = limits, limits.connections
@@ -99,72 +81,41 @@ class Agent:
             return
         self._free -= 1
         try:
-            await self._answer(stream)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, self._h11.LocalProtocolError):
-            pass  # who asked has gone
+            await self._answer(Exchange(stream, body_bytes=QUESTION_BYTES, each_s=self._limits.read_s))
+        except self._departures:
+            pass
         finally:
             self._free += 1
             await anyio.aclose_forcefully(stream)
 
-    async def _answer(self, stream: ByteStream) -> None:
-        connection = self._h11.Connection(self._h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
-        status, body = 200, b""
+    async def _answer(self, exchange: Exchange) -> None:
         try:
-            with anyio.fail_after(self._limits.read_s):
-                request = await self._read(connection, stream)
-            body = msgspec.json.encode(await self._answers(request))
-        except TimeoutError:
-            return
-        except _RefusedError as error:
+            asked = await exchange.read(self._admit)
+            status, body = 200, msgspec.json.encode(await self._answers(asked))
+        except RefusedError as error:
             status, body = error.status, msgspec.json.encode(Failure(str(error)))
-        except self._h11.RemoteProtocolError as error:
-            status, body = error.error_status_hint, msgspec.json.encode(Failure("this is not a request"))
-        with anyio.move_on_after(self._limits.read_s):
-            await self._send(connection, stream, status, body)
-
-    async def _send(self, connection: Any, stream: ByteStream, status: int, body: bytes) -> None:
-        headers = [_JSON, ("content-length", str(len(body))), ("connection", "close"), ("cache-control", "no-store")]
-        head = connection.send(self._h11.Response(status_code=status, headers=headers))
-        await stream.send(head + connection.send(self._h11.Data(body)) + connection.send(self._h11.EndOfMessage()))
-
-    async def _read(self, connection: Any, stream: ByteStream) -> _Request:
-        request: Any = None
-        body = bytearray()
-        while True:
-            event = connection.next_event()
-            if event is self._h11.NEED_DATA:
-                connection.receive_data(await stream.receive(_CHUNK))
-            elif isinstance(event, self._h11.Request):
-                request = event
-                self._admit(event)
-            elif isinstance(event, self._h11.Data):
-                body += event.data
-                if len(body) > QUESTION_BYTES:
-                    raise _RefusedError(413, f"a question has at most {QUESTION_BYTES} bytes")
-            elif isinstance(event, self._h11.EndOfMessage):
-                return _Request(request.target.decode("ascii"), _question(bytes(body)))
-            else:
-                raise anyio.EndOfStream
+        await exchange.answer(status, body)
 
     def _admit(self, request: Any) -> None:
         """Refuse who does not know the token before all else."""
         given = [value for name, value in request.headers if name == b"authorization"]
         if len(given) != 1 or not same_token(given[0], self._token):
-            raise _RefusedError(401, "the token is missing or another: give RemoteWitness the content of the agent's token file")
+            raise RefusedError(401, "the token is missing or another: give RemoteWitness the content of the agent's token file")
         if request.target not in (CHECK.encode(), WITHDRAW.encode()):
-            raise _RefusedError(404, f"there is {CHECK} and {WITHDRAW}")
+            raise RefusedError(404, f"there is {CHECK} and {WITHDRAW}")
         if request.method != b"POST":
-            raise _RefusedError(405, "questions are put by POST")
+            raise RefusedError(405, "questions are put by POST")
 
-    async def _answers(self, request: _Request) -> Answers:
-        witness = self._witnesses.get(request.question.proxy)
+    async def _answers(self, asked: Asked) -> Answers:
+        question = _question(asked.body)
+        witness = self._witnesses.get(question.proxy)
         if witness is None:
-            raise _RefusedError(404, f"no proxy of that name here; there is {', '.join(sorted(self._witnesses))}")
-        ask = _check if request.path == CHECK else _withdraw
+            raise RefusedError(404, f"no proxy of that name here; there is {', '.join(sorted(self._witnesses))}")
+        ask = _check if asked.target == CHECK else _withdraw
         with anyio.move_on_after(self._limits.answer_s):
             async with self._turns[witness.proxy]:
-                return Answers(await ask(witness, request.question.places))
-        raise _RefusedError(504, f"the proxy gave no answer within {self._limits.answer_s:g} s")
+                return Answers(await ask(witness, question.places))
+        raise RefusedError(504, f"the proxy gave no answer within {self._limits.answer_s:g} s")
 
 
 async def _check(witness: Witness, places: Sequence[Place]) -> list[Answer]:
@@ -193,4 +144,4 @@ def _question(body: bytes) -> Question:
     try:
         return msgspec.json.decode(body, type=Question)
     except ValueError as error:  # also the UnicodeDecodeError that msgspec lets through
-        raise _RefusedError(400, f"not a question: {error}") from error
+        raise RefusedError(400, f"not a question: {error}") from error

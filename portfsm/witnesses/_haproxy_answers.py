@@ -5,6 +5,7 @@ Columns are found by name. A line that cannot be read is never skipped: the work
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import TYPE_CHECKING
@@ -38,14 +39,17 @@ AGENT = 0x05
 ESTABLISHED = 8
 """Of `scb=[N`: below it the stream has no connection to a server yet and may still open one."""
 _ANY_STATE = 1 << 30
-_NUMBER = re.compile(r"[0-9]{1,18}")
+_DIGITS, _WORD = "[0-9]{1,18}", "[A-Za-z0-9_.:-]++"
+_NUMBER = re.compile(_DIGITS)
 _LAST_PORT = 65_535
 _STREAM = re.compile(
     r"0x[0-9a-fA-F]+: proto=(?:\? ts=\S+ |.* be=(\S+) srv=(\S+) .*\b)epoch=(?:0x)?([0-9a-fA-F]{1,16}) .*\bscb=\[([0-9]{1,18}),"
 )
 _STAMP = re.compile(r"\b(GEN|RELAY)=([0-9]{1,18})\b")
-_NAME = re.compile(r"[A-Za-z0-9_.:-]+")
-_COLUMNS = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_admin_state", "srv_agent_state", "srv_fqdn")
+_COLUMNS = {
+    "be_name": _WORD, "srv_name": _WORD, "srv_addr": "[^ ]++", "srv_port": _DIGITS, "srv_admin_state": _DIGITS, "srv_agent_state": _DIGITS,
+    "srv_fqdn": "[^ ]++",
+}  # fmt: skip
 
 Place = tuple[str, str]
 """A slot by the names of its backend and server."""
@@ -223,26 +227,30 @@ def table_of(section: str) -> Iterator[Slot]:
     lines = section.strip("\n").splitlines()
     if len(lines) < 2 or not lines[1].startswith("# be_id "):  # noqa: PLR2004  (a version line and the names of the columns)
         raise Unreadable(f"no table of servers but {_quoted(section)}")
-    names = lines[1][2:].split()
-    try:
-        at = [names.index(name) for name in _COLUMNS]
-    except ValueError as error:
-        raise Unreadable(f"a table of servers without a column that is needed: {error}") from None
+    row, columns = _row(lines[1])
     for line in lines[2:]:
-        yield _slot(line, len(names), at)
+        words = row.fullmatch(line)
+        if words is None:
+            raise Unreadable(f"a server that cannot be read: {_quoted(line)}")
+        yield _slot(*words.group(*columns))
 
 
-def _slot(line: str, width: int, at: list[int]) -> Slot:
-    words = line.split()
-    if len(words) != width:
-        raise Unreadable(f"a server that cannot be read: {_quoted(line)}")
-    backend, server, address, port, state, agent, name = (words[i] for i in at)
-    numbers = all(map(_NUMBER.fullmatch, (port, state, agent)))
-    if not (numbers and _NAME.fullmatch(backend) and _NAME.fullmatch(server)):
-        raise Unreadable(f"a server that cannot be read: {_quoted(line)}")
+@functools.lru_cache(8)
+def _row(header: str) -> tuple[re.Pattern[str], list[int]]:
+    """What a line below this header looks like, and which of its groups are the columns that count."""
+    names = header[2:].split()
+    if missing := [name for name in _COLUMNS if names.count(name) != 1]:
+        raise Unreadable(f"a table of servers without a column that is needed: {', '.join(missing)}")
+    line = " +".join(f"({_COLUMNS[name]})" if name in _COLUMNS else "[^ ]++" for name in names)
+    wanted = [name for name in names if name in _COLUMNS]
+    return re.compile(f"{line} *"), [1 + wanted.index(name) for name in _COLUMNS]
+
+
+def _slot(backend: str, server: str, address: str, port: str, state: str, agent: str, name: str) -> Slot:
     put_back = bool(int(agent) & AGENT)
     lasting = bool(int(state) & MAINTENANCE) and not put_back
-    known = int(port) if int(port) <= _LAST_PORT else 0  # one counted back from the client's is a negative number
+    number = int(port)
+    known = number if number <= _LAST_PORT else 0  # one counted back from the client's is a negative number
     return Slot(backend, server, canonical(address), known, "" if name == "-" else name, lasting, put_back)
 
 

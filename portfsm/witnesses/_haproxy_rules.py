@@ -43,11 +43,15 @@ class Judgement:
 
 def judge(workers: Sequence[Worker], host: str, port: int, since: int, *, retries_replies: bool = False) -> Judgement:
     """CLEAR with what it rests on, or HELD with every worker that holds the place. `workers` are all of a settled round."""
-    host, limit = canonical(host), limit_of(retries_replies=retries_replies)
-    held = [reason for worker in workers if (reason := _holds(worker, host, port, since, limit))]
+    return _judge(workers, canonical(host), port, since, limit_of(retries_replies=retries_replies))
+
+
+def _judge(workers: Sequence[Worker], host: str, port: int, since: int, limit: int) -> Judgement:
+    found = [(worker, slots_at(worker.slots, host, port)) for worker in workers]
+    held = [reason for worker, slots in found if (reason := _holds(worker, slots, host, port, since, limit))]
     if held:
         return Judgement(Verdict.HELD, "; ".join(held))
-    return Judgement(Verdict.CLEAR, "; ".join(_lets_go(worker, host, port) for worker in workers))
+    return Judgement(Verdict.CLEAR, "; ".join([_lets_go(worker, slots) for worker, slots in found]))
 
 
 def judge_all(workers: Sequence[Worker], places: Iterable[tuple[str, int, int]], *, retries_replies: bool = False) -> Iterator[Judgement]:
@@ -55,11 +59,12 @@ def judge_all(workers: Sequence[Worker], places: Iterable[tuple[str, int, int]],
     used = {0}.union(*(worker.slots for worker in workers))
     lowest, absent = lowest_generation(workers), dict[int, Judgement]()
     shared = not any(worker.unreadable or 0 in worker.slots for worker in workers) and lowest is not None
+    limit = limit_of(retries_replies=retries_replies)
     for host, port, since in places:
         key = since if lowest is None or since > lowest else lowest
         found = absent.get(key) if shared and port not in used else None
         if found is None:
-            found = judge(workers, host, port, since, retries_replies=retries_replies)
+            found = _judge(workers, canonical(host), port, since, limit)
             if port not in used:
                 absent[key] = found
         yield found
@@ -116,10 +121,12 @@ def slots_at(table: Mapping[int, Sequence[Slot]], host: str, port: int) -> list[
     What a name means to the proxy is not known here: a host in numbers may be any name's, a name any number's. Only
     two names are compared. A slot with neither ("-") is a unix socket; one at 0.0.0.0 or :: connects to where its client did.
     """
-    nearby = [slot for slot in (*table.get(port, ()), *table.get(0, ())) if slot.name or slot.address != "-"]
-    if _is_literal(host):
-        return [slot for slot in nearby if slot.name or slot.address in (host, *_ANY_HOST) or host in _ANY_HOST]
-    return [slot for slot in nearby if not slot.name or slot.name.lower() == host.lower()]
+    nearby = (*table.get(port, ()), *table.get(0, ()))
+    if not _is_literal(host):
+        return [slot for slot in nearby if (slot.name.lower() == host.lower() if slot.name else slot.address != "-")]
+    if host in _ANY_HOST:
+        return [slot for slot in nearby if slot.name or slot.address != "-"]
+    return [slot for slot in nearby if slot.name or slot.address == host or slot.address in _ANY_HOST]
 
 
 def _is_at(slot: Slot, host: str, port: int) -> bool:
@@ -139,30 +146,29 @@ def _is_literal(host: str) -> bool:
 # ---------------------------------------------------------------------- one worker
 
 
-def _holds(worker: Worker, host: str, port: int, since: int, limit: int) -> str:
+def _holds(worker: Worker, slots: list[Slot], host: str, port: int, since: int, limit: int) -> str:
+    """Why a worker with these slots at an address holds it; empty when it has let go."""
     if worker.unreadable:
         return f"{_name(worker)} holds every port: {worker.unreadable}"
-    slots = slots_at(worker.slots, host, port)
-    places = {slot.place for slot in slots}
     if worker.old:
-        return _old_holds(worker, slots, places, limit) or _astray(worker)
-    seen = any(_is_at(slot, host, port) for slot in slots)  # a slot that may be anywhere says nothing of one that is not there yet
-    return _current_holds(worker, slots, places, since, limit, seen=seen) or _astray(worker)
+        return _old_holds(worker, slots, limit) or _astray(worker)
+    return _current_holds(worker, slots, host, port, since, limit) or _astray(worker)
 
 
-def _current_holds(worker: Worker, slots: list[Slot], places: set[Place], since: int, limit: int, *, seen: bool) -> str:
+def _current_holds(worker: Worker, slots: list[Slot], host: str, port: int, since: int, limit: int) -> str:
     if watched := [slot for slot in slots if slot.agent]:
         return f"{_name(worker)} has {_slots(watched)} at that address, and an agent check can put it into service"
     if serving := [slot for slot in slots if not slot.maintenance]:
         return f"{_name(worker)} has {_slots(serving)} in service at that address"
+    seen = any(_is_at(slot, host, port) for slot in slots)  # a slot that may be anywhere says nothing of one that is not there yet
     if not seen and worker.generation is None:
         return f"{_name(worker)} does not say which generation its configuration is: add `setenv GEN` to its global section"
     if not seen and worker.generation is not None and worker.generation < since:
         return f"{_name(worker)} runs generation {worker.generation}, older than {since}"
-    return _on_the_way(worker, {*places, NOBODYS} if places else (), limit)
+    return _on_the_way(worker, {NOBODYS, *(slot.place for slot in slots)} if slots else (), limit)
 
 
-def _old_holds(worker: Worker, slots: list[Slot], places: set[Place], limit: int) -> str:
+def _old_holds(worker: Worker, slots: list[Slot], limit: int) -> str:
     if slots and not worker.stopping:
         return f"{_name(worker)} still has {_slots(slots)} at that address and was never told to stop"
     if slots and not worker.relays:
@@ -170,11 +176,11 @@ def _old_holds(worker: Worker, slots: list[Slot], places: set[Place], limit: int
     # Another slot of the backend may be left for this one (redispatch), and a stream without a slot may choose it.
     backends = {slot.backend for slot in slots}
     others = {place for place in worker.early if place[0] in backends or place == NOBODYS} if backends else set()
-    return _on_the_way(worker, places | others, limit)
+    return _on_the_way(worker, others.union(slot.place for slot in slots), limit)
 
 
 def _on_the_way(worker: Worker, places: Iterable[Place], limit: int) -> str:
-    for place in sorted(places):
+    for place in sorted(places) if worker.early else ():
         if (state := worker.early.get(place, limit)) < limit:
             return f"{_name(worker)} has a stream of {_whose(place)} that is {_STATES.get(state, 'on its way')} (scb={state})"
     return ""
@@ -190,8 +196,7 @@ def _whose(place: Place) -> str:
     return "/".join(filter(None, place)) or "its own (to a log, a peer or an agent, it does not say)"
 
 
-def _lets_go(worker: Worker, host: str, port: int) -> str:
-    slots = slots_at(worker.slots, host, port)
+def _lets_go(worker: Worker, slots: list[Slot]) -> str:
     if not slots:
         return f"{_name(worker)} has no slot there" + ("" if worker.old else f" (generation {worker.generation})")
     if worker.old:

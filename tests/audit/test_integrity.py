@@ -8,7 +8,6 @@ from hashlib import sha256
 
 import msgspec
 import pytest
-import structlog
 
 from portfsm import Event, FileJournal, Head, read_journal
 from portfsm._codec import Encoder, Seal, decode_mark
@@ -33,8 +32,7 @@ def log(tmp_path):
         journal.append([event])
     journal.close()
     assert len(segments(tmp_path / "log")) >= 4
-    yield tmp_path / "log"
-    structlog.reset_defaults()
+    return tmp_path / "log"
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-import structlog
 
 from portfsm import PoolSpec, open_manager
 from portfsm.cli._main import run
@@ -41,8 +40,7 @@ def here(tmp_path, monkeypatch):
                 clock.advance(6)
 
     anyio.run(live)
-    yield tmp_path
-    structlog.reset_defaults()
+    return tmp_path
 
 
 def test_a_program_of_the_page_does_not_run(here):

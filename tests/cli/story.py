@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -20,6 +23,7 @@ from unittest import mock
 import anyio
 
 from portfsm import PoolSpec, open_manager
+from portfsm.cli._main import run
 from portfsm.journals import FileJournal
 from portfsm.testing import ManualClock
 
@@ -109,6 +113,14 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PAGER": "cat"} | more
 
 
+def called(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command line in this process, into a pipe: an interpreter takes a quarter of a second to start."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(os.environ, environment(), clear=True):
+        code = run(list(map(str, arguments)))
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
 def hear_interrupts() -> None:
     """In a child, before its program: a suite that runs in the background ignores SIGINT, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -130,7 +142,8 @@ class Terminal:
             preexec_fn=_on_its_terminal,  # noqa: PLW1509  (Ctrl-C needs it; no threads here)
         )  # fmt: skip
         os.close(inside)
-        self.seen = ""
+        self.seen = self._text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character, or a line's two ends
 
     def __enter__(self) -> Self:
         return self
@@ -167,5 +180,6 @@ class Terminal:
             data = os.read(self._screen, 65536)
         except OSError:  # the other end is closed
             return False
-        self.seen += data.decode().replace("\r\n", "\n")
+        self._text += self._decoder.decode(data)
+        self.seen = self._text.replace("\r\n", "\n")
         return bool(data)

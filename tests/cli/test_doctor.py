@@ -8,7 +8,6 @@ import re
 import socket
 
 import pytest
-import structlog
 
 from portfsm.cli._main import run
 from tests.witnesses.helpers import free_port
@@ -23,8 +22,7 @@ def call(capsys):
         code = run(("doctor", *arguments))
         return code, *capsys.readouterr()
 
-    yield call
-    structlog.reset_defaults()
+    return call
 
 
 @pytest.fixture

@@ -10,18 +10,9 @@ from pathlib import Path
 
 import anyio
 import pytest
-import structlog
 
 from portfsm import PoolSpec, open_manager, replay
-from portfsm.cli._machine import (
-    FAST_NS,
-    SLOW_NS,
-    examine_clock,
-    examine_disk,
-    examine_ranges,
-    kernel_time_is_set,
-    measure_sync,
-)
+from portfsm.cli._machine import FAST_NS, SLOW_NS, examine_clock, examine_disk, examine_ranges, kernel_time_is_set, measure_sync
 from portfsm.cli._main import run
 from portfsm.journals import read_journal
 from portfsm.specs import normalise_ports
@@ -66,8 +57,7 @@ def call(capsys):
         assert not err or code == 2
         return code, (out or err) if text or err else [json.loads(line) for line in out.splitlines()]
 
-    yield call
-    structlog.reset_defaults()
+    return call
 
 
 def findings(lines, about=None) -> list[dict[str, str]]:

@@ -8,7 +8,6 @@ import sys
 
 import anyio
 import pytest
-import structlog
 
 from portfsm import FileJournal, open_manager
 from portfsm._codec import FMT, Encoder, Header
@@ -49,8 +48,7 @@ def named(command) -> str:
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    structlog.reset_defaults()
+    return tmp_path
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import json
 import sqlite3
 
 import pytest
-import structlog
 
 from portfsm import read_journal
 from portfsm.audit import spans
@@ -21,8 +20,7 @@ from tests.cli import story
 def log(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     story.write(tmp_path / "LOG")
-    yield tmp_path / "LOG"
-    structlog.reset_defaults()
+    return tmp_path / "LOG"
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
-"""`portfsm plan` as a person or a script runs it."""
+"""`portfsm plan` as a person or a script runs it; a process of its own it is where its lines are measured."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
-import sys
 
 import anyio
 import pytest
@@ -16,8 +15,7 @@ from tests.cli import story
 
 
 def plan(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-m", "portfsm", "plan", *map(str, arguments)]
-    return subprocess.run(program, capture_output=True, text=True, check=False, env=story.environment())
+    return story.called("plan", *arguments)
 
 
 def lines(*arguments: object) -> list[dict[str, object]]:

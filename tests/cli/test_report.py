@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-import structlog
 
 from portfsm.cli._main import run
 from portfsm.testing import ManualClock
@@ -22,8 +21,7 @@ from tests.report.unpack import data_of
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     story.write(tmp_path / "LOG")
-    yield tmp_path
-    structlog.reset_defaults()
+    return tmp_path
 
 
 @pytest.fixture

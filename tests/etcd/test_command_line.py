@@ -6,20 +6,13 @@ import json
 
 import anyio
 import pytest
-import structlog
 
 from portfsm.cli._main import run
 from portfsm.journals._etcd_wire import put
 from portfsm.journals.etcd import EtcdJournal
 from portfsm.manager import open_manager
+from tests.etcd.behind import change
 from tests.etcd.leader import SPEC
-from tests.etcd.test_journal import change
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_before():
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from portfsm.journals._etcd_wire import delete, put
 from portfsm.journals.etcd import EtcdJournal
 from portfsm.manager import open_manager
 from portfsm.testing.contract import sample_events
+from tests.etcd.behind import change
 from tests.etcd.leader import SPEC
 from tests.etcd.test_archive import written
-from tests.etcd.test_journal import change
 
 EVENTS = sample_events(900)
 

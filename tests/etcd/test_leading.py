@@ -91,7 +91,7 @@ async def test_a_takeover_under_load_loses_or_doubles_something(url, times):
     """Leader after leader loses its lease in the midst of its work, and finds out by its next append; nobody saw what is not in the log."""
     acknowledged: dict[int, str] = {}
     fenced = 0
-    rounds = 10 * times
+    rounds = 50 * times  # on each loop
     for number in range(rounds):
         ended = anyio.Event()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 
 import anyio
 import anyio.lowlevel
@@ -15,7 +14,7 @@ from portfsm.errors import ReloadFailed, StaleGeneration
 from portfsm.haproxy import reload, write
 from tests.evidence.clients import Tally, fresh, go_on, held_back
 from tests.evidence.scene import PATIENCE_S, SERVICES, Controller, controller, edge_home
-from tests.witnesses.helpers import until
+from tests.witnesses.helpers import frozen, until
 from tests.witnesses.real import complaint
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -102,12 +101,9 @@ async def test_a_frozen_proxy_that_loses_its_port_to_the_clock(edge, tmp_path):
         held = await held_back(edge, tally, idle=4, half=4)
         lease = scene.of(ALPHA)[0]
         assert edge.process is not None
-        os.killpg(edge.process.pid, signal.SIGSTOP)
-        try:
+        with frozen(edge.process.pid, group=True):
             await scene.die(lease)
             await outlasts(scene, lease, "edge says UNKNOWN")
-        finally:
-            os.killpg(edge.process.pid, signal.SIGCONT)
         await scene.publish()
         await freed(scene, lease)
         await scene.start(BETA, port=lease.port)
@@ -121,13 +117,10 @@ async def test_a_proxy_frozen_at_the_release_that_is_never_told_again(edge, tmp_
     async with controller(tmp_path / "log", edge) as scene:
         lease = scene.of(ALPHA)[0]
         assert edge.process is not None
-        os.killpg(edge.process.pid, signal.SIGSTOP)
-        try:
+        with frozen(edge.process.pid, group=True):
             await scene.die(lease)
             await explained(scene, lease, "edge says UNKNOWN")
             scene.write(edge)
-        finally:
-            os.killpg(edge.process.pid, signal.SIGCONT)
         await freed(scene, lease)
 
 

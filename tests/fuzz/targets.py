@@ -16,6 +16,8 @@ from portfsm import InvalidValue, JournalError, PoolSpec, PortfsmError
 from portfsm._scanner import Scanner
 from portfsm.cli._text import neutral
 from portfsm.cli._times import parse_seconds, parse_time
+from portfsm.contrib import _port_wire as wire
+from portfsm.contrib._peers import Process
 from portfsm.errors import JournalTooNew
 from portfsm.journals import FileJournal, open_journal
 from portfsm.journals._etcd_url import parse as parse_etcd
@@ -29,6 +31,7 @@ from portfsm.witnesses._haproxy_answers import Unreadable, read_listing, read_wo
 from portfsm.witnesses._haproxy_file import stamp
 from portfsm.witnesses._haproxy_preflight import examine
 from portfsm.witnesses._haproxy_rules import judge
+from portfsm.witnesses._serving import RefusedError
 from portfsm.witnesses._wire import Answers, Question
 
 RECORDED = Path(__file__).parents[1] / "witnesses" / "recorded"
@@ -36,6 +39,7 @@ WORKER = (RECORDED / "worker.txt").read_text()
 LISTING = (RECORDED / "listing.txt").read_text()
 PID = 13_372
 SECRET = "hunter2"
+ASKED = (wire.Allocate, wire.AllocateGroup, wire.Release, wire.Renew)
 SEGMENT = "/log/00000000000000000001.jsonl"
 
 
@@ -113,6 +117,16 @@ def agent(data):
             msgspec.json.decode(data, type=kind)
 
 
+def port_server(data):
+    """What a client of the port server asks, and an owner's name in a log that is its own."""
+    text = data.decode(errors="replace")
+    for read in (*(lambda kind=kind: wire.read_body(data, kind) for kind in ASKED), lambda: wire.read_query(text)):
+        with suppress(RefusedError):
+            read()
+    owner = Process.of_owner(text)
+    assert owner is None or Process.of_owner(owner.owner("1.1")) == owner
+
+
 # ---------------------------------------------------------------------- people
 
 
@@ -156,7 +170,9 @@ def terminal(data):
     shown.encode()
 
 
-TARGETS = {each.__name__: each for each in (scanner, log, haproxy_listing, haproxy_worker, haproxy_file, agent, words, urls, terminal)}
+TARGETS = {
+    each.__name__: each for each in (scanner, log, haproxy_listing, haproxy_worker, haproxy_file, agent, port_server, words, urls, terminal)
+}
 
 SEEDS = {
     "scanner": [CLOSED.contents(SEGMENT), LEFT_OPEN.contents(SEGMENT)],
@@ -167,6 +183,13 @@ SEEDS = {
     "agent": [
         b'{"proxy": "p", "places": [["10.0.0.7", 30000, 417]]}',
         b'{"answers": [{"incarnation": "1", "verdict": "CLEAR", "generation": 4, "reason": "no slot"}]}',
+    ],
+    "port_server": [
+        b'{"pool": "p", "owner": "o", "port": 5, "ttl_s": 1.5, "wait_s": null}',
+        b'{"requests": [{"pool": "p", "owner": "o", "count": 2, "contiguous": true}]}',
+        b'{"token": 417, "block": "why", "for_s": 2}',
+        b"pool=p&port=5000&node=n",
+        b"pid:417:23456:0964c0e7:1.2",
     ],
     "words": [b"30000-30999,31500", b"2026-08-01T09:30:00Z", b"15m ago", b"@417", b"ports-log", b"postgresql://u:p@h:1/d?log=x", b"0.5s"],
     "urls": [

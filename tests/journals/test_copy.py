@@ -13,7 +13,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-import structlog
 
 from portfsm import PoolSpec, read_journal, replay
 from portfsm.cli._main import run
@@ -79,7 +78,6 @@ def test_a_move_changes_the_history(here, there, place):
     epochs = [event.data["epoch"] for event in read_journal(target) if event.kind == "opened"]
     assert epochs == [1, 2, 3, 4]
     assert run(["verify", target]) == 0
-    structlog.reset_defaults()
 
 
 def test_a_head_kept_elsewhere_is_of_no_use_after_two_moves(place, capsys):
@@ -95,7 +93,6 @@ def test_a_head_kept_elsewhere_is_of_no_use_after_two_moves(place, capsys):
     assert sorted(path.read_bytes() for path in Path(one).glob("0*0?.jsonl")) == sorted(
         path.read_bytes() for path in Path(three).glob("0*0?.jsonl")
     )
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,22 +6,9 @@ from contextlib import suppress
 import pytest
 
 from portfsm.errors import JournalFull, OutcomeUnknown
-from portfsm.journals import FileJournal
 from portfsm.testing.contract import sample_events
 from portfsm.testing.disk import SimulatedDisk
-
-
-def open_journal(disk, **options):
-    journal = FileJournal("/log", disk=disk, **{"segment_bytes": 700, "reserve_bytes": 2000} | options)
-    journal.open("me")
-    return journal
-
-
-def read_all(disk):
-    journal = open_journal(disk)
-    events = list(journal.read())
-    journal.close()
-    return events
+from tests.journals.failing import open_journal, read_all
 
 
 def fill(journal, events):

@@ -19,11 +19,10 @@ import pytest
 from portfsm import read_journal
 from tests.crash_driver import check, check_whole
 from tests.machine.stepped import HOLD_S
+from tests.unmeasured import UNMEASURED
 
 ROOT = Path(__file__).parents[2]
 DRIVER = [sys.executable, "-m", "tests.machine.driver"]
-# Coverage writes a file at the end of a process: under a fault that would be what fails, so these controllers are not measured.
-UNMEASURED = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 TYPED = {"OutcomeUnknown", "JournalFull", "JournalUnreadable", "Fenced", "ManagerClosed"}
 
 

@@ -81,7 +81,7 @@ MUTANTS = [
     Mutant(
         "a slot at any address is not at this one",
         "witnesses/_haproxy_rules.py",
-        "slot.address in (host, *_ANY_HOST)",
+        "slot.address == host or slot.address in _ANY_HOST",
         "slot.address == host",
         (f"{ANSWERS}::test_a_slot_at_any_address_that_is_not_this_one", f"{ANSWERS}"),
     ),
@@ -102,8 +102,8 @@ MUTANTS = [
     Mutant(
         "a stream of its own goes nowhere",
         "witnesses/_haproxy_rules.py",
-        "{*places, NOBODYS} if places else ()",
-        "places",
+        "{NOBODYS, *(slot.place for slot in slots)} if slots else ()",
+        "{slot.place for slot in slots}",
         (f"{MOVES}::test_a_log_or_a_peer_whose_stream_holds_every_port_for_ever",),
     ),
     Mutant(

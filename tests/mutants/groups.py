@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from .mutant import Mutant
 
-GROUP = "tests/test_group.py"
-GROUP_MANAGER = "tests/test_group_manager.py"
-GROUP_POLICIES = "tests/test_group_policies.py"
-LOST = "tests/test_lost.py"
-WAITING_GROUPS = "tests/test_waiting_groups.py"
+GROUPS = "tests/groups/"
+CORE = tuple(f"{GROUPS}test_{name}.py" for name in ("all_or_none", "blocks", "refusals"))
+LOST = "tests/lost/"
 PRESSURE = "tests/test_pressure.py"
 
 MUTANTS = [
@@ -18,126 +16,126 @@ MUTANTS = [
         "_writer.py",
         "            batch.cut()\n",
         "            batch.room += len(events)\n",
-        (f"{GROUP_MANAGER}::test_a_group_cut_in_two_where_the_writer_cuts_its_batches",),
+        (f"{GROUPS}test_batches.py::test_a_group_cut_in_two_where_the_writer_cuts_its_batches",),
     ),
     Mutant(
         "what one request of a group took another may have",
         "_field.py",
         "            self.fresh.add(place)\n        self.free[place] = 0\n",
         "            self.fresh.add(place)\n",
-        (f"{GROUP}",),
+        CORE,
     ),
     Mutant(
         "a block takes a stranger's quarantined port",
         "_field.py",
         "            line[place] = column[offset] == name and place not in self.taken and self.reuses(place, request)\n",
         "            line[place] = column[offset] == name and place not in self.taken\n",
-        (f"{GROUP}",),
+        CORE,
     ),
     Mutant(
         "a block may begin anywhere",
         "_blocks.py",
         "    if align == 1:\n        return line\n",
         "    if align:\n        return line\n",
-        (f"{GROUP}",),
+        CORE,
     ),
     Mutant(
         "a lease that is held counts for nothing in a block",
         "_group.py",
         "            first = port - index * part.shape.stride\n",
         "            first = port\n",
-        (f"{GROUP}",),
+        CORE,
     ),
     Mutant(
         "an index is forgotten when the port is noted anew",
         "_rows.py",
         '    nth = event.data.get("index", 0) if event.data and event.kind is EventKind.ALLOCATED else 0\n',
         "    nth = 0\n",
-        (f"{GROUP}",),
+        CORE,
     ),
     Mutant(
         "an index is not in the state's dump",
         "_dump.py",
         "    return [*row, *note[:used]]",
         "    return [*row, *note[:6]]",
-        (f"{GROUP}::test_an_index_lost_on_the_way_through_a_snapshot",),
+        (f"{GROUPS}test_all_or_none.py::test_an_index_lost_on_the_way_through_a_snapshot",),
     ),
     Mutant(
         "the end of a further port ends the first one's place in the index",
         "_index.py",
         "            self._end(owner, offset) if self.members else self.holders.pop(owner, None)\n",
         "            self.holders.pop(owner, None)\n",
-        (f"{GROUP}",),
+        CORE,
     ),
     Mutant(
         "due ports beyond the first many are not looked at",
         "_group.py",
         "    if failed is not None and not all(field.drained for field in plan.fields.values()):\n",
         "    if failed is not None and not plan:\n",
-        (f"{GROUP}::test_due_ports_beyond_the_first_many_that_stay_hidden",),
+        (f"{GROUPS}test_blocks.py::test_due_ports_beyond_the_first_many_that_stay_hidden",),
     ),
     Mutant(
         "a group passes those before it in another pool",
         "_waiters.py",
         "                if stays or not self._offer(waiter, attempt):\n                    return True\n",
         "                if stays or not self._offer(waiter, attempt):\n                    return False\n",
-        (f"{GROUP_MANAGER}::test_a_group_that_passes_those_before_it_in_another_pool",),
+        (f"{GROUPS}test_waiting.py::test_a_group_that_passes_those_before_it_in_another_pool",),
     ),
     Mutant(
         "one kept by his quota keeps a group back",
         "_waiters.py",
         "stays = not waiter.kept_by_quota or",
         "stays = True or",
-        (f"{WAITING_GROUPS}::test_a_group_kept_back_by_one_who_waits_for_his_quota_alone",),
+        (f"{GROUPS}test_turns.py::test_a_group_kept_back_by_one_who_waits_for_his_quota_alone",),
     ),
     Mutant(
         "a group takes from the band",
         "_field.py",
         "        above[: self.band] = bytes(self.band)\n        yield",
         "        yield",
-        (f"{GROUP_POLICIES}::test_a_number_for_hands_taken_by_a_group",),
+        (f"{GROUPS}test_policies.py::test_a_number_for_hands_taken_by_a_group",),
     ),
     Mutant(
         "a group cuts holds off below their floor",
         "_pressure.py",
         "repeat(now_ns - pool.floor_ns)",
         "repeat(now_ns)",
-        (f"{GROUP_POLICIES}::test_a_group_given_below_the_floor_or_the_cap",),
+        (f"{GROUPS}test_policies.py::test_a_group_given_below_the_floor_or_the_cap",),
     ),
     Mutant(
         "a group cuts off as many as it likes",
         "_field.py",
         "return left > spec.held_max * spec.size",
         "return True",
-        (f"{GROUP_POLICIES}::test_a_share_that_a_group_does_not_keep_to",),
+        (f"{GROUPS}test_policies.py::test_a_share_that_a_group_does_not_keep_to",),
     ),
     Mutant(
         "a service inherits what was lost",
         "_lost.py",
         'return service if pool.lost is None or now_ns >= pool.lost.until else ""',
         "return service",
-        (f"{LOST}::test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost",),
+        (f"{LOST}test_held.py::test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost",),
     ),
     Mutant(
         "a number passes a waiting group",
         "_waiters.py",
         "(waiter.wants_one_number and waiter.turn < queue.first_group())",
         "waiter.wants_one_number",
-        (f"{GROUP_MANAGER}::test_a_single_request_that_passes_a_waiting_group",),
+        (f"{GROUPS}test_waiting.py::test_a_single_request_that_passes_a_waiting_group",),
     ),
     Mutant(
         "those behind a served group are not asked in its other pools",
         "_engine.py",
         "            left |= self.waiters.serve(",
         "            self.waiters.serve(",
-        (f"{GROUP_MANAGER}",),
+        (f"{GROUPS}test_waiting.py",),
     ),
     Mutant(
         "a cancelled group gives back its first port alone",
         "_engine.py",
         "            self.dropped(*(lease.token for lease in waiter.leases))\n",
         "            self.dropped(waiter.leases[0].token)\n",
-        (f"{GROUP_MANAGER}::test_a_granted_group_lost_with_its_cancelled_waiter",),
+        (f"{GROUPS}test_batches.py::test_a_granted_group_lost_with_its_cancelled_waiter",),
     ),
     # ---- pools under pressure, and pools that change
     Mutant(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .mutant import Mutant
 
-CANCELLATION = "tests/test_cancellation.py"
+CANCELLATION = "tests/cancellation/"
 ENDINGS = "tests/test_endings.py"
-LISTEN = "tests/test_listen.py"
+LISTEN = "tests/listen/"
+LOST = "tests/lost/"
 
 MUTANTS = [
     # ---- leases and time
@@ -15,14 +16,14 @@ MUTANTS = [
         "_engine.py",
         "                grant.waiting -= 1\n",
         "",
-        (f"{CANCELLATION}::test_a_cancelled_allocate_leaks_its_port",),
+        (f"{CANCELLATION}test_allocate.py::test_a_cancelled_allocate_leaks_its_port",),
     ),
     Mutant(
         "one cancelled call takes the port from all",
         "_engine.py",
         "                if grant.waiting <= 0:\n",
         "                if True:\n",
-        (f"{CANCELLATION}::test_cancelling_one_caller_takes_the_port_from_another_of_the_same_owner",),
+        (f"{CANCELLATION}test_allocate.py::test_cancelling_one_caller_takes_the_port_from_another_of_the_same_owner",),
     ),
     Mutant(
         "a former owner may release",
@@ -86,7 +87,7 @@ MUTANTS = [
         "_choice.py",
         "    if pool.lost is not None and not is_over(pool, draft.ts):\n",
         "    if pool.lost is None and freed is None:\n",
-        ("tests/test_lost.py::test_a_port_in_use_before_the_loss_given_to_a_stranger",),
+        (f"{LOST}test_held.py::test_a_port_in_use_before_the_loss_given_to_a_stranger",),
     ),
     # ---- ports in the operating system
     Mutant(
@@ -94,35 +95,35 @@ MUTANTS = [
         "_listen.py",
         "            if lease.token in before:\n                raise",
         "            if False:\n                raise",
-        (f"{LISTEN}::test_a_repeat_ends_the_lease_of_a_replica_that_serves",),
+        (f"{LISTEN}test_callers.py::test_a_repeat_ends_the_lease_of_a_replica_that_serves",),
     ),
     Mutant(
         "a port is blocked for what is no port's fault",
         "_listen.py",
         "            if not blocks(failure.error):\n                raise await self._given_back",
         "            if False:\n                raise await self._given_back",
-        (f"{LISTEN}::test_an_address_of_another_machine_uses_the_pool_up",),
+        (f"{LISTEN}test_callers.py::test_an_address_of_another_machine_uses_the_pool_up",),
     ),
     Mutant(
         "a lease given back is held back as if somebody had served there",
         "_listen.py",
         '        self._end(lease, cause="cancelled")\n        await self._settle()\n',
         "        self._end(lease)\n        await self._settle()\n",
-        (f"{LISTEN}::test_an_address_of_another_machine_uses_the_pool_up",),
+        (f"{LISTEN}test_callers.py::test_an_address_of_another_machine_uses_the_pool_up",),
     ),
     Mutant(
         "a cancelled listen leaks its lease",
         "_listen.py",
         "                self._found_in_use(lease, failure, (), wanted.block_s)\n",
         "                pass\n",
-        (f"{LISTEN}::test_a_cancelled_listen_leaks_a_lease_or_a_socket",),
+        (f"{LISTEN}test_callers.py::test_a_cancelled_listen_leaks_a_lease_or_a_socket",),
     ),
     Mutant(
         "sockets are bound and do not listen",
         "sockets.py",
         "                    made[-1].listen()\n",
         "                    pass\n",
-        (f"{LISTEN}::test_a_lease_whose_port_nobody_listens_on",),
+        (f"{LISTEN}test_ports.py::test_a_lease_whose_port_nobody_listens_on",),
     ),
     Mutant(
         "a leader that slept answers out of its memory",
@@ -143,6 +144,6 @@ MUTANTS = [
         "sockets.py",
         "        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n",
         "        pass\n",
-        (f"{LISTEN}::test_time_wait_of_the_former_replica_blocks_its_port",),
+        (f"{LISTEN}test_ports.py::test_time_wait_of_the_former_replica_blocks_its_port",),
     ),
 ]

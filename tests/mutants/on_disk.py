@@ -6,6 +6,7 @@ from .mutant import Mutant
 
 CRASHES = "tests/journals/test_crash_states.py"
 FAULTS = "tests/journals/test_faults.py"
+SYNCS = "tests/journals/test_syncs.py"
 LOCKING = "tests/journals/test_locking.py"
 MENDING = "tests/journals/test_mending.py"
 TAKEOVER = "tests/journals/test_takeover.py"
@@ -13,6 +14,7 @@ REFUSALS = "tests/journals/test_refusals.py"
 COPY = "tests/journals/test_copy.py"
 ETCD = "tests/etcd/"
 CODEC = "tests/test_codec.py"
+DAMAGE = "tests/test_codec_damage.py"
 DISK = "journals/_disk.py"
 MEND = "journals/_mend.py"
 WRITER = "journals/_writer.py"
@@ -55,14 +57,14 @@ MUTANTS = [
         JOURNAL,
         "            self._stopped = error\n            _log.error(",
         "            self._stopped = None\n            _log.error(",
-        (f"{FAULTS}::test_a_failed_sync_is_tried_again",),
+        (f"{SYNCS}::test_a_failed_sync_is_tried_again",),
     ),
     Mutant(
         "a failed directory sync is no reason to stop",
         JOURNAL,
         "        if self._directory.sync_failed:\n            raise OutcomeUnknown(",
         "        if False:\n            raise OutcomeUnknown(",
-        (f"{FAULTS}::test_a_failed_directory_sync_is_forgotten",),
+        (f"{SYNCS}::test_a_failed_directory_sync_is_forgotten",),
     ),
     # ---- opening after a crash
     Mutant(
@@ -76,14 +78,14 @@ MUTANTS = [
         "        write_all(directory.disk, fd, data, ending.good.offset)\n"
         "        directory.disk.fsync(fd)\n"
         "        shut(directory.disk, fd)\n",
-        (f"{FAULTS}::test_pages_that_were_never_written_are_believed",),
+        (f"{SYNCS}::test_pages_that_were_never_written_are_believed",),
     ),
     Mutant(
         "a seal is not written anew",
-        JOURNAL,
-        "self._reserve.make_room_for(lambda: reaffirm(self._directory, self._segments[-1]))",
-        "pass",
-        (f"{FAULTS}::test_a_seal_that_was_never_written_is_believed",),
+        MEND,
+        "        reaffirm(directory, segment)\n",
+        "",
+        (f"{SYNCS}::test_a_seal_that_was_never_written_is_believed",),
     ),
     Mutant(
         "a seal is written in front of a torn tail",
@@ -97,13 +99,13 @@ MUTANTS = [
         MEND,
         "    if digest.hexdigest() != ending.sha256:\n",
         "    if False:\n",
-        (f"{FAULTS}::test_what_was_read_is_gone_before_it_was_written_anew",),
+        (f"{SYNCS}::test_what_was_read_is_gone_before_it_was_written_anew",),
     ),
     Mutant(
         "a torn tail is not kept",
         MEND,
-        "    if ending.torn_bytes:\n        keep_torn(",
-        "    if False:\n        keep_torn(",
+        "    if ending.torn_bytes:\n        torn = ",
+        "    if False:\n        torn = ",
         (f"{MENDING}::test_a_torn_tail_is_lost_without_a_trace",),
     ),
     Mutant(
@@ -121,28 +123,28 @@ MUTANTS = [
         "        out = self._prove_each(rest) if rest and not self.stopped else []\n"
         "        out, self._pending, self.good = out + self._pending, [], self._at\n"
         "        return out\n",
-        (f"{CODEC}::test_a_cut_off_log_is_misread", f"{CRASHES}::test_a_crash_loses_events_or_blocks_the_log[torn]"),
+        (f"{DAMAGE}::test_a_cut_off_log_is_misread", f"{CRASHES}::test_a_crash_loses_events_or_blocks_the_log[torn]"),
     ),
     Mutant(
         "a batch is not marked as one",
         "_codec.py",
         "(suffix, text, number, count) if count > 1 else text",
         "(suffix, text, number, count) if count > 2 else suffix + text",
-        (f"{CODEC}", f"{FAULTS}"),
+        (CODEC, DAMAGE, FAULTS),
     ),
     Mutant(
         "no checksum of a chunk",
         "_scanner.py",
         "        if not lines.endswith(suffix):\n",
         "        if not suffix:\n",
-        (f"{CODEC}::test_a_flipped_bit_is_not_noticed",),
+        (f"{DAMAGE}::test_a_flipped_bit_is_not_noticed",),
     ),
     Mutant(
         "no checksum of a line",
         "_scanner.py",
         "            if suffix[:-1] == match[0]:\n",
         "            if suffix:\n",
-        (f"{CODEC}::test_a_flipped_bit_is_not_noticed",),
+        (f"{DAMAGE}::test_a_flipped_bit_is_not_noticed",),
     ),
     Mutant(
         "no link from a segment to the seal before",
@@ -163,7 +165,7 @@ MUTANTS = [
         "_recovery.py",
         "        sealed or sealed_in(tail),\n",
         "        sealed,\n",
-        (f"{CODEC}::test_a_damaged_batch_before_a_seal_is_called_torn",),
+        (f"{DAMAGE}::test_a_damaged_batch_before_a_seal_is_called_torn",),
     ),
     # ---- one writer, in etcd
     Mutant(
@@ -178,14 +180,14 @@ MUTANTS = [
         "journals/_etcd_tail.py",
         "        if doubtful and found is not None and found.value == value:\n            return None",
         "        if False:\n            return None",
-        (f"{ETCD}test_journal.py::test_a_lost_answer_makes_an_event_twice_or_never",),
+        (f"{ETCD}test_servers.py::test_a_lost_answer_makes_an_event_twice_or_never",),
     ),
     Mutant(
         "etcd: no answer is a yes",
         "journals/_etcd_tail.py",
         "            raise self._unknown(error) from error\n        if answer.succeeded:",
         "            return None\n        if answer.succeeded:",
-        (f"{ETCD}test_journal.py::test_a_request_that_never_arrived_is_taken_for_written",),
+        (f"{ETCD}test_servers.py::test_a_request_that_never_arrived_is_taken_for_written",),
     ),
     Mutant(
         "etcd: the lead is taken from who has it",

@@ -5,6 +5,6 @@ Rule: `old` stands in the file exactly once (`test_stale` looks), and what is na
 
 from __future__ import annotations
 
-from . import evidence, groups, leases, on_disk, reconcile
+from . import evidence, groups, leases, on_disk, reconcile, serving
 
-MUTANTS = [*on_disk.MUTANTS, *leases.MUTANTS, *evidence.MUTANTS, *reconcile.MUTANTS, *groups.MUTANTS]
+MUTANTS = [*on_disk.MUTANTS, *leases.MUTANTS, *evidence.MUTANTS, *reconcile.MUTANTS, *groups.MUTANTS, *serving.MUTANTS]

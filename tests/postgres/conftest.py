@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import time
 
 import pytest
 
 from portfsm.journals.postgres import PostgresJournal
 from portfsm.specs import PoolSpec
+from tests import real_postgres
 from tests.conftest import BACKENDS
 from tests.postgres.link import Link
 
@@ -61,3 +64,16 @@ def database(postgres):
     name = f"d{time.monotonic_ns()}"
     postgres.ask(f"create database {name}")
     return name
+
+
+@pytest.fixture
+def own_server(postgres):
+    """A server that a test may stop, kill and fill."""
+    folder = real_postgres.new_folder()
+    server = real_postgres.Server(folder, programs=postgres.programs).make_like(postgres).start()
+    try:
+        yield server
+    finally:
+        if server.process is not None:
+            server.stop(signal.SIGQUIT)
+        shutil.rmtree(folder)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-import structlog
 
 from portfsm.cli._main import run
 from portfsm.journals.postgres import PostgresJournal
@@ -22,8 +21,7 @@ def call(capsys):
         assert "hunter2" not in out + err
         return code, out, err
 
-    yield one
-    structlog.reset_defaults()
+    return one
 
 
 @pytest.fixture

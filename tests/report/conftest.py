@@ -50,6 +50,20 @@ def driver(tmp_path_factory):
 
 
 @pytest.fixture
+def browser(driver):
+    """The browser, as a test handles it."""
+    from tests.report.looking import Browser
+
+    return Browser(driver)
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The page of the whole story in it."""
+    return browser.open(page)
+
+
+@pytest.fixture
 def damaged(story, tmp_path) -> Path:
     """The story with a byte flipped in its first segment."""
     path = tmp_path / "ports-log"

@@ -14,7 +14,7 @@ class Proxy:
     def __init__(self, name="proxy", *, fallback_s=None, word=Verdict.HELD):
         self.proxy, self.fallback_s, self.word = name, fallback_s, word
         self.routes, self.asked, self.incarnation, self.generation = None, [], "1", 7
-        self._news = anyio.Event()
+        self._news, self._told = anyio.Event(), 0
 
     def let_go(self, *ports):
         """From now on these are clear; the witness hears of it at once."""
@@ -22,6 +22,7 @@ class Proxy:
         self.tell()
 
     def tell(self):
+        self._told += 1
         self._news.set()
         self._news = anyio.Event()
 
@@ -33,9 +34,22 @@ class Proxy:
         )
 
     async def changed(self):
+        heard = 0
         while True:
-            await self._news.wait()
+            while heard == self._told:  # also what was told before anybody listened
+                await self._news.wait()
+            heard = self._told
             yield
+
+
+class Many(Proxy):
+    """Asked about several ports at once."""
+
+    rounds = 0
+
+    async def check_many(self, places):
+        self.rounds += 1
+        return [await self.check(*place) for place in places]
 
 
 async def until(true):
@@ -51,6 +65,16 @@ async def settle():
 
 def state(manager, port=30000):
     return manager.port("http", port).state.value
+
+
+async def held_until(manager, clock, *, seconds, step_s=0.1):
+    """The port is held for so long from now on and not longer: with `step_s` to go it is quarantined."""
+    await settle()
+    clock.advance(seconds - step_s)
+    await settle()
+    assert state(manager) == "QUARANTINED"
+    clock.advance(step_s)
+    await until(lambda: state(manager) == "FREE")
 
 
 async def released(manager, *, owner="a", service="x"):

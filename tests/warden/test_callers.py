@@ -8,9 +8,23 @@ import pytest
 
 from portfsm import InvalidValue, OutcomeUnknown, PoolSpec, open_manager
 from portfsm.testing import GatedJournal
+from tests.tasks import Callers
 from tests.warden.scene import Proxy, released, settle, state, until
 
 pytestmark = pytest.mark.anyio
+
+
+async def answer_after(seconds, clock, tasks, call):
+    """What the call comes to, which it must do after so long and not before."""
+    callers = Callers(None, tasks)
+    await callers.begin("call", call)
+    await settle()
+    clock.advance(seconds - 0.1)
+    await settle()
+    assert not callers.got
+    clock.advance(0.1)
+    await callers.arrived("call")
+    return callers.got["call"]
 
 
 async def test_a_waiter_sleeps_on_when_evidence_frees_its_port(opened):
@@ -18,16 +32,13 @@ async def test_a_waiter_sleeps_on_when_evidence_frees_its_port(opened):
     async with opened(proxy) as manager, anyio.create_task_group() as tasks:
         await manager.allocate("http", owner="b")
         await released(manager, owner="a")
-        got = []
-
-        async def wait():
-            got.append(await manager.allocate("http", owner="c", wait_s=None))
-
-        tasks.start_soon(wait)
+        callers = Callers(manager, tasks)
+        await callers.begin("c", manager.allocate("http", owner="c", wait_s=None))
         await settle()
-        assert not got
+        assert not callers.got
         proxy.let_go(30001)
-        await until(lambda: got)
+        await callers.arrived("c")
+        assert callers.got["c"].port == 30001
 
 
 async def test_waiting_for_proxies_never_ends_or_ends_too_early(opened, clock):
@@ -38,19 +49,7 @@ async def test_waiting_for_proxies_never_ends_or_ends_too_early(opened, clock):
             await manager.wait_clear(lease)
         await manager.withdraw(lease)
         assert not await manager.wait_clear(lease, timeout_s=0)
-        found = []
-
-        async def wait():
-            found.append(await manager.wait_clear(lease, timeout_s=3))
-
-        tasks.start_soon(wait)
-        await settle()
-        clock.advance(2.9)
-        await settle()
-        assert not found
-        clock.advance(0.1)
-        await until(lambda: found)
-        assert found == [False]
+        assert await answer_after(3, clock, tasks, manager.wait_clear(lease, timeout_s=3)) is False
 
 
 async def test_a_cancelled_lease_pays_off_an_earlier_one_that_no_proxy_let_go_of(opened, clock):
@@ -79,19 +78,7 @@ async def test_nobody_is_told_of_a_manager_that_was_left(opened):
 async def test_a_caller_waits_for_proxies_though_the_hold_is_over_and_none_is_required(opened, clock):
     async with opened() as manager, anyio.create_task_group() as tasks:
         lease = await released(manager)
-        found = []
-
-        async def wait():
-            found.append(await manager.wait_clear(lease))
-
-        tasks.start_soon(wait)
-        await settle()
-        clock.advance(9.9)
-        await settle()
-        assert not found
-        clock.advance(0.1)
-        await until(lambda: found)
-        assert found == [True]
+        assert await answer_after(10, clock, tasks, manager.wait_clear(lease)) is True
         assert not await manager.wait_clear(await released(manager, owner="b"), timeout_s=0)
 
 
@@ -100,21 +87,17 @@ async def test_a_caller_hears_that_a_hold_is_over_before_its_beginning_is_durabl
     journal = GatedJournal()
     spec = PoolSpec("http", ports="30000-30001", hold_s=10)
     async with open_manager(journal, pools=[spec], clock=clock) as manager, anyio.create_task_group() as tasks:
-        lease, found = await manager.allocate("http", owner="a"), []
-
-        async def wait():
-            found.append(await manager.wait_clear(lease))
-
+        lease, callers = await manager.allocate("http", owner="a"), Callers(manager, tasks)
         journal.hold()
         tasks.start_soon(manager.release, lease)
         await settle()
         clock.advance(11)
-        tasks.start_soon(wait)
+        await callers.begin("wait", manager.wait_clear(lease))
         await settle()
-        assert not found
+        assert not callers.got
         journal.let_go()
-        await until(lambda: found)
-        assert found == [True]
+        await callers.arrived("wait")
+        assert callers.got["wait"] is True
 
 
 async def test_a_caller_waits_for_proxies_though_the_journal_has_failed(clock):
@@ -122,20 +105,16 @@ async def test_a_caller_waits_for_proxies_though_the_journal_has_failed(clock):
     spec = PoolSpec("http", ports="30000-30001", hold_s=10)
     with pytest.raises(OutcomeUnknown):
         async with open_manager(journal, pools=[spec], clock=clock, witnesses=[Proxy()]) as manager:
-            lease, failed = await released(manager), []
-
-            async def wait():
-                with pytest.raises(OutcomeUnknown):
-                    await manager.wait_clear(lease)
-                failed.append(True)
-
+            lease = await released(manager)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(wait)
+                callers = Callers(manager, tasks)
+                await callers.begin("wait", manager.wait_clear(lease))
                 await settle()
                 journal.fail(OutcomeUnknown("sync failed", path="x", errno=5))
                 with pytest.raises(OutcomeUnknown):
                     await manager.allocate("http", owner="b")
-                await until(lambda: failed)
+                await callers.arrived("wait")
+                assert isinstance(callers.got["wait"], OutcomeUnknown)
             await manager.allocate("http", owner="b")
 
 
@@ -143,19 +122,15 @@ async def test_a_waiter_sleeps_on_when_the_last_proxy_leaves(opened, clock):
     async with opened(Proxy()) as manager, anyio.create_task_group() as tasks:
         await released(manager, owner="a")
         await released(manager, owner="b")
-        got = []
-
-        async def wait(owner):
-            got.append(await manager.allocate("http", owner=owner, wait_s=None))
-
+        callers = Callers(manager, tasks)
         clock.advance(9)
         await manager.hold("http", 30001, hold_s=5)
         clock.advance(1)
-        tasks.start_soon(wait, "c")
-        tasks.start_soon(wait, "d")
+        for owner in "cd":
+            await callers.begin(owner, manager.allocate("http", owner=owner, wait_s=None))
         await settle()
-        assert not got
+        assert not callers.got
         await manager.leave("proxy", reason="scaled in")
-        await until(lambda: len(got) == 1)
+        await until(lambda: len(callers.served) == 1)
         clock.advance(4)
-        await until(lambda: len(got) == 2)
+        await until(lambda: len(callers.served) == 2)

@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from portfsm import PoolSpec, Verdict, open_manager
-from tests.warden.scene import Proxy, released, settle, state, until
+from tests.warden.scene import Many, Proxy, released, settle, state, until
 
 pytestmark = pytest.mark.anyio
 
@@ -25,13 +25,6 @@ async def test_proxies_are_asked_though_nothing_waits(opened, clock):
 
 
 async def test_every_port_takes_a_question_of_its_own(log, clock):
-    class Many(Proxy):
-        rounds = 0
-
-        async def check_many(self, places):
-            self.rounds += 1
-            return [await self.check(*place) for place in places]
-
     proxy = Many()
     spec = PoolSpec("http", ports="30000-30999", hold_s=10)
     async with open_manager(log.handle(), pools=[spec], clock=clock, witnesses=[proxy]) as manager:
@@ -114,7 +107,7 @@ async def test_callers_that_give_up_and_try_again_keep_a_proxy_busy(opened, cloc
             with anyio.CancelScope() as scope:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(partial(manager.allocate, "http", owner=f"{number}", service="y", wait_s=None))
-                    await anyio.wait_all_tasks_blocked()
+                    await settle()
                     scope.cancel()
             clock.advance(0.001)
             await settle()
@@ -144,13 +137,6 @@ async def test_who_waits_elsewhere_has_a_proxy_asked_more_often(log, clock):
 
 
 async def test_a_thousand_ports_are_asked_about_as_often_as_one(log, clock):
-    class Many(Proxy):
-        rounds = 0
-
-        async def check_many(self, places):
-            self.rounds += 1
-            return [await self.check(*place) for place in places]
-
     proxy = Many()
     spec = PoolSpec("http", ports="30000-34999", hold_s=1000)
     async with open_manager(log.handle(), pools=[spec], clock=clock, witnesses=[proxy]) as manager:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from portfsm import PoolExhausted, Verdict
-from tests.warden.scene import Proxy, released, settle, state, until
+from tests.warden.scene import Proxy, held_until, released, settle, state, until
 
 pytestmark = pytest.mark.anyio
 
@@ -51,12 +51,7 @@ async def test_evidence_ends_a_hold_before_its_floor(opened, clock):
     async with opened(proxy, floor_s=2.0) as manager:
         await released(manager)
         proxy.let_go(30000)
-        await settle()
-        clock.advance(1.9)
-        await settle()
-        assert state(manager) == "QUARANTINED"
-        clock.advance(0.1)
-        await until(lambda: state(manager) == "FREE")
+        await held_until(manager, clock, seconds=2)
 
 
 async def test_a_floor_is_skipped_by_draining_first(opened, clock):
@@ -95,24 +90,14 @@ async def test_evidence_ends_what_an_operator_asked_for(opened, clock):
     async with opened(proxy) as manager:
         proxy.let_go(30000)
         await manager.hold("http", 30000, hold_s=50)
-        await settle()
-        clock.advance(49)
-        await settle()
-        assert state(manager) == "QUARANTINED"
-        clock.advance(1)
-        await until(lambda: state(manager) == "FREE")
+        await held_until(manager, clock, seconds=50)
 
 
 async def test_a_silent_proxy_with_a_bound_of_its_own_holds_ports_for_ever(opened, clock):
     proxy = Proxy(word=Verdict.UNKNOWN, fallback_s=30)
     async with opened(proxy) as manager:
         await released(manager)
-        await settle()
-        clock.advance(29)
-        await settle()
-        assert state(manager) == "QUARANTINED"
-        clock.advance(1)
-        await until(lambda: state(manager) == "FREE")
+        await held_until(manager, clock, seconds=30)
 
 
 async def test_a_restart_of_the_machine_ends_what_an_operator_asked_for(opened, clock):
@@ -122,12 +107,7 @@ async def test_a_restart_of_the_machine_ends_what_an_operator_asked_for(opened, 
     clock.reboot()
     proxy.let_go(30000)
     async with opened(proxy) as manager:
-        await settle()
-        clock.advance(49)
-        await settle()
-        assert state(manager) == "QUARANTINED"
-        clock.advance(1)
-        await until(lambda: state(manager) == "FREE")
+        await held_until(manager, clock, seconds=50)
 
 
 async def test_a_floor_is_cut_short_by_a_wall_clock_that_was_set_over_a_restart(opened, clock):
@@ -138,12 +118,7 @@ async def test_a_floor_is_cut_short_by_a_wall_clock_that_was_set_over_a_restart(
     clock.reboot()
     proxy.let_go(30000)
     async with opened(proxy, floor_s=5.0) as manager:
-        await settle()
-        clock.advance(4.9)
-        await settle()
-        assert state(manager) == "QUARANTINED"
-        clock.advance(0.1)
-        await until(lambda: state(manager) == "FREE")
+        await held_until(manager, clock, seconds=5)
 
 
 async def test_evidence_ends_a_hold_that_an_operator_found_long_enough(opened, clock):
@@ -155,12 +130,7 @@ async def test_evidence_ends_a_hold_that_an_operator_found_long_enough(opened, c
         await manager.hold("http", 30000, hold_s=5)
         assert manager.seq == seq
         proxy.let_go(30000)
-        await settle()
-        clock.advance(4.9)
-        await settle()
-        assert state(manager) == "QUARANTINED"
-        clock.advance(5.1)
-        await until(lambda: state(manager) == "FREE")
+        await held_until(manager, clock, seconds=10, step_s=5.1)
 
 
 async def test_the_end_of_a_block_in_a_pool_without_holds_is_the_end_of_what_it_keeps(opened, clock):

@@ -29,7 +29,7 @@ COLUMNS = "be_id be_name srv_id srv_name srv_addr srv_admin_state srv_agent_stat
 HEAD = "#<PID> <type> <reloads> <uptime> <version>"
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Process:
     pid: int
     generation: int
@@ -45,7 +45,7 @@ class Process:
         return attrs.evolve(self, requests=tuple(sorted(requests)))
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class World:
     processes: tuple[Process, ...]
     reloads: int = 0
@@ -61,8 +61,13 @@ class World:
 # ---------------------------------------------------------------------- what can happen
 
 
-def happenings(world: World, *, relays: bool) -> Iterator[tuple[str, World]]:
+@lru_cache(None)
+def happenings(world: World, *, relays: bool) -> tuple[tuple[str, World], ...]:
     """Every next step, by name."""
+    return tuple(_happenings(world, relays))
+
+
+def _happenings(world: World, relays: bool) -> Iterator[tuple[str, World]]:  # noqa: FBT001  (by position)
     for process in world.processes:
         yield from _requests(world, process)
         if process.slot == "up" and not process.stopping:
@@ -136,7 +141,7 @@ def answer(world: World, pid: int, question: str) -> str | None:
 # ---------------------------------------------------------------------- every schedule
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Asked:
     """How far one round has come, and what was answered."""
 

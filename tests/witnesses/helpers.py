@@ -8,10 +8,12 @@ import inspect
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -66,6 +68,17 @@ def process(source="import sys; sys.stdin.read()", *arguments, **options):
 
 
 GIVEN = set()
+
+
+@contextlib.contextmanager
+def frozen(pid: int, *, group: bool = False) -> Iterator[None]:
+    """A process, or all of its group, stopped for the length of the block."""
+    send = os.killpg if group else os.kill
+    send(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send(pid, signal.SIGCONT)
 
 
 def free_port():

@@ -195,6 +195,17 @@ def proxy_home() -> Iterator[Proxy]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+async def ask_once(proxy: Proxy, statuses: list[int]) -> None:
+    """One request of service a, on a connection of its own."""
+    async with await anyio.connect_tcp(HOST, proxy.front) as stream:
+        statuses.append(await get(stream, "/a/"))
+
+
+async def tries_again(proxy: Proxy, worker: int, port: int) -> bool:
+    """Whether a request to that port's slot sleeps between two tries."""
+    return bool(re.search(rf"srv=s{port} .*scb=\[[1-7],", await proxy.ask(f"@!{worker} show sess")))
+
+
 async def cleared(witness: HAProxyWitness, port: int, since: int, *, within_s: float = helpers.PATIENCE_S) -> Evidence:
     async def clear() -> Evidence | None:
         said = await witness.check(HOST, port, since)

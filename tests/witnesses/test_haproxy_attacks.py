@@ -16,7 +16,7 @@ from portfsm.evidence import Verdict
 from portfsm.haproxy import RELAY_RULE
 from tests.evidence.scene import Replica as Service
 from tests.witnesses.helpers import free_port, until
-from tests.witnesses.real import HOST, Proxy, ask_for_a_while, cleared, get, held, running
+from tests.witnesses.real import HOST, Proxy, ask_for_a_while, ask_once, cleared, get, held, running, tries_again
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
 
@@ -97,16 +97,9 @@ async def test_a_slot_moved_before_anybody_asked_whose_request_tries_the_old_add
     (pid,) = await proxy.pids("worker")
     statuses: list[int] = []
 
-    async def ask() -> None:
-        async with await anyio.connect_tcp(HOST, proxy.front) as stream:
-            statuses.append(await get(stream, "/a/"))
-
-    async def waits() -> bool:
-        return bool(re.search(rf"srv=s{taken} .*scb=\[[1-7],", await proxy.ask(f"@!{pid} show sess")))
-
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ask)
-        await until(waits)
+        tasks.start_soon(ask_once, proxy, statuses)
+        await until(lambda: tries_again(proxy, pid, taken))
         await proxy.ask(f"@!{pid} set server a/s{taken} addr {HOST} port {free_port()}")
         witness = proxy.witness()
         await held(witness, taken, "began before the slot was seen", since=20)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import statistics
 import time
 from functools import partial
@@ -16,7 +14,7 @@ from portfsm.errors import ReloadFailed, StaleGeneration
 from portfsm.evidence import Verdict, Witness
 from portfsm.haproxy import RELAY_RULE, reload, render, write
 from portfsm.values import Lease
-from tests.witnesses.helpers import free_port, until
+from tests.witnesses.helpers import free_port, frozen, until
 from tests.witnesses.real import HOST, Proxy, ask_again, cleared, complaint, keep_alive, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
@@ -151,15 +149,12 @@ async def test_a_frozen_proxy_that_counts_as_clear(proxy, who):
     witness = proxy.witness(deadline_s=0.2)
     assert (await witness.check(HOST, taken, 15)).verdict is Verdict.CLEAR
     pid = proxy.process.pid if who == "master" else (await proxy.pids("worker"))[0]
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(pid):
         said = await witness.check(HOST, taken, 15)
         assert said.verdict is Verdict.UNKNOWN
         assert "did not answer within 0.2 s" in said.reason
         assert who == "master" or f"worker {pid}" in said.reason
         assert said.answered_at - said.asked_at < 5_000_000_000
-    finally:
-        os.kill(pid, signal.SIGCONT)
     await cleared(witness, taken, 15)
 
 
@@ -172,14 +167,11 @@ async def test_an_old_worker_that_sleeps_through_its_signal(proxy):
     async with running("a", kept):
         async with running("a", taken):
             clients = await keep_alive(proxy, 4)
-        os.kill(old, signal.SIGSTOP)
-        try:
+        with frozen(old):
             await withdrawn_by_reload(proxy, taken, kept)
             for _ in range(3):
                 said = await proxy.witness(deadline_s=0.2).check(HOST, taken, 20)
                 assert (said.verdict, f"old worker {old}" in said.reason) == (Verdict.UNKNOWN, True)
-        finally:
-            os.kill(old, signal.SIGCONT)
         await cleared(proxy.witness(), taken, 20)
         async with running("b", taken) as other:
             assert await ask_again(clients) == [200] * 4

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import pytest
 
-from tests.witnesses.helpers import free_port, until
+from tests.witnesses.helpers import free_port, frozen, until
 from tests.witnesses.real import ask_for_a_while, cleared, held, keep_alive, proxy_home, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
@@ -22,8 +19,7 @@ async def test_a_worker_of_a_killed_master_that_wakes_up_after_its_port_was_call
     async with running("a", kept):
         async with running("a", taken):
             clients = await keep_alive(proxy, 4)
-        os.kill(stranded, signal.SIGSTOP)
-        try:
+        with frozen(stranded):
             proxy.process.kill()
             proxy.process.wait()
             for client in clients:
@@ -34,8 +30,6 @@ async def test_a_worker_of_a_killed_master_that_wakes_up_after_its_port_was_call
             for _ in range(3):
                 await held(witness, taken, f"old worker {stranded} holds every port: its master does not know it any more", since=15)
             assert stranded not in [*await proxy.pids("worker"), *await proxy.pids("old")]
-        finally:
-            os.kill(stranded, signal.SIGCONT)
         await cleared(witness, taken, 15)
         async with running("b", taken) as other:
             await ask_for_a_while(proxy)

@@ -10,7 +10,7 @@ import pytest
 
 from portfsm.evidence import Verdict
 from tests.witnesses.helpers import free_port, until
-from tests.witnesses.real import HOST, Proxy, agent, cleared, get, running
+from tests.witnesses.real import HOST, Proxy, agent, ask_once, cleared, running, tries_again, version
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]), pytest.mark.timeout(120)]
 
@@ -24,16 +24,9 @@ async def test_a_request_that_tries_again_after_its_slot_was_called_clear(proxy)
     async with anyio.create_task_group() as tasks:
         statuses: list[int] = []
 
-        async def ask() -> None:
-            async with await anyio.connect_tcp(HOST, proxy.front) as stream:
-                statuses.append(await get(stream, "/a/"))
-
-        async def waits() -> bool:
-            return bool(re.search(rf"srv=s{taken} .*scb=\[[1-7],", await proxy.ask(f"@!{pid} show sess")))
-
         (pid,) = await proxy.pids("worker")
-        tasks.start_soon(ask)
-        await until(waits)
+        tasks.start_soon(ask_once, proxy, statuses)
+        await until(lambda: tries_again(proxy, pid, taken))
         proxy.stamp(11)
         await witness.withdraw(HOST, taken, 11)
         said = await witness.check(HOST, taken, 11)
@@ -53,17 +46,9 @@ async def test_a_request_that_tries_the_address_that_its_slot_had_before(proxy):
     witness = proxy.witness()
     (pid,) = await proxy.pids("worker")
     async with anyio.create_task_group() as tasks:
-
-        async def ask() -> None:
-            async with await anyio.connect_tcp(HOST, proxy.front) as stream:
-                await get(stream, "/a/")
-
-        async def waits() -> bool:
-            return bool(re.search(rf"srv=s{taken} .*scb=\[[1-7],", await proxy.ask(f"@!{pid} show sess")))
-
         assert "in service" in (await witness.check(HOST, taken, 20)).reason
-        tasks.start_soon(ask)
-        await until(waits)
+        tasks.start_soon(ask_once, proxy, [])
+        await until(lambda: tries_again(proxy, pid, taken))
         await proxy.ask(f"@!{pid} set server a/s{taken} addr 127.0.0.1 port {free_port()}")
         said = await witness.check(HOST, taken, 20)
         assert said.verdict is Verdict.HELD
@@ -93,7 +78,7 @@ async def test_a_request_in_the_queue_of_its_slot_that_is_forgotten(proxy, redis
             await until(queued)
             proxy.stamp(11)
             await witness.withdraw(HOST, taken, 11)
-            if not redispatch:
+            if not redispatch and version() < (3, 0):  # which gives it to another slot
                 said = await witness.check(HOST, taken, 11)
                 assert said.verdict is Verdict.HELD
                 assert f"a stream of a/s{taken} that is queued" in said.reason

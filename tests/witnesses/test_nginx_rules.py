@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import attrs
 import pytest
@@ -71,7 +72,7 @@ def test_words_that_pile_up_or_are_forgotten_too_soon():
 # ---------------------------------------------------------------------- every schedule
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Process:
     worker: Worker
     generation: int
@@ -79,7 +80,7 @@ class Process:
     frozen: bool = False
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class World:
     """A master with the generation of its configuration, and its workers. Time is as many ticks as matter."""
 
@@ -108,8 +109,13 @@ class World:
         ]
 
 
-def happenings(world: World, last: int) -> Iterator[World]:
+@cache
+def happenings(world: World, last: int) -> tuple[World, ...]:
     """Every next step; `last` is the last generation that there is a configuration of."""
+    return tuple(_happenings(world, last))
+
+
+def _happenings(world: World, last: int) -> Iterator[World]:
     if world.now < (3 if last == SINCE else 1):
         yield attrs.evolve(world, now=world.now + 1)
     if world.to_fork:
@@ -133,7 +139,7 @@ def _told(world: World) -> World:
     return attrs.evolve(world, processes=tuple(told), to_tell=False) if world.to_tell else world
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Asked:
     """How far the witness has come: a round is an answer, a look at the master, a look at the workers."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from unittest import mock
 
 from portfsm import _engine, _writer
@@ -47,10 +48,11 @@ def cancelled_takes_all():
     """The first of several callers that is cancelled gives the lease of all back."""
 
     def make(dropped):
-        def eager(self, token):
-            if token in self.grants:
-                self.grants[token].waiting = 1
-            dropped(self, token)
+        def eager(self, *tokens):
+            for token in tokens:
+                if token in self.grants:
+                    self.grants[token].waiting = 1
+            dropped(self, *tokens)
 
         return eager
 
@@ -68,6 +70,6 @@ def nobody_wakes():
     """The timer tells those whose time is up, and serves nobody."""
 
     def tick(self):
-        self.waiters.expire(self.clock.boot_ns(), self.refusal)
+        self.waiters.expire(self.clock.boot_ns(), partial(_engine.refusal, self))
 
     return mock.patch.object(_engine.Engine, "_tick", tick)

@@ -20,9 +20,9 @@ def no_hold_on_release():
     """Released is free."""
 
     def make(end):
-        def freed(self, pool, offset, cause):
+        def freed(self, pool, offset, cause, *, evidence=""):
             hold_ns, pool.hold_ns = pool.hold_ns, 0
-            end(self, pool, offset, cause)
+            end(self, pool, offset, cause, evidence=evidence)
             pool.hold_ns = hold_ns
 
         return freed

@@ -6,12 +6,12 @@ import os
 from unittest import mock
 
 import portfsm.journals._mend
-import portfsm.journals.file
 import portfsm.testing
 from portfsm import _codec, _writer
 from portfsm.errors import OutcomeUnknown
 from portfsm.journals import FileJournal, _disk, _lock
 from portfsm.journals import _writer as _segment
+from portfsm.journals._segments import Joint, Standing
 
 from .registry import breaks, nothing, replaced
 
@@ -34,7 +34,7 @@ def no_rewrite_at_opening():
 
     def seal_only(directory, segment, ending, reserve):
         fd = directory.disk.open(directory.at(segment.name), os.O_RDWR)
-        pieces = list(portfsm.journals._mend._sealed(directory, segment, ending))
+        pieces = [*portfsm.journals._mend._good(directory, segment, ending), portfsm.journals._mend._seal_of(segment, ending)]
         directory.disk.ftruncate(fd, ending.good.offset)
         _disk.write_all(directory.disk, fd, b"".join(pieces)[ending.good.offset :], ending.good.offset)
         directory.disk.fsync(fd)
@@ -46,7 +46,7 @@ def no_rewrite_at_opening():
 @breaks
 def no_second_look_at_the_seal():
     """A seal whose sync failed is believed, because the cache still shows it."""
-    return mock.patch.object(portfsm.journals.file, "reaffirm", nothing)
+    return mock.patch.object(portfsm.journals._mend, "reaffirm", nothing)
 
 
 @breaks
@@ -88,10 +88,11 @@ def too_much_cut_off():
     def make(look):
         def eager(self):
             look(self)
-            if self._ending is not None and self._ending.torn_bytes:
-                last = self._segments.pop()
-                self._ending = None
-                self._follow(last.header.no, last.header.base, last.header.prev)
+            found = self._standing
+            if found.ending is not None and found.ending.torn_bytes:
+                header = found.segments[-1].header
+                self._joint = Joint(header.no, header.base, header.prev)
+                self._standing = Standing(found.segments[:-1], None, self._joint)
 
         return eager
 
@@ -108,7 +109,7 @@ def no_epoch_check():
 def no_look_before_writing():
     """A writer notices only behind its write that it was superseded, and takes the write back."""
 
-    def put(self, data, carry):
+    def put(self, data):
         self._write(self._fd, data)
         try:
             self._lock.check()
