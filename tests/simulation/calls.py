@@ -159,6 +159,9 @@ class Judge(AnswerJudge, GroupJudge, PolicyJudge):
         earlier = [c for c in before if (c.deadline is None or c.deadline > now) and c not in self.kept]
         # A group that can never be served is told so; and it may be that what its owner holds cannot be a part of it.
         earlier = [c for c in earlier if not (c.requests and (self._group_holds(c) or self._impossible(c)))]
+        # One whose owner was given a port for another call, which was cancelled, has been told of that and has yet to run.
+        given = {c.owner_key for c in calls if c.name == "allocate" and c.cancelled and c.token}
+        earlier = [c for c in earlier if c.requests or c.owner_key not in given]
         if earlier and not special and (earlier[0].requests or earlier[0].owner_key not in self.record.ahead.holders):
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 

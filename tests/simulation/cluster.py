@@ -20,6 +20,7 @@ from .link import Faulty, Unanswered
 from .machines import ETCD, HERE
 
 SECOND = 1_000_000_000
+NO_LEADER = 503
 GROWS = ("kv/txn", "lease/grant")
 _SEQ = re.compile(rb'^\{"seq":(\d+)', re.MULTILINE)
 
@@ -71,7 +72,7 @@ class Cluster(Faulty):
         """The answer to one request: a status and what it says."""
         self._expire()
         if self.read_only:
-            return 503, {"code": 14, "message": "etcdserver: no leader"}
+            return NO_LEADER, {"code": 14, "message": "etcdserver: no leader"}
         if self.full and path in GROWS:
             return 429, {"code": 8, "message": "etcdserver: mvcc: database space exceeded"}
         return 200, self._does[path](body)
@@ -195,6 +196,8 @@ def send(client, path, body, left_s, headers=None):
         if link.cut or link.server.down:
             controller.waited_s += client.patience_s  # before this job was begun
         raise httpx.ReadTimeout("no answer in time") from None
+    if status == NO_LEADER:  # it would try until its patience ends, and nobody else had a turn meanwhile
+        controller.waited_s += client.patience_s
     if path == "lease/grant" or word == "sign of life":
         ttl_s = int((answer.get("result") or answer).get("TTL", 0))
         controller.over_ns = asked_ns + ttl_s * SECOND if ttl_s else controller.over_ns
