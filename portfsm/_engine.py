@@ -23,7 +23,7 @@ from portfsm._cache import Cache
 from portfsm._claims import Claims
 from portfsm._decide import decide
 from portfsm._index import index_of
-from portfsm._leading import take_lead
+from portfsm._leading import Lead, take_lead
 from portfsm._ledger import Ledger, apply_all
 from portfsm._log import tell, warn
 from portfsm._overlaps import check_change, check_opening
@@ -75,7 +75,8 @@ class Engine:
         self.news = anyio.Event()
         self.closing = False
         self.closed = False
-        self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail, worker=worker)
+        self.writer = Writer(journal, on_durable=self._publish, on_failure=self._fail, worker=worker, boot_ns=clock.boot_ns)
+        self.lead = Lead(self)
         self.on_commit: Callable[[Sequence[Event]], object] = len  # nobody follows yet
         self._opened = False
         self._given: set[str] = set()
@@ -176,8 +177,10 @@ class Engine:
             raise ManagerClosed("this manager was left: open another with open_manager()")
 
     def settle(self, seq: int | None = None) -> Awaitable[None]:
-        """Return when the event `seq` (None: the last one decided) would survive a crash. A checkpoint in any case."""
+        """Return when the event `seq` (None: the last one decided) would survive a crash, while this one leads. Always a checkpoint."""
         target = self.ahead.seq if seq is None else seq
+        if self.lead.is_shared:
+            return self.lead.settle(target)
         return self.writer.durable(target) if target > self.writer.durable_seq else cancel_shielded_checkpoint()
 
     # ------------------------------------------------------------------ granting

@@ -151,6 +151,7 @@ class Writer:
         on_durable: Callable[[Sequence[Event]], None],
         on_failure: Callable[[PortfsmError], None],
         worker: Worker | None = None,
+        boot_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._journal = journal
         self._on_durable = on_durable
@@ -165,6 +166,9 @@ class Writer:
         self.slowest_s = 0.0
         self.signed_s = time.monotonic()
         """When the last append that succeeded was begun."""
+        self._boot_ns = boot_ns
+        self.signed_ns = boot_ns()
+        """The same by a clock that goes on while the machine is suspended."""
         self.lock = threading.Lock()
         """Held while the thread is inside the journal."""
         self._worker = worker if worker is not None else ThreadWorker()
@@ -233,7 +237,7 @@ class Writer:
         """See the worker end, after the last `call` has returned."""
         self._worker.join()
 
-    def _finished(self, batch: _Batch, error: PortfsmError | None, took_s: float) -> None:
+    def _finished(self, batch: _Batch, error: PortfsmError | None, took_s: float, asked_ns: int) -> None:
         self._in_flight = None
         if self.failure is not None:
             return  # given up on, and those who waited were told
@@ -241,6 +245,7 @@ class Writer:
         if error is None:
             self.durable_seq = batch.events[-1].seq
             self.signed_s = time.monotonic() - took_s
+            self.signed_ns = max(self.signed_ns, asked_ns)
             error = self._show(batch)
         if error is not None:
             self._in_flight = batch
@@ -288,7 +293,7 @@ class Writer:
 
     def _append(self, batch: _Batch) -> None:
         error: PortfsmError | None = None
-        started = time.monotonic()
+        started, asked_ns = time.monotonic(), self._boot_ns()
         try:
             with self.lock:
                 for start, stop in pairwise((*batch.cuts, len(batch.events))):
@@ -301,7 +306,7 @@ class Writer:
                 path=getattr(raised, "filename", None), errno=getattr(raised, "errno", None),
             )  # fmt: skip
             error.__cause__ = raised
-        self._tell(self._finished, batch, error, time.monotonic() - started)
+        self._tell(self._finished, batch, error, time.monotonic() - started, asked_ns)
 
     def _append_all(self, events: list[Event]) -> None:
         """In pieces of `MAX_BATCH` where one decision is longer, the last one whole: an opening puts `opened` there, behind holds."""

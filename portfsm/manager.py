@@ -295,6 +295,7 @@ class PortManager(Operator):
         """The owner is alive: the ttl of `lease` starts again. The lease with its new end; one without a ttl is returned as it is.
 
         Nothing is recorded and nothing awaited from the disk, so renewing is cheap: three times in a ttl leaves room for two that fail.
+        (A shared journal that this manager gave no sign of life for a while is asked first who leads: `Fenced`, `JournalUnreadable`.)
         Raises `StaleLease` when the lease has ended, by its ttl or otherwise: the owner must stop listening there and allocate again.
         """
         commands.check_lease(lease)

@@ -100,9 +100,11 @@ class LeadingJournal(Journal, Protocol):
     """How long a leader that gives no sign of life is waited for."""
 
     def renew(self) -> None:
-        """Give a sign of life. Called in the writer's thread when nothing was appended for a third of `lease_s`.
+        """Give a sign of life.
 
-        Raises `Fenced` when another leads, another `JournalError` when nobody answered in time: calling again may succeed.
+        Called in the writer's thread when nothing was appended for a third of `lease_s`, and, where signs did not come in time (the
+        process stood still), before the manager answers out of its memory. Raises `Fenced` when another leads, another `JournalError`
+        when nobody answered in time: calling again may succeed.
         """
         ...
 

@@ -19,6 +19,7 @@ a write and its answer. With `ManualClock` and `SimulatedDisk` a whole controlle
 from __future__ import annotations
 
 import asyncio
+import inspect
 from asyncio.base_events import BaseEventLoop
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -119,14 +120,20 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _see_off(loop: Loop) -> None:
-    loop.run_until_complete(turns(2))  # a task cancelled before its first turn leaves a coroutine that nobody awaited
     left = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
     while left:
         for task in left:
-            task.cancel()
+            if _has_begun(task):
+                task.cancel()
         loop.run_until_complete(turns(2))
         left = [task for task in left if not task.done()]
     loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def _has_begun(task: asyncio.Task[Any]) -> bool:
+    """One that is cancelled before its first turn would leave a coroutine that nobody awaited."""
+    coroutine = task.get_coro()
+    return not inspect.iscoroutine(coroutine) or inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
 
 
 if TYPE_CHECKING:

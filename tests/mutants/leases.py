@@ -126,6 +126,20 @@ MUTANTS = [
         (f"{LISTEN}test_ports.py::test_a_lease_whose_port_nobody_listens_on",),
     ),
     Mutant(
+        "a leader that slept answers out of its memory",
+        "_leading.py",
+        "        if self._journal is None:\n            return True\n",
+        "        if self._journal is None or True:\n            return True\n",
+        ("tests/test_leading.py::test_a_superseded_leader_answers_out_of_its_memory",),
+    ),
+    Mutant(
+        "a leader asks its server for every answer",
+        "_leading.py",
+        "        if self._journal is not None and not self.is_sure:\n",
+        "        if self._journal is not None:\n",
+        ("tests/test_leading.py::test_a_leader_asks_for_every_answer",),
+    ),
+    Mutant(
         "TIME_WAIT keeps a replica off its port",
         "sockets.py",
         "        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n",

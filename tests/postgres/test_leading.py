@@ -100,6 +100,20 @@ async def test_a_stale_leader_records_or_shows_something(postgres_url, told):
     assert "portfsm.stopped" in [line["event"] for line in told]
 
 
+async def test_a_leader_that_stood_still_answers_out_of_its_memory(postgres_url):
+    """The process stands still for longer than its lease; the next call comes before it has noticed anything."""
+    async with open_manager(postgres_url, pools=[SPEC], holder="stale", lease_s=0.3) as stale:
+        lease = await stale.allocate("http", owner="a", ttl_s=60)
+        time.sleep(0.4)  # noqa: ASYNC251  (as a collection of garbage does, or a machine that is suspended)
+        other = PostgresJournal.from_url(postgres_url)
+        other.open("next")
+        with pytest.raises(Fenced):
+            await stale.renew(lease)
+        with pytest.raises(Fenced):
+            await stale.allocate("http", owner="a", ttl_s=60)
+        other.close()
+
+
 class Silent(PostgresJournal):
     """A leader whose machine sleeps: no sign of life but what is written."""
 

@@ -20,34 +20,14 @@ async def epilogue(world):
     world.say("-- the end: no more faults")
     chance = random.Random(world.plan.seed)
     world.chance = chance
-    await _one_controller(world, chance)
+    await world.one_controller(chance)
+    world.audit()
+    world.check()
     await _proxies_are_heard(world)
     await _everyone_is_served(world)
     await _every_port_comes_home(world)
     await _strangers_get_everything(world)
     await _closed_and_read_again(world)
-
-
-async def _one_controller(world, chance):
-    """Whatever is left of the faults and of earlier controllers ends; one opens and has the log for itself."""
-    world.disk.mend()
-    world.disk.cut_in = -1
-    for controller in world.processes():
-        if controller.failed or controller.provoked or controller is not world.lead:
-            controller.leave.set()
-    for _ in range(50):
-        await world.drain()
-        world.disk.mend()
-        if world.lead is not None and world.lead.open and not world.lead.failed:
-            break
-        if world.lead is None:
-            world.start(chance)
-        elif world.lead.failed:
-            world.lead.leave.set()
-    else:
-        world.fail("stuck", "no controller can open the log, though nothing is wrong with the disk")
-    world.audit()
-    world.check()
 
 
 async def _proxies_are_heard(world):

@@ -82,7 +82,7 @@ class GroupJudge:
     def _refused_GroupUnavailable(self, call, error):  # noqa: N802  (named after the error)
         if call.options["wait_s"]:
             self.hits["group gave up"] += 1
-            return call.deadline <= self.clock.boot_ns()
+            return call.deadline <= call.controller.clock.boot_ns()
         return call.options["wait_s"] is not None and (self._was_patient(call) or not self._could_be_had(call))
 
     def _fits(self, request, numbers):

@@ -33,13 +33,13 @@ class Sum:
         )
 
 
-def some(first, count, steps, strict, name):
+def some(first, count, steps, how, name):
     """One process's share: plain values, that they can be sent back."""
     events = routed = 0
     hits, failures = Counter(), []
     with broken(name):
         for seed in range(first, first + count):
-            outcome = tell(seed, steps, strict=strict)
+            outcome = tell(seed, steps, **how)
             hits += outcome.hits
             events += outcome.count
             routed += outcome.routed
@@ -48,11 +48,11 @@ def some(first, count, steps, strict, name):
     return count, events, routed, hits, failures
 
 
-def many(first, count, steps, *, strict=False, name="", processes=None, chunk=25, enough=None):
+def many(first, count, steps, *, name="", processes=None, chunk=25, enough=None, **how):
     """Run seeds `first` to `first + count - 1`; stop early once `enough` of them failed."""
     total, started = Sum(), time.monotonic()
     processes = processes or os.cpu_count() or 1
-    shares = [(at, min(chunk, first + count - at), steps, strict, name) for at in range(first, first + count, chunk)]
+    shares = [(at, min(chunk, first + count - at), steps, how, name) for at in range(first, first + count, chunk)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         running = [pool.submit(some, *share) for share in shares]
         for future in running:
@@ -64,11 +64,11 @@ def many(first, count, steps, *, strict=False, name="", processes=None, chunk=25
     return total
 
 
-def explain(seed, steps, *, strict=False, name="", short=True):
+def explain(seed, steps, *, name="", short=True, **how):
     """The story of a failing seed, for people."""
     with broken(name):
-        outcome = tell(seed, steps, strict=strict)
+        outcome = tell(seed, steps, **how)
         if outcome.failure is not None and short:
-            outcome = shorten(outcome, strict=strict)
-    options = f"{' --strict' if strict else ''}{f' --broken {name}' if name else ''}"
+            outcome = shorten(outcome, **how)
+    options = "".join(f" --{word}" for word, wanted in how.items() if wanted) + (f" --broken {name}" if name else "")
     return report(outcome, f"python -m tests.simulation --seed {seed} --steps {steps}{options}")

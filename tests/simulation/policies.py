@@ -52,7 +52,7 @@ class PolicyJudge:
 
     def _refused_QuotaExceeded(self, call, error):  # noqa: N802  (named after the error)
         if call.options["wait_s"]:
-            return call.deadline <= self.clock.boot_ns()
+            return call.deadline <= call.controller.clock.boot_ns()
         waited = call.turn < self.turns  # behind others, or under pressure
         return call.options["wait_s"] is not None and (waited or self.is_kept_by_quota(call, call.controller))
 

@@ -50,11 +50,11 @@ class Record:
         world.explain(controller, event)
         self._count(event)
         self.events.append(event)
-        self.times.append(world.true_ns)
+        self.times.append(world.decided_at(controller))
         if event.kind in ("released", "blocked") and event.token:
             self.ended[event.token] = event.seq
         try:
-            self.ahead.take(event, world.true_ns)
+            self.ahead.take(event, self.times[-1])
         except Broken as broken:
             world.fail("contract", f"{sentence(event)}: {broken}")
 
@@ -77,6 +77,7 @@ class Record:
     def recover(self, controller, base):
         """A controller has read the log and found `base` events: judge them, and forget what was lost."""
         world = self.world
+        world.takes_lead(controller)
         found = world.disk.events()
         self.judge(found, "the opening")
         if len(found) != base:
@@ -84,7 +85,7 @@ class Record:
         if world.zombies:
             self.uncertain |= self.ahead_tokens()
         for zombie in world.zombies:
-            zombie.superseded, zombie.durable_at_takeover = True, zombie.manager.durable_seq
+            zombie.superseded, zombie.durable_at_takeover = True, zombie.manager.durable_seq if zombie.manager else 0
         if base < len(self.events):
             world.hits["events lost before anybody was told"] += 1
             world.say(f"  {len(self.events) - base} events that nobody was told of are gone")

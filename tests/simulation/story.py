@@ -15,7 +15,9 @@ from .epilogue import epilogue
 from .fleet import Fleet
 from .observer import Observer
 from .plan import Plan
+from .shared import SharedWorld
 from .steps import Steps
+from .turmoil import SharedPlan, Turmoil
 from .world import Violation, World, sealed
 
 PROBE_EVERY = 12
@@ -24,6 +26,10 @@ TOLD = 30
 
 class SimulatedWorld(Steps, Fleet, Observer, World):
     """All parts of the world together."""
+
+
+class SimulatedSharedWorld(Turmoil, Fleet, Observer, SharedWorld):
+    """The same where the log is shared."""
 
 
 class Outcome:
@@ -38,11 +44,11 @@ class Outcome:
         return getattr(self.failure, "name", type(self.failure).__name__)
 
 
-def tell(seed, steps=200, *, strict=False):
+def tell(seed, steps=200, *, strict=False, shared=False):
     """Run one seed. `steps` is a number, or the steps themselves."""
-    plan = Plan(seed)
+    plan, kind = (SharedPlan(seed), SimulatedSharedWorld) if shared else (Plan(seed), SimulatedWorld)
     todo = plan.steps(steps) if isinstance(steps, int) else steps
-    world = SimulatedWorld(plan, random.Random(f"turns {seed}"), strict=strict)
+    world = kind(plan, random.Random(f"turns {seed}"), strict=strict)
     failure = None
     with sealed(world):
         try:
@@ -76,14 +82,14 @@ async def _to_the_end(world, todo):
         world.over = True
 
 
-def shorten(outcome, *, tries=400, strict=False):
+def shorten(outcome, *, tries=400, **how):
     """Leave out steps, halves first, as long as the same promise is broken."""
     best, size = outcome, max(1, len(outcome.steps) // 2)
     while size and tries:
         start = 0
         while start < len(best.steps) and tries:
             tries -= 1
-            found = tell(best.seed, best.steps[:start] + best.steps[start + size :], strict=strict)
+            found = tell(best.seed, best.steps[:start] + best.steps[start + size :], **how)
             if found.failure is not None and found.name == best.name:
                 best = found
             else:

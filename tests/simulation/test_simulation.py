@@ -71,11 +71,12 @@ def test_a_safeguard_is_off_and_nobody_notices(name):
     assert not re.search(r"\b(Attribute|Name|Type)Error\b", f"{promise} {said}"), "what is broken here is the break"
 
 
-def test_a_seed_tells_another_story_in_another_process():
-    here = hashlib.sha256("".join("\n".join(tell(seed).story) for seed in range(4)).encode()).hexdigest()
+@pytest.mark.parametrize("shared", [False, True], ids=["a directory", "a shared log"])
+def test_a_seed_tells_another_story_in_another_process(shared):
+    here = hashlib.sha256("".join("\n".join(tell(seed, shared=shared).story) for seed in range(4)).encode()).hexdigest()
     program = (
         "import hashlib; from tests.simulation.story import tell; "
-        "print(hashlib.sha256(''.join('\\n'.join(tell(seed).story) for seed in range(4)).encode()).hexdigest())"
+        f"print(hashlib.sha256(''.join('\\n'.join(tell(seed, shared={shared}).story) for seed in range(4)).encode()).hexdigest())"
     )
     for hash_seed in ("1", "2"):
         found = subprocess.run(

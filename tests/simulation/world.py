@@ -48,6 +48,8 @@ class Violation(Exception):
 class Controller:
     """One process that opens the log."""
 
+    role = "lead"
+
     def __init__(self, world, number, specs, history):
         self.world, self.number, self.specs, self.history = world, number, specs, history
         self.worker = SteppedWorker()
@@ -55,6 +57,14 @@ class Controller:
         self.leave = asyncio.Event()
         self.pushed = self.dead = self.superseded = self.gone = self.hung = self.provoked = False
         self.durable_at_takeover = 0
+
+    clock = property(lambda self: self.world.clock)
+    stuck = property(lambda self: self.hung)
+    """Its journal does nothing at the moment."""
+
+    def journal(self):
+        plan, disk = self.world.plan, self.world.disk
+        return FileJournal(PATH, disk=disk, clock=self.clock, segment_bytes=plan.segment_bytes, reserve_bytes=plan.reserve_bytes)
 
     @property
     def failed(self):
@@ -66,15 +76,14 @@ class Controller:
 
     async def live(self):
         world = self.world
-        plan = world.plan
-        journal = FileJournal(PATH, disk=world.disk, clock=world.clock, segment_bytes=plan.segment_bytes, reserve_bytes=plan.reserve_bytes)
+        journal = self.journal()
         world.by_journal[id(journal)] = self
         try:
             async with open_manager(
-                journal, pools=self.specs, clock=world.clock, after_reboot=plan.after_reboot, holder=f"c{self.number}", close_s=CLOSE_S,
-                witnesses=world.proxies.witnesses(self), address_of=str, history=self.history,
+                journal, pools=self.specs, clock=self.clock, after_reboot=world.plan.after_reboot, holder=f"c{self.number}", close_s=CLOSE_S,
+                witnesses=world.proxies.witnesses(self), address_of=str, history=self.history, role=self.role,
             ) as manager:  # fmt: skip
-                self.manager, world.ready_at = manager, world.true_ns
+                self.manager = manager
                 world.opened(self)
                 await self.leave.wait()
         except PortfsmError as error:
@@ -126,6 +135,10 @@ class World(Judge, Audit, Losses):
         if self.violation is not None:
             raise self.violation
 
+    def replaced(self):
+        """What else of the library is another's while the story lasts: module, name, what stands there."""
+        return ()
+
     # ------------------------------------------------------------------ turns
 
     def processes(self):
@@ -135,20 +148,24 @@ class World(Judge, Audit, Losses):
         """Perhaps the disk does a job, then the loop goes round once."""
         self.turns += 1
         for controller in self.processes():
-            if controller.worker.jobs and not controller.hung and self.chance.random() < (speed or self.plan.speed):
-                with suppress(PowerCut):
-                    controller.worker.step()
-                if self.disk.is_cut:
-                    await self.die_of_the_cut()
+            if controller.worker.jobs and not controller.stuck and self.chance.random() < (speed or self.plan.speed):
+                await self.work(controller)
         await asyncio.sleep(0)
         self.bury()
         self.check()
+
+    async def work(self, controller):
+        """Its journal does the next job."""
+        with suppress(PowerCut):
+            controller.worker.step()
+        if self.disk.is_cut:
+            await self.die_of_the_cut()
 
     async def drain(self):
         """Turns until nothing more can happen unless time goes on."""
         quiet = 0
         for _ in range(4000):
-            busy = self.proxies.asking or any(c.worker.jobs for c in self.processes() if not c.hung)
+            busy = self.proxies.asking or any(c.worker.jobs for c in self.processes() if not c.stuck)
             quiet = 0 if busy else quiet + 1
             if quiet > (3 * QUIET if self.plan.evidence else QUIET):  # from an answer to the end of a wait it is a longer way
                 return self.rest()
@@ -185,11 +202,12 @@ class World(Judge, Audit, Losses):
         self.lead.provoked = self.disk.provoked
         shape = ", ".join(f"{spec.name} {spec.ranges} hold {spec.hold_s:g} s" for spec in specs)
         self.say(f"controller {self.lead.number} opens the log: {shape}")
-        self.lead.task = asyncio.ensure_future(self.lead.live())
+        self.lead.task = self.spawn(self.lead, self.lead.live())
 
     def opened(self, controller):
         """Its manager takes calls from now on."""
         record, engine = self.record, controller.engine
+        self.ready_at = self.true_ns
         self.say(f"controller {controller.number} is open at seq {controller.manager.seq}")
         if engine.cache.recovered:
             self.hits["mended: " + ("torn" if "torn" in engine.cache.recovered else "unsealed")] += 1
@@ -206,12 +224,31 @@ class World(Judge, Audit, Losses):
         self.say(f"controller {controller.number} is gone{f': {controller.error}' if controller.error else ''}")
         if controller.error is not None:
             self.hits[f"controller ended by {type(controller.error).__name__}"] += 1
-            if not (controller.provoked or self.disk.provoked):
+            if not self.excuses(controller):
                 self.fail("unprovoked", f"controller {controller.number} ended by {controller.error!r}")
         if controller.error is not None or controller.failed:
             self.record.uncertain |= self.record.ahead_tokens()
         if self.disk.provoked and self.chance.random() < 0.5:
             self.disk.mend()
+
+    def spawn(self, controller, work):
+        """A task of a controller's process."""
+        return asyncio.ensure_future(work)
+
+    def excuses(self, controller):
+        """Whether the journal of a controller may fail."""
+        return controller.provoked or controller.superseded or self.disk.provoked
+
+    def decided_at(self, controller):
+        """True time of what a controller decides now."""
+        return self.true_ns
+
+    def must_refuse(self, controller):
+        """Whether a call may be refused though what it asks for is recorded."""
+        return False
+
+    def takes_lead(self, controller):
+        """A controller has read the log, and decides for the first time."""
 
     async def die(self, *, power, reboot, seed, down_s=0.0, step_s=0.0):
         """Every process dies; without power, so does what the disk had not synced."""
@@ -227,6 +264,24 @@ class World(Judge, Audit, Losses):
             self.clock.step_wall(step_s)
         self.record.judge(self.disk.events(), "this crash")
         self.check()
+
+    async def one_controller(self, chance):
+        """For the end: whatever is left of the faults and of earlier controllers ends; one opens and has the log for itself."""
+        self.disk.mend()
+        self.disk.cut_in = -1
+        for controller in self.processes():
+            if controller.failed or controller.provoked or controller is not self.lead:
+                controller.leave.set()
+        for _ in range(50):
+            await self.drain()
+            self.disk.mend()
+            if self.lead is not None and self.lead.open and not self.lead.failed:
+                return
+            if self.lead is None:
+                self.start(chance)
+            elif self.lead.failed:
+                self.lead.leave.set()
+        self.fail("stuck", "no controller can open the log, though nothing is wrong with the disk")
 
     async def dispose(self, controllers):
         for controller in controllers:
@@ -260,7 +315,7 @@ class World(Judge, Audit, Losses):
         call.scope = anyio.CancelScope() if self.call_count % 2 else None
         self.calls.append(call)
         self.say(f"  call {call.number}: {call.sentence}")
-        call.task = asyncio.ensure_future(call.perform())
+        call.task = self.spawn(controller, call.perform())
         call.task.add_done_callback(call.broke)
         return call
 
@@ -275,26 +330,29 @@ class World(Judge, Audit, Losses):
         asyncio.get_running_loop().advance(seconds)
 
 
-class _Silent:
+class Silent:
     def warning(self, *_, **__):
         pass
 
     error = info = warning
 
 
-@contextmanager
-def sealed(world):
-    """The library inside the world: its engines built here, no randomness of the system, nothing written to the terminal."""
-    replaced = [
+def _replaced(world):
+    return [
         (portfsm.manager, "Engine", world.build),
         (portfsm.manager.os, "urandom", world.chance.randbytes),
-        (portfsm._log, "_log", _Silent()),
-        (portfsm.journals.file, "_log", _Silent()),
-        (portfsm.journals._snapshots, "_log", _Silent()),
+        (portfsm._log, "_log", Silent()),
+        (portfsm.journals.file, "_log", Silent()),
+        (portfsm.journals._snapshots, "_log", Silent()),
         (portfsm._cache, "SNAPSHOT_EVERY", world.plan.snapshot_every),
         (portfsm._cache, "SNAPSHOT_AT_CLOSE", world.plan.snapshot_every),
     ]
+
+
+@contextmanager
+def sealed(world):
+    """The library inside the world: its engines built here, no randomness of the system, nothing written to the terminal."""
     with ExitStack() as stack:
-        for place, name, new in replaced:
+        for place, name, new in [*_replaced(world), *world.replaced()]:
             stack.enter_context(mock.patch.object(place, name, new))
         yield
