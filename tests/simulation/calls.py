@@ -193,7 +193,7 @@ class Judge(AnswerJudge, GroupJudge, PolicyJudge):
         if event.token in self.record.received:
             self.fail("taken back", f"lease {event.token} was given back for a cancelled call, and another call has it")
         waiting = [c for c in calls if c.awaits(event.token) and not c.cancelled and not (c.requests and self.lacks(c))]
-        if waiting and self.must_refuse(controller):
+        if waiting and self.may_refuse(controller):
             for call in waiting:
                 call.refused = True
         elif waiting:

@@ -243,7 +243,7 @@ class World(Judge, Audit, Losses):
         """True time of what a controller decides now."""
         return self.true_ns
 
-    def must_refuse(self, controller):
+    def may_refuse(self, controller):
         """Whether a call may be refused though what it asks for is recorded."""
         return False
 
