@@ -16,7 +16,7 @@ import portfsm._leading
 import portfsm._writer
 import portfsm.journals.etcd
 import portfsm.journals.postgres
-from portfsm.errors import JournalError, JournalUnreadable, ManagerClosed, OutcomeUnknown
+from portfsm.errors import JournalError, JournalUnreadable, OutcomeUnknown
 from portfsm.journals import _etcd_client, _etcd_lead
 
 from .cluster import Cluster, send
@@ -263,7 +263,8 @@ class SharedWorld(World):
         controller = call.controller
         if call.answered and call.name in GRANTS and controller.deposed and self.decided_at(controller) > controller.over_ns:
             self.fail("stale", f"controller {controller.number} answered {call.sentence} out of its memory, long after its lease was over")
-        if call.refused and not isinstance(call.error, JournalUnreadable | ManagerClosed):
+        leases = call.result if isinstance(call.result, tuple) else (call.result,)
+        if call.refused and call.answered and any(lease.token in self.record.ended for lease in leases):
             self.fail("taken back", f"what call {call.number} {call.sentence} was given is taken back, and it is not told")
         if isinstance(call.error, JournalError) and not isinstance(call.error, OutcomeUnknown | JournalUnreadable):
             self.check_nothing_written(call)
