@@ -29,7 +29,10 @@ class AnswerJudge:
             self.looked(call)
         elif call.name == "allocate_group":
             call.tokens = set() if self.lacks(call) else self._group_holds(call)  # one that waits awaits no lease yet
-            wait_s = call.options["wait_s"] if call.options["wait_s"] != 0 else self.patience(call)
+            wait_s = call.options["wait_s"]
+            if wait_s == 0:
+                wait_s = self.patience(call)
+                call.doubt_ns = round((wait_s - self.patience(call, min)) * 1e9)
             call.deadline = None if wait_s is None else call.controller.clock.boot_ns() + round(wait_s * 1e9)
         elif call.options.get("timeout_s") is not None:
             call.deadline = call.controller.clock.boot_ns() + round(call.options["timeout_s"] * 1e9)

@@ -31,6 +31,8 @@ class Call:
         self.served = False
         """All of its group was given to it, whatever became of that since."""
         self.deadline, self.turn, self.at, self.begun_at = None, 0, (0, 0), 0
+        self.doubt_ns = 0
+        """By how much the deadline may be earlier: a group waits as the pools say that lack ports."""
         self.before = ""
         self.then = None
 
@@ -156,7 +158,7 @@ class Judge(AnswerJudge, GroupJudge, PolicyJudge):
     def _check_turn(self, event, number, calls, *, special):
         place, now = (event.node, event.pool), calls[0].controller.clock.boot_ns()
         before = [c for c in calls if c.waits and c.number < number and place in c.places and c.options.get("port") is None]
-        earlier = [c for c in before if (c.deadline is None or c.deadline > now) and c not in self.kept]
+        earlier = [c for c in before if (c.deadline is None or c.deadline - c.doubt_ns > now) and c not in self.kept]
         # A group that can never be served is told so; and it may be that what its owner holds cannot be a part of it.
         earlier = [c for c in earlier if not (c.requests and (self._group_holds(c) or self._impossible(c)))]
         # One whose owner was given a port for another call, which was cancelled, has been told of that and has yet to run.

@@ -16,12 +16,12 @@ class PolicyJudge:
         """The policy of a pool as recorded."""
         return next(event.data for event in reversed(self.record.events) if event.kind == "pool_defined" and event.pool == name)
 
-    def patience(self, call):
-        """How long a call waits at most that asked for no wait, in seconds; 0 where no policy says so."""
+    def patience(self, call, which=max):
+        """How long a call waits at most (`min`: at least) that asked for no wait, in seconds; 0 where no policy says so."""
         if call.options.get("port") is not None:
             return 0.0
         patient = [pool for _, pool in call.places if self.policy(pool).get("on_pressure") == "wait"]
-        return max((self.record.ahead.pools[pool][1] / 1e9 for pool in patient), default=0.0)
+        return which((self.record.ahead.pools[pool][1] / 1e9 for pool in patient), default=0.0)
 
     # ------------------------------------------------------------------ quotas
 
