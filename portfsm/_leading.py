@@ -135,7 +135,7 @@ def _too_late(error: Fenced, seq: int) -> OutcomeUnknown:
 
 
 async def keep_leading(engine: Engine) -> None:
-    """Give a sign of life whenever nothing was written for a third of the lease. One that fails is tried again until the lease is over."""
+    """Give a sign of life whenever there was none for a third of the lease. One that fails is tried again until the lease is over."""
     journal, writer = engine.journal, engine.writer
     if not isinstance(journal, LeadingJournal):
         return None

@@ -21,6 +21,7 @@ import attrs
 from anyio.lowlevel import current_token
 
 from portfsm.errors import InternalError, OutcomeUnknown, PortfsmError
+from portfsm.protocols import LeadingJournal
 
 if TYPE_CHECKING:
     import asyncio
@@ -164,8 +165,9 @@ class Writer:
         self.durable_seq = 0
         self.failure: PortfsmError | None = None
         self.slowest_s = 0.0
+        self._append_renews = not isinstance(journal, LeadingJournal) or journal.append_renews
         self.signed_s = time.monotonic()
-        """When the last append that succeeded was begun."""
+        """When the last sign of life that was heard was begun."""
         self._boot_ns = boot_ns
         self.signed_ns = boot_ns()
         """The same by a clock that goes on while the machine is suspended."""
@@ -244,8 +246,9 @@ class Writer:
         self.slowest_s = max(self.slowest_s, took_s)
         if error is None:
             self.durable_seq = batch.events[-1].seq
-            self.signed_s = time.monotonic() - took_s
-            self.signed_ns = max(self.signed_ns, asked_ns)
+            if self._append_renews:
+                self.signed_s = time.monotonic() - took_s
+                self.signed_ns = max(self.signed_ns, asked_ns)
             error = self._show(batch)
         if error is not None:
             self._in_flight = batch

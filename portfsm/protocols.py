@@ -92,17 +92,19 @@ class CachingJournal(Journal, Protocol):
 class LeadingJournal(Journal, Protocol):
     """A journal that writers on several machines take over from one another: who has it open leads while it gives signs of life.
 
-    An append is one; a leader with nothing to write calls `renew`. `open` raises `JournalLocked` while another leads. Time only decides
+    An append may be one; a leader calls `renew` for want of others. `open` raises `JournalLocked` while another leads. Time only decides
     who may try: a leader whose lease ran out unnoticed is told apart by its epoch, in the append itself.
     """
 
     lease_s: float
     """How long a leader that gives no sign of life is waited for."""
+    append_renews: bool
+    """Whether an append is a sign of life."""
 
     def renew(self) -> None:
         """Give a sign of life.
 
-        Called in the writer's thread when nothing was appended for a third of `lease_s`, and, where signs did not come in time (the
+        Called in the writer's thread when there was no other for a third of `lease_s`, and, where signs did not come in time (the
         process stood still), before the manager answers out of its memory. Raises `Fenced` when another leads, another `JournalError`
         when nobody answered in time: calling again may succeed.
         """

@@ -18,7 +18,7 @@ class Led(MemoryJournal):
 
     def __init__(self):
         super().__init__()
-        self.lease_s, self.signs, self.late = 3600.0, 0, 0
+        self.lease_s, self.append_renews, self.signs, self.late = 3600.0, True, 0, 0
 
     def renew(self) -> None:
         self.signs += 1

@@ -21,6 +21,7 @@ class SharedMemory(MemoryJournal):
     """A journal in memory that is led. Tells how often it was asked for a sign of life, and can be silent."""
 
     lease_s = LEASE_S
+    append_renews = True
     signs = 0
     silent = False
 
@@ -73,6 +74,18 @@ async def test_a_leader_asks_for_every_answer():
         clock.advance(LEASE_S)
         await manager.allocate("http", owner="b")
         assert journal.signs == 1, "an append is a sign of life"
+
+
+async def test_an_append_is_taken_for_a_sign_of_life_that_is_none():
+    """etcd's lease runs on while its leader writes: who is told of a lease then hears it from one that asked."""
+    journal, clock = SharedMemory(), ManualClock()
+    journal.append_renews = False
+    async with open_manager(journal, pools=[SPEC], clock=clock) as manager:
+        clock.advance(LEASE_S)
+        lease = await manager.allocate("http", owner="a")
+        assert journal.signs == 1
+        assert await manager.allocate("http", owner="a") == lease
+        assert journal.signs == 1
 
 
 async def test_a_server_that_is_silent_for_a_while_ends_the_lead():

@@ -52,6 +52,9 @@ class EtcdJournal(EtcdPlace):
     boot clock. A segment is ended when it is `segment_bytes` long.
     """
 
+    append_renews = False
+    """It proves who leads, and etcd's lease goes on running out."""
+
     def __init__(self, place: Place, *, clock: Clock | None = None, lease_s: float = 10.0, segment_bytes: int = 4 << 20) -> None:
         if type(lease_s) not in (int, float) or not _LEAST_LEASE_S <= lease_s <= _MOST_LEASE_S:
             raise InvalidValue(f"lease_s must be from 2 to 3600 seconds for etcd, not {lease_s!r}", name="lease_s", value=lease_s)

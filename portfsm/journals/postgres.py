@@ -53,6 +53,8 @@ class PostgresJournal:
     `lease_s`: how long a leader that gives no sign of life is waited for. `timeout_s` bounds each statement.
     """
 
+    append_renews = True
+
     def __init__(self, place: Place, *, lease_s: float = 10.0, timeout_s: float = 10.0) -> None:
         self.place = place
         self.path = place.shown

@@ -80,7 +80,8 @@ def test_a_frozen_leader_goes_on_when_it_thaws(url, leaders, tmp_path):
     second.until("given", 50)
     first.process.send_signal(signal.SIGCONT)
     first.until("ended")
-    assert first.lines()[-1] == ["ended", "Fenced"]
+    # What was being recorded when it froze may be in the log, and its caller is not told that it has a port.
+    assert first.lines()[-1] in (["ended", "Fenced"], ["ended", "OutcomeUnknown"])
     second.process.kill()
     second.process.wait()
     check_log(url, first.given() | second.given())
