@@ -140,6 +140,13 @@ MUTANTS = [
         ("tests/test_leading.py::test_a_leader_asks_for_every_answer",),
     ),
     Mutant(
+        "an append is taken for a sign of life that is none",
+        "_writer.py",
+        "            if self._append_renews:\n",
+        "            if True:\n",
+        ("tests/test_leading.py::test_an_append_is_taken_for_a_sign_of_life_that_is_none",),
+    ),
+    Mutant(
         "TIME_WAIT keeps a replica off its port",
         "sockets.py",
         "        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n",
