@@ -1,6 +1,6 @@
 """One witness at work: when its proxy is asked, what it is told, and what becomes of answers that are none.
 
-A round is followed by a pause of 5 ms that doubles while nothing changes (0.2 ms a port where that is longer, so that many ports do not
+A round is followed by a pause of 5 ms that doubles while nothing changes (0.25 ms a port where that is longer, so that many ports do not
 keep a core busy). What it still holds it is told again after a second (1 ms a port where that is longer). A witness that raises, answers
 for somebody else, or not within half a minute, has said nothing.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Post"]
 
 _FIRST_PAUSE_NS = 5_000_000
-_PAUSE_A_PORT_NS = 200_000
+_PAUSE_A_PORT_NS = 250_000
 _TELL_AGAIN_NS = 1_000_000_000
 _TELL_A_PORT_NS = 1_000_000
 _ROUND_NS = 30_000_000_000
