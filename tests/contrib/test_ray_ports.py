@@ -208,7 +208,7 @@ def test_a_ray_with_another_port_manager_is_half_replaced(ray, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(170)
 def test_a_real_controller_that_was_killed_gives_ports_away(tmp_path):
-    """What Ray 2.60 does: app b gets the ports that a has just released. PORTFSM_RAY names a Python that has Ray, if this one has not."""
+    """What Ray 2.60 does: app b gets the ports that a has just released. PORTFSM_RAY names a Python with Ray and portfsm's needs."""
     python = os.environ.get("PORTFSM_RAY") or (sys.executable if importlib.util.find_spec("ray") else None)
     if python is None:
         pytest.skip("no Ray here: pip install 'ray[serve]>=2.60', or PORTFSM_RAY=PYTHON")
