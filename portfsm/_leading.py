@@ -121,9 +121,9 @@ class Lead:
     def _sign(self) -> None:
         """In the writer's thread."""
         if self._journal is not None and not self.is_sure:
-            asked_ns = self._engine.clock.boot_ns()
+            asked_s, asked_ns = time.monotonic(), self._engine.clock.boot_ns()
             self._journal.renew()
-            self._engine.writer.signed_ns = asked_ns
+            self._engine.writer.heard(asked_s, asked_ns)
 
 
 def _too_late(error: Fenced, seq: int) -> OutcomeUnknown:
@@ -154,8 +154,7 @@ async def keep_leading(engine: Engine) -> None:
             warn("lease_not_renewed", error=str(error), left_s=round(lease_s - idle_s, 1))
             await anyio.sleep(lease_s / 10)
         else:
-            writer.signed_s = max(writer.signed_s, asked_s)
-            writer.signed_ns = max(writer.signed_ns, asked_ns)
+            writer.heard(asked_s, asked_ns)
     return None
 
 

@@ -239,6 +239,10 @@ class Writer:
         """See the worker end, after the last `call` has returned."""
         self._worker.join()
 
+    def heard(self, asked_s: float, asked_ns: int) -> None:
+        """A sign of life was answered; it was begun then, by the two clocks."""
+        self.signed_s, self.signed_ns = max(self.signed_s, asked_s), max(self.signed_ns, asked_ns)
+
     def _finished(self, batch: _Batch, error: PortfsmError | None, took_s: float, asked_ns: int) -> None:
         self._in_flight = None
         if self.failure is not None:
@@ -247,8 +251,7 @@ class Writer:
         if error is None:
             self.durable_seq = batch.events[-1].seq
             if self._append_renews:
-                self.signed_s = time.monotonic() - took_s
-                self.signed_ns = max(self.signed_ns, asked_ns)
+                self.heard(time.monotonic() - took_s, asked_ns)
             error = self._show(batch)
         if error is not None:
             self._in_flight = batch

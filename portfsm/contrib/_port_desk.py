@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from portfsm._faults import blocks
-from portfsm.contrib._tenants import lease_of
+from portfsm.contrib._leases import lease_of
 from portfsm.errors import BindFailed, CommandRejected, StaleLease
 from portfsm.sockets import NotBound, bind_all, check_targets, occupants
 from portfsm.states import PortState

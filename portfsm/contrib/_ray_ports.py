@@ -21,11 +21,11 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from portfsm._log import warn
+from portfsm.contrib._leases import lease_of
 from portfsm.errors import InvalidValue, JournalError, ManagerClosed, OwnerConflict
 from portfsm.manager import open_manager
 from portfsm.observation import Observation, Sighting
 from portfsm.states import PortState
-from portfsm.values import Lease
 
 if TYPE_CHECKING:
     import os
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from portfsm.manager import PortManager
     from portfsm.protocols import Journal
     from portfsm.specs import PoolSpec
+    from portfsm.values import Lease
 
 __all__ = ["Ports"]
 
@@ -66,6 +67,8 @@ class _Keeper:
         except BaseException as error:  # noqa: BLE001  (there is nobody else to tell)
             if not self._opened.done():
                 self._opened.set_exception(error)
+            else:
+                warn("ray_log_ended", error=repr(error))
 
     def ask(self, call: Callable[[PortManager], Awaitable[_Result]]) -> _Result:
         """The result of a call to the manager."""
@@ -141,8 +144,7 @@ class Ports:
         async def end(manager: PortManager) -> None:
             view = manager.port(pool, port, node=node)
             if view.owner == owner and view.token:
-                lease = Lease(pool, node, port, owner, view.service, view.token, view.since or 0)
-                await manager.release(lease, block=reason, for_s=_BLOCK_S if block else None)
+                await manager.release(lease_of(view), block=reason, for_s=_BLOCK_S if block else None)
 
         self._ask(end)
         self._leases.pop((pool, node, owner), None)
@@ -185,8 +187,7 @@ def _key(lease: Lease) -> _Key:
 
 
 async def _held(manager: PortManager) -> list[Lease]:
-    views = manager.ports(state=PortState.ALLOCATED)
-    return [Lease(view.pool, view.node, view.port, view.owner, view.service, view.token, view.since or 0) for view in views]
+    return [*map(lease_of, manager.ports(state=PortState.ALLOCATED))]
 
 
 async def _release_owner(manager: PortManager, *, node: str, owner: str) -> tuple[Lease, ...]:

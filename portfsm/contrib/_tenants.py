@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
+from portfsm.contrib._leases import lease_of
 from portfsm.contrib._peers import Process
 from portfsm.errors import CommandRejected
 from portfsm.states import PortState
-from portfsm.values import Lease
 from portfsm.witnesses._exits import Exits, Sight, Tracked
 
 if TYPE_CHECKING:
     from portfsm.manager import PortManager
-    from portfsm.values import PortView
+    from portfsm.values import Lease
 
-__all__ = ["Tenants", "lease_of"]
+__all__ = ["Tenants"]
 
 _SIGHT = Sight()
 _MANY = 1 << 20
@@ -102,8 +102,3 @@ class Tenants:
     async def _release(self, lease: Lease) -> None:
         with suppress(CommandRejected):  # it ended otherwise, and the port has had another since
             await self._manager.release(lease)
-
-
-def lease_of(view: PortView) -> Lease:
-    """The last lease of a port."""
-    return Lease(view.pool, view.node, view.port, view.owner, view.service, view.token, view.since or 0)

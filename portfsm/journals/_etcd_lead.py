@@ -103,7 +103,7 @@ class Lead:
         return created(self._keys.lead, self._revision)
 
     def due(self) -> bool:
-        """It is time for another sign of life, whatever else there is to do: the manager waits a third of a lease after an append."""
+        """It is time for another sign of life, before whatever else there is to do: the manager's own wait until that is done."""
         return time.monotonic() - self._kept_at > self.ttl_s / 6
 
     def renew(self) -> None:

@@ -102,7 +102,7 @@ class Writes:
         self._put_aside(segment.name, 0 if empty else ending.good.offset)
         if empty:
             return None
-        seal = Seal(ending.last_seq - segment.header.base, ending.last_seq, ending.sha256)
+        seal = ending.seal(segment.header)
         self.append(segment.name, ending.good.offset, Encoder(ending.good.carry).encode_line(seal))
         return seal
 

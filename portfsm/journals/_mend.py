@@ -12,7 +12,7 @@ import os
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from portfsm._codec import Encoder, Seal
+from portfsm._codec import Encoder
 from portfsm.journals._disk import TEMPORARY, Directory, is_full, shut, write_all
 from portfsm.journals._segments import corrupt, seal_at_end
 from portfsm.journals._snapshots import remove_newer
@@ -140,5 +140,4 @@ def _good(directory: Directory, segment: Segment, ending: Ending) -> Iterator[by
 
 
 def _seal_of(segment: Segment, ending: Ending) -> bytes:
-    seal = Seal(ending.last_seq - segment.header.base, ending.last_seq, ending.sha256)
-    return Encoder(ending.good.carry).encode_line(seal)
+    return Encoder(ending.good.carry).encode_line(ending.seal(segment.header))

@@ -99,6 +99,10 @@ class Ending:
         """That event and the digest up to it."""
         return self.last_seq, self.sha256
 
+    def seal(self, header: Header) -> Seal:
+        """What ends the segment there."""
+        return Seal(self.last_seq - header.base, *self.head)
+
 
 @attrs.frozen
 class Joint:
@@ -126,11 +130,6 @@ class Standing:
     segments: list[Segment] = attrs.Factory(list)
     ending: Ending | None = None
     joint: Joint = Joint()
-
-    @property
-    def last(self) -> Segment | None:
-        """The last segment, if there is any."""
-        return self.segments[-1] if self.segments else None
 
 
 def corrupt(path: str, segment: str, offset: int, seq: int | None, why: str) -> JournalCorrupt:

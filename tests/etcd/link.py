@@ -22,6 +22,8 @@ class Link:
         """How many answers were withheld."""
         self.deaf = False
         """Requests do not get through either."""
+        self.refused: bytes | None = None
+        """Requests that have this in them are cut off."""
         self._open: list[socket.socket] = []
 
     @property
@@ -57,7 +59,7 @@ class Link:
                         self.answers = None if self.once else 0
                         break
                     self.answers -= 1
-                if self.deaf:
+                if self.deaf or (not back and self.refused is not None and self.refused in data):
                     break
                 sink.sendall(data)
         _shut(source)

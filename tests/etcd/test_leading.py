@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from portfsm import read_journal, replay
-from portfsm.errors import Fenced, JournalFull, JournalLocked, OutcomeUnknown
+from portfsm.errors import Fenced, JournalFull, JournalLocked, JournalUnreadable, OutcomeUnknown
 from portfsm.journals._etcd_url import parse
 from portfsm.journals._inspect import inspect_in
 from portfsm.journals.etcd import EtcdJournal
@@ -205,6 +205,21 @@ async def test_a_cluster_nearly_full_gives_ports_or_takes_none_back(tmp_path):
             assert (await manager.allocate("http", owner="a")) == lease
             await manager.release(lease)
             assert not manager.find("a")
+
+
+@pytest.mark.anyio
+async def test_a_lease_is_told_of_that_an_append_did_not_prolong(etcd, url):
+    """Appends get through and signs of life do not: etcd's lease runs out all the same, and the next leader may be there."""
+    with Link(etcd.members[0].port) as link:
+        through, clock = f"etcd://{link.address}/{parse(url).name}", ManualClock()
+        async with open_manager(through, pools=[SPEC], clock=clock, lease_s=3.0) as manager:
+            await manager.allocate("http", owner="a")
+            link.refused = b"/lease/keepalive"
+            clock.advance(3.0)
+            with pytest.raises(JournalUnreadable):
+                await manager.allocate("http", owner="b")
+            link.refused = None
+            assert (await manager.allocate("http", owner="c")).owner == "c"
 
 
 @pytest.mark.anyio

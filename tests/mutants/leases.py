@@ -147,6 +147,13 @@ MUTANTS = [
         ("tests/test_leading.py::test_an_append_is_taken_for_a_sign_of_life_that_is_none",),
     ),
     Mutant(
+        "an append on etcd is taken for a sign of life",
+        "journals/etcd.py",
+        "    append_renews = False\n",
+        "    append_renews = True\n",
+        ("tests/etcd/test_leading.py::test_a_lease_is_told_of_that_an_append_did_not_prolong",),
+    ),
+    Mutant(
         "TIME_WAIT keeps a replica off its port",
         "sockets.py",
         "        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n",
