@@ -1,9 +1,10 @@
 """One seed, one course of events: an event loop and a writer's worker that wait for nothing but their turn.
 
 Rule: nothing here reads a clock, starts a thread or touches a device. `Loop` runs callbacks in the order they were
-scheduled and keeps a time of its own; `SteppedWorker` runs a journal's jobs when it is told to, between any two turns
-of the loop, so that a batch can collect, a caller be cancelled while its event is on the way, or a machine die between
-a write and its answer. With `ManualClock` and `SimulatedDisk` a whole controller runs twice the same way:
+scheduled, keeps a time of its own and ends with what a callback raises; `SteppedWorker` runs a journal's jobs when it is
+told to, between any two turns of the loop, so that a batch can collect, a caller be cancelled while its event is on the
+way, or a machine die between a write and its answer. With `ManualClock` and `SimulatedDisk` a whole controller runs
+twice the same way:
 
     async def story() -> None:
         worker = SteppedWorker()
@@ -45,6 +46,7 @@ class Loop(BaseEventLoop):
         super().__init__()
         self._now = 0.0
         self._selector = self
+        self._broken: BaseException | None = None
 
     def time(self) -> float:
         """Seconds since the loop was made, as far as it is concerned."""
@@ -56,10 +58,20 @@ class Loop(BaseEventLoop):
 
     def select(self, timeout: float | None) -> list[Any]:
         """In the place of a selector: nothing ever happens outside. Called when a turn begins."""
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            raise broken
         if timeout is None:
             raise Deadlock("every task waits for another")
         self._now += timeout
         return []
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """What a callback raised has nobody who would hear it: it ends the run."""
+        if "handle" in context:
+            self._broken = self._broken or context["exception"]
+        else:
+            super().call_exception_handler(context)
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are none."""

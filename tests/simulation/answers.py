@@ -18,7 +18,7 @@ class AnswerJudge:
             return
         ahead = self.record.ahead
         if call.name == "allocate":
-            port = ahead.holders.get(call.owner_key)
+            port = ahead.holders.get((*call.owner_key, 0))
             token = ahead.ports[*call.place, port].token if port is not None else 0
             if token and not (token in self.terms and self._overdue(token)):  # which this call would be the first to notice
                 call.token = token
@@ -147,8 +147,8 @@ class AnswerJudge:
         self._check_view(call, view)
         (seq, asked_ns), place = call.at, (call.options["node"], *call.args)
         if all((e.node, e.pool, e.port) != place or e.kind == "held" for e in self.record.events[seq:]):
-            port = self.record.ahead.ports[place]
-            port.floor_at = max(port.floor_at, asked_ns + round(call.options["hold_s"] * 1e9))
+            floors = self.record.ahead.floors
+            floors[place] = max(floors[place], asked_ns + round(call.options["hold_s"] * 1e9))
 
     # ------------------------------------------------------------------ refusals
 
@@ -231,7 +231,7 @@ class AnswerJudge:
             return waited or bool(self._group_holds(call))
         return (
             waited
-            or call.owner_key in ahead.holders
+            or (*call.owner_key, 0) in ahead.holders
             or (call.name == "adopt" and ahead.ports[*call.place, call.args[1]].state == "ALLOCATED")
         )
 

@@ -48,7 +48,11 @@ class Audit:
         """The public views against the model, port by port, and the sums."""
         shown = self.record.shown
         views = {(v.node, v.pool, v.port): (v.state.value, v.owner, v.service, v.token, v.until or 0) for v in manager.ports()}
-        model = {key: (p.state, p.owner, p.service, p.token, p.until) for key, p in shown.ports.items() if p.state != "FREE"}
+        model = {
+            key: (p.state, p.owner, p.service, p.token, p.until if p.state != "ALLOCATED" else 0)
+            for key, p in shown.ports.items()
+            if p.state != "FREE"
+        }
         for node, name in {key[:2] for key, p in shown.ports.items() if p.seq and key[1] in shown.lost}:
             keys = [(node, name, number) for number in shown.pools[name][0]]
             model |= {

@@ -164,7 +164,7 @@ class Judge(AnswerJudge, GroupJudge, PolicyJudge):
         # One whose owner was given a port for another call, which was cancelled, has been told of that and has yet to run.
         given = {c.owner_key for c in calls if c.name == "allocate" and c.cancelled and c.token}
         earlier = [c for c in earlier if c.requests or c.owner_key not in given]
-        if earlier and not special and (earlier[0].requests or earlier[0].owner_key not in self.record.ahead.holders):
+        if earlier and not special and (earlier[0].requests or (*earlier[0].owner_key, 0) not in self.record.ahead.holders):
             self.fail("overtaken", f"call {number} was served before call {earlier[0].number}")
 
     def _explain_adopted(self, controller, event, calls):

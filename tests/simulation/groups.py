@@ -49,7 +49,7 @@ class GroupJudge:
 
     def _missing(self, call):
         keys = {(*request.place, request.owner, index) for request in call.requests for index in range(request.count)}
-        return {key for key in keys if key not in self.record.ahead.indexed}
+        return {key for key in keys if key not in self.record.ahead.holders}
 
     def _could_be_had(self, call):
         """Whether the group fits into what anybody could be given, with nothing of it held yet."""
@@ -60,7 +60,7 @@ class GroupJudge:
         """Tokens of what the group's owners hold of it now."""
         ahead = self.record.ahead
         keys = [(*request.place, request.owner, index) for request in call.requests for index in range(request.count)]
-        return {ahead.ports[*key[:2], ahead.indexed[key]].token for key in keys if key in ahead.indexed}
+        return {ahead.ports[*key[:2], ahead.holders[key]].token for key in keys if key in ahead.holders}
 
     def _check_allocate_group(self, call, leases):
         wanted = [(*request.place, request.owner, request.service) for request in call.requests for _ in range(request.count)]

@@ -44,7 +44,7 @@ class PolicyJudge:
     def _is_above(self, controller, place, service, count, request):
         ahead = self.record.ahead
         if request is not None:
-            count -= sum((*place, request.owner, index) in ahead.indexed for index in range(request.count))
+            count -= sum((*place, request.owner, index) in ahead.holders for index in range(request.count))
         held, quota = ahead.held_by(*place, service), ahead.quota(place[1], service)
         if held + count > quota.get("hard", held + count):
             return True

@@ -10,7 +10,7 @@ from portfsm._ledger import Ledger
 from portfsm._replay import replay
 from portfsm.specs import PoolSpec
 
-from .model import Broken, Model
+from .rules import Contract
 
 
 class Record:
@@ -21,7 +21,7 @@ class Record:
         """Lengths at which a decision ended: a batch is kept whole or not at all."""
         self.promised = 0
         """The last seq that anybody was told is durable."""
-        self.ahead, self.shown, self.shadow = Model(), Model(), Ledger()
+        self.ahead, self.shown, self.shadow = Contract(), Contract(), Ledger()
         """The model of what was decided, the model of what was published, and a second ledger that only ever replays."""
         self.holds_before = {}
         self.ended, self.received, self.uncertain = {}, set(), set()
@@ -55,7 +55,7 @@ class Record:
             self.ended[event.token] = event.seq
         try:
             self.ahead.take(event, self.times[-1])
-        except Broken as broken:
+        except AssertionError as broken:
             world.fail("contract", f"{sentence(event)}: {broken}")
 
     def _count(self, event):
@@ -102,7 +102,7 @@ class Record:
         self.promised = base
         self.received = {token for token in self.received if token <= base}
         self.uncertain = {token for token in self.uncertain if token <= base}
-        self.shown = Model()
+        self.shown = Contract()
         for event, time in zip(self.events, self.times, strict=True):
             self.shown.take(event, time)
 
@@ -110,7 +110,7 @@ class Record:
         del self.events[base:], self.times[base:]
         self.ends = {end for end in self.ends if end <= base} | {base}
         self.ended = {token: seq for token, seq in self.ended.items() if seq <= base}
-        self.ahead, self.shadow = Model(), replay(self.events)
+        self.ahead, self.shadow = Contract(), replay(self.events)
         for event, time in zip(self.events, self.times, strict=True):
             self.ahead.take(event, time)
         self.uncertain |= self.ahead_tokens()  # an end that was lost leaves a lease of which nobody knows

@@ -17,7 +17,7 @@ def published_before_durable():
     """Views, watchers and callers are told, then the disk writes."""
 
     def eager(self, batch):
-        self._tell(self._finished, batch, None, 0.0)
+        self._tell(self._finished, batch, None, 0.0, 0)
         with suppress(PortfsmError):
             self._append_all(batch.events)
 
