@@ -47,14 +47,19 @@ SECOND = 1_000_000_000
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--long", action="store_true", help="ten times as many seeds, power cuts and kills: give it an hour, and --timeout 7200"
-    )
+    parser.addoption("--long", action="store_true", help="ten times as many seeds, cuts, kills and rounds; takes two hours")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Those that may take longest come first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("timeout") if mark.args), default=0))
+    items.sort(key=lambda item: -_allowed_s(item, 0))
+    if config.getoption("--long"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(10 * _allowed_s(item, float(config.getini("timeout")))), append=False)
+
+
+def _allowed_s(item, otherwise):
+    return max((mark.args[0] for mark in item.iter_markers("timeout") if mark.args), default=otherwise)
 
 
 @pytest.fixture(scope="session")

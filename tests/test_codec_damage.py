@@ -44,9 +44,13 @@ def check_nothing_older_lost(segment, events, rule):
         assert rule.verdict is Verdict.TORN
 
 
-def test_a_cut_off_log_is_misread():
+def test_a_cut_off_log_is_misread(times):
     """A log of 200 events cut at every byte: every complete batch is kept, and nothing else; never refused."""
-    segment = Segment(random_batches(200, 4))
+    for seed in range(times):
+        cut_everywhere(Segment(random_batches(200, 4, seed)))
+
+
+def cut_everywhere(segment):
     prefixes = Prefixes(segment.bytes)
     complete = line = 0
     for cut in range(segment.marks[0], len(segment.bytes) + 1):
@@ -70,9 +74,13 @@ def test_a_cut_inside_the_header_opens():
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-def test_a_flipped_bit_is_not_noticed(sealed):
+def test_a_flipped_bit_is_not_noticed(sealed, times):
     """Every single bit of a log: refused, or the last batch is called torn; nothing older is ever lost."""
-    segment = Segment(random_batches(60 if sealed else 200, 4), sealed=sealed)
+    for seed in range(times):
+        flip_everywhere(Segment(random_batches(60 if sealed else 200, 4, seed), sealed=sealed), sealed=sealed)
+
+
+def flip_everywhere(segment, *, sealed):
     data, outcomes = segment.bytes, dict.fromkeys(Verdict, 0)
     prefixes = Prefixes(data)
     for line, (start, end) in enumerate(itertools.pairwise(prefixes.starts)):

@@ -16,11 +16,11 @@ INPUTS = {"log": 400, "scanner": 1500}
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_bytes_raise_what_is_not_documented(name):
+def test_bytes_raise_what_is_not_documented(name, times):
     chance = random.Random(name)
     for data in SEEDS[name]:
         TARGETS[name](data)
-    for _ in range(INPUTS.get(name, 3000)):
+    for _ in range(INPUTS.get(name, 3000) * times):
         data = mutated(chance.choice(SEEDS[name]), chance)
         try:
             TARGETS[name](data)
