@@ -70,6 +70,11 @@ class _Keeper:
             else:
                 warn("ray_log_ended", error=repr(error))
 
+    @property
+    def lives(self) -> bool:
+        """Whether there is anybody to ask: an error in the manager's own work, and no caller's, ends the loop with it."""
+        return self._thread.is_alive()
+
     def ask(self, call: Callable[[PortManager], Awaitable[_Result]]) -> _Result:
         """The result of a call to the manager."""
         return self.portal.call(call, self.manager)
@@ -104,7 +109,7 @@ class Ports:
             raise
 
     def _opened(self) -> _Keeper:
-        if self._keeper is None:
+        if self._keeper is None or not self._keeper.lives:
             self._keeper = _Keeper(self._opening)
             self._leases = {_key(lease): lease for lease in self._keeper.ask(_held)}
             self.unsettled = True

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from portfsm import Fenced, InvalidValue, PoolExhausted, PoolSpec, read_journal, replay
 from portfsm.contrib import ray_serve
 from portfsm.contrib._ray_ports import Ports
+from portfsm.journals import MemoryJournal
 from tests.strangers import free_range
 
 NODE = "node-1"
@@ -53,6 +55,36 @@ def test_a_replica_has_two_ports_or_one_of_another(ports):
     assert [ports.allocate("http", NODE, owner) for owner in ("r1", "r2", "r1")] == [8000, 8001, 8000]
     assert [ports.allocate("grpc", NODE, "r1"), ports.allocate("http", "node-2", "r3")] == [9000, 8000]
     assert [ports.find("http", NODE, owner) for owner in ("r1", "r2", "r3")] == [8000, 8001, None]
+
+
+class Sick(MemoryJournal):
+    """A journal with a bug of its own, in what the manager does by itself."""
+
+    lease_s = 0.2
+    append_renews = True
+
+    def __init__(self):
+        super().__init__()
+        self.asked = threading.Event()
+
+    def renew(self):
+        if not self.asked.is_set():
+            self.asked.set()
+            raise ZeroDivisionError
+        self.append(())
+
+
+def test_a_manager_that_died_of_a_bug_is_never_opened_again():
+    """Ray's controller goes on, and asks at every tick."""
+    journal = Sick()
+    ports = Ports(journal, SPECS)
+    assert ports.allocate("http", NODE, "r1") == 8000
+    assert journal.asked.wait(30)
+    for thread in threading.enumerate():
+        if thread.name == "portfsm-ray":
+            thread.join(30)
+    assert [ports.allocate("http", NODE, owner) for owner in ("r1", "r2")] == [8000, 8001]
+    ports.close()
 
 
 def test_a_controller_that_comes_back_forgets_holds_blocks_or_live_ports(opened, tmp_path):
