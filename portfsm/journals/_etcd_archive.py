@@ -17,7 +17,7 @@ from portfsm.errors import JournalError, JournalFull, JournalUnreadable
 from portfsm.journals import _snapshots
 from portfsm.journals._disk import Directory, RealDisk, is_full, unreadable
 from portfsm.journals._etcd_store import Shipped
-from portfsm.journals._etcd_wire import delete, encode, end_of, put
+from portfsm.journals._etcd_wire import encode
 from portfsm.journals._segments import Segment, corrupt, ending_of, links, names_in, read_ends
 
 if TYPE_CHECKING:
@@ -106,10 +106,7 @@ class Archive:
         return kept
 
     def _drop(self, segment: Segment, seal: Seal, writes: Writes) -> int:
-        keys = self._shelf.keys
-        shipped = Shipped.up_to(segment.header.no, seal.last, seal.sha256, self._directory.path)
-        prefix = keys.file(segment.name)
-        return writes.change(put(keys.shipped, encode(shipped)), delete(prefix, end_of(prefix)))
+        return writes.ship(segment.name, encode(Shipped.up_to(segment.header.no, seal.last, seal.sha256, self._directory.path)))
 
     def _compact(self, revision: int) -> None:
         """Let the cluster use the room again. It forgets the history of all keys up to here, as it does by itself where that is set."""

@@ -102,6 +102,10 @@ class Lead:
         """What every write holds itself to."""
         return created(self._keys.lead, self._revision)
 
+    def is_mine(self, leader: KeyValue) -> bool:
+        """Whether that is the key that this writer made."""
+        return leader.create_revision == self._revision
+
     def due(self) -> bool:
         """It is time for another sign of life, before whatever else there is to do: the manager's own wait until that is done."""
         return time.monotonic() - self._kept_at > self.ttl_s / 6

@@ -173,13 +173,13 @@ class Shelf(Directory):
 
     # ---- below ---------------------------------------------------------------------------------------------------
 
-    def find(self, key: bytes) -> KeyValue | None:
+    def find(self, key: bytes, *, keys_only: bool = False, patience_s: float | None = None) -> KeyValue | None:
         """One key."""
-        return next(iter(self.range(key)), None)
+        return next(iter(self.range(key, keys_only=keys_only, patience_s=patience_s)), None)
 
-    def range(self, key: bytes, end: bytes = b"", **options: object) -> list[KeyValue]:
+    def range(self, key: bytes, end: bytes = b"", *, patience_s: float | None = None, **options: object) -> list[KeyValue]:
         """The keys from `key` to before `end`. No transaction: a full cluster refuses even those that only read."""
-        return self.client.ask("kv/range", {"key": key, "range_end": end, **options}, Range)[0].kvs
+        return self.client.ask("kv/range", {"key": key, "range_end": end, **options}, Range, patience_s=patience_s)[0].kvs
 
     def parts(self, name: str, start: int = 0) -> list[tuple[int, bytes]]:
         """The pieces of a file from `start`, by offset."""

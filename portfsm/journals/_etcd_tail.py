@@ -1,7 +1,11 @@
 """The segment that is being written, in etcd: each append one value (more where it is long), each write under the leader's comparison.
 
+Each write presupposes, besides the lead, that what this writer wrote last is still there: a cluster that came back from an older
+copy has the leader's key and not its events, and whatever came behind the gap would be lost with it.
+
 What each failure means:
 - another leads, or somebody wrote where we would: `Fenced`, nothing was written;
+- the cluster came back from an older copy: `OutcomeUnknown`, nothing was written, and what was before is lost;
 - the quota is used up: `JournalFull`, nothing was written;
 - no answer: the same write is asked again, of the other members, too. It is let through once, so finding our own bytes there
   means that an earlier try had arrived. Without any answer it is `OutcomeUnknown`.
@@ -11,20 +15,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from portfsm._codec import Encoder, Seal
 from portfsm.errors import JournalError, JournalFull, OutcomeUnknown
 from portfsm.journals._etcd_client import NoAnswer, NoRoom, Refused
 from portfsm.journals._etcd_store import pieces
-from portfsm.journals._etcd_wire import Txn, created, delete, end_of, fetch, put, transaction
+from portfsm.journals._etcd_wire import Part, Txn, created, delete, end_of, fetch, modified, put, transaction
 from portfsm.journals._growing import Growing
 
 if TYPE_CHECKING:
     from portfsm._codec import Header
     from portfsm.journals._etcd_lead import Lead
     from portfsm.journals._etcd_store import Shelf
+    from portfsm.journals._etcd_wire import KeyValue
     from portfsm.journals._segments import Ending, Segment
 
 __all__ = ["Tail", "Writes"]
+
+
+@attrs.frozen
+class _Tip:
+    """The key that a writer wrote last, of those that make up the log. `made`: in that revision, and not only changed."""
+
+    key: bytes
+    revision: int
+    made: bool = True
+
+    def compare(self) -> Part:
+        return created(self.key, self.revision) if self.made else modified(self.key, self.revision)
+
+    def is_at(self, found: KeyValue | None) -> bool:
+        return found is not None and self.revision == (found.create_revision if self.made else found.mod_revision)
 
 
 class Writes:
@@ -33,21 +55,23 @@ class Writes:
     def __init__(self, shelf: Shelf, lead: Lead) -> None:
         self._shelf = shelf
         self._lead = lead
+        self._tip: _Tip | None = None
 
     def append(self, name: str, offset: int, data: bytes) -> None:
         """Put `data` behind the first `offset` bytes of a file, all of it. Raises `Fenced`, `JournalFull`, `OutcomeUnknown`."""
-        at = offset
+        at, tip = offset, self._tip
         for piece in pieces(data):
             try:
                 self._put(self._shelf.keys.piece(name, at), piece)
             except JournalFull:
                 if at > offset:
+                    self._tip = tip
                     self._take_back(name, offset)
                 raise
             at += len(piece)
 
     def _put(self, key: bytes, value: bytes) -> None:
-        body = transaction([self._lead.compare(), created(key, 0)], [put(key, value)], [fetch(self._shelf.keys.lead), fetch(key)])
+        body = transaction([*self._presupposed(), created(key, 0)], [put(key, value)], [fetch(self._shelf.keys.lead), fetch(key)])
         try:
             answer, doubtful = self._ask(body)
         except NoRoom as error:
@@ -55,13 +79,33 @@ class Writes:
         except (NoAnswer, Refused) as error:  # a refusal says nothing of the tries before it
             raise self._unknown(error) from error
         if answer.succeeded:
-            return None
+            return self._wrote(key, answer.header.revision)
         found = answer.found(1)
         if doubtful and found is not None and found.value == value:
-            return None  # an earlier try had arrived
+            return self._wrote(key, found.create_revision)  # an earlier try had arrived
         if doubtful and found is None:
             raise self._unknown(None)
-        raise self._lead.fenced(answer.found(0), "it lost its lease" if found is None else "another has written where it would have")
+        raise self._refused(answer.found(0), "it lost its lease" if found is None else "another has written where it would have")
+
+    def _wrote(self, key: bytes, revision: int) -> None:
+        self._tip = _Tip(key, revision)
+
+    def _presupposed(self) -> list[Part]:
+        return [self._lead.compare(), *([self._tip.compare()] if self._tip is not None else [])]
+
+    def _refused(self, leader: KeyValue | None, why: str = "it lost its lease") -> JournalError:
+        """What a refusal means, by who leads now."""
+        if leader is None or not self._lead.is_mine(leader) or self._tip is None:
+            return self._lead.fenced(leader, why)
+        return self._gone()
+
+    def _gone(self) -> OutcomeUnknown:
+        path = self._shelf.path
+        return OutcomeUnknown(
+            f"{path}: what this writer wrote last is gone: the cluster came back from an older copy, and what was acknowledged since is "
+            "lost. Nothing was written; open the log once with history='lost'",
+            path=path, errno=None,
+        )  # fmt: skip
 
     def _without_room(self, key: bytes, value: bytes, error: NoRoom) -> None:
         """Refused for lack of room; unless an earlier try had arrived, which leaves nothing to do."""
@@ -71,7 +115,7 @@ class Writes:
             except JournalError:
                 found = None
             if found is not None and found.value == value:
-                return
+                return self._wrote(key, found.create_revision)
             raise self._unknown(error) from error
         raise JournalFull(str(error), path=self._shelf.path) from error
 
@@ -112,14 +156,31 @@ class Writes:
         for at, data in reversed(self._shelf.parts(name, offset)):
             self.change(put(keys.torn(name, at, self._lead.epoch), data), delete(keys.piece(name, at)))
 
-    def change(self, *parts: dict[str, object]) -> int:
+    def change(self, *parts: Part) -> int:
         """Do `parts` together, if this is still the leader; the revision. Asked twice it must mean the same. Raises `Fenced` and others."""
-        answer, _ = self._ask(transaction([self._lead.compare()], list(parts), [fetch(self._shelf.keys.lead)]))
+        body = transaction(self._presupposed(), list(parts), [fetch(self._shelf.keys.lead)])
+        answer, _ = self._ask(body)
         if not answer.succeeded:
-            raise self._lead.fenced(answer.found(0))
+            raise self._refused(answer.found(0))
         return answer.header.revision
 
-    def _ask(self, body: dict[str, object]) -> tuple[Txn, bool]:
+    def ship(self, name: str, shipped: bytes) -> int:
+        """A file goes that is elsewhere, as `shipped` tells; the revision. May be repeated."""
+        place, prefix = self._shelf.keys.shipped, self._shelf.keys.file(name)
+        if self._tip is not None and (self._tip.key == place or self._tip.key.startswith(prefix)):
+            self._tip = None  # it is what changes here
+        revision = self.change(put(place, shipped), delete(prefix, end_of(prefix)))
+        if self._tip is None:
+            self._tip = _Tip(place, revision, made=False)
+        return revision
+
+    def check(self, *, patience_s: float) -> None:
+        """See whether the log still ends as this writer left it. Raises `OutcomeUnknown`, `NoAnswer`."""
+        tip = self._tip
+        if tip is not None and not tip.is_at(self._shelf.find(tip.key, keys_only=True, patience_s=patience_s)):
+            raise self._gone()
+
+    def _ask(self, body: Part) -> tuple[Txn, bool]:
         return self._shelf.client.ask("kv/txn", body, Txn)
 
     def _unknown(self, error: JournalError | None) -> OutcomeUnknown:

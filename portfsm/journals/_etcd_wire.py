@@ -11,6 +11,7 @@ __all__ = [
     "Granted",
     "KeepAlive",
     "KeyValue",
+    "Part",
     "Range",
     "Status",
     "Token",
@@ -28,6 +29,7 @@ __all__ = [
 
 T = TypeVar("T")
 Part = dict[str, Any]
+"""A comparison or an operation, or all of a transaction."""
 
 encode = msgspec.json.Encoder().encode
 

@@ -51,10 +51,11 @@ def _fill(session: Session, row: LogRow, source: Source) -> tuple[str, Head]:
     while part := list(islice(events, PAGE)):
         said.add(part)
         lines, carry = chain.write(part)
-        digest = link(digest, lines)
+        before, digest = digest, link(digest, lines)
         session.ask(
-            sql.APPEND, log=row.log, epoch=row.epoch, seq=chain.seq, count=len(part), digest=digest, lines=lines[:-1].decode(), lease_s=0.0
-        )
+            sql.APPEND, log=row.log, epoch=row.epoch, seq=chain.seq, count=len(part), before=before, digest=digest,
+            lines=lines[:-1].decode(), lease_s=0.0,
+        )  # fmt: skip
         chain.advance(part[-1].seq, carry)
     return said.hex(), Head(source.head.log_id, chain.seq, digest.hex())
 

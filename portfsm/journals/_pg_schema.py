@@ -125,7 +125,7 @@ APPEND = """
 with head as (
     update portfsm_log set seq = seq + %(count)s, digest = %(digest)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
-    where log = %(log)s and epoch = %(epoch)s and seq = %(seq)s
+    where log = %(log)s and epoch = %(epoch)s and seq = %(seq)s and digest = %(before)s
     returning log, seq - %(count)s as base
 ), kept as (
     insert into portfsm_event (log, seq, line, digest)
@@ -135,7 +135,10 @@ with head as (
 )
 select (select count(*) from kept), (select pg_notify('portfsm_event', log::text) from head)
 """
-"""One statement, one commit: 0 rows kept means that another leads or that the log stands elsewhere, and nothing was changed."""
+"""One statement, one commit: 0 rows kept means that another leads or that the log stands elsewhere, and nothing was changed.
+
+In a database that came back from an older copy epochs and seqs come again; the digest of all lines before never does.
+"""
 
 RECEIVE = """
 update portfsm_log set header = %(header)s, digest = %(digest)s
@@ -159,7 +162,8 @@ from (select line from portfsm_event where log = %(log)s and seq > %(after)s and
 
 SNAPSHOT_SAVE = """
 insert into portfsm_snapshot (log, seq, sha256, body)
-select log, %(at)s, %(sha256)s, %(body)s from portfsm_log where log = %(log)s and epoch = %(epoch)s and seq >= %(at)s
+select log, %(at)s, %(sha256)s, %(body)s from portfsm_log
+where log = %(log)s and epoch = %(epoch)s and seq = %(seq)s and digest = %(digest)s
 on conflict (log, seq) do update set at = excluded.at, sha256 = excluded.sha256, body = excluded.body
 """
 SNAPSHOT_DROP = """

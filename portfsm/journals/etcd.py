@@ -202,11 +202,15 @@ class EtcdJournal(EtcdPlace):
     # ---- leading -----------------------------------------------------------------------------------------------
 
     def renew(self) -> None:
-        """A sign of life. Raises `Fenced` when the lease was lost, `JournalUnreadable` when nobody answered in a third of `lease_s`."""
+        """A sign of life. Raises `Fenced` when the lease was lost, `JournalUnreadable` when nobody answered in half of `lease_s`.
+
+        Also `OutcomeUnknown`, when the cluster came back from an older copy.
+        """
         lead = self._check_usable()
         try:
             lead.renew()
-        except Fenced as error:
+            self._writes.check(patience_s=self.lease_s / 6)
+        except (Fenced, OutcomeUnknown) as error:
             self._stopped = error
             raise
         self._measure()

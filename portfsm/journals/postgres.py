@@ -194,7 +194,7 @@ class PostgresJournal:
         # Stays when anything unforeseen leaves the block below, a KeyboardInterrupt for one.
         self._stopped = self._unknown("an append was interrupted")
         try:
-            self._append(session, len(events), place.seq, lines, digest)
+            self._append(session, len(events), lines, digest)
         except JournalError as error:
             self._stopped = error
             _log.error("journal.stopped", path=self.path, why=str(error))
@@ -203,18 +203,18 @@ class PostgresJournal:
         place.advance(events[-1].seq, carry)
         self._last = (place.seq, digest)
 
-    def _append(self, session: Session, count: int, seq: int, lines: bytes, digest: bytes) -> None:
+    def _append(self, session: Session, count: int, lines: bytes, digest: bytes) -> None:
         session.warnings.clear()
-        asked_s = time.monotonic()
+        asked_s, (seq, before) = time.monotonic(), self._last
         try:
             (kept, _), *_ = session.ask(
                 sql.APPEND, prepare=not self.place.pooler, log=self._row.log, epoch=self._row.epoch, seq=seq, count=count,
-                digest=digest, lines=lines[:-1].decode(), lease_s=self.lease_s,
+                before=before, digest=digest, lines=lines[:-1].decode(), lease_s=self.lease_s,
             )  # fmt: skip
         except psycopg.Error as error:
             raise self._refused(error) from error
         if not kept:
-            raise self._fenced(session, seq)
+            raise self._fenced(session)
         if session.warnings:  # "canceling wait for synchronous replication": kept here, perhaps not there
             raise self._unknown(f"the server warned: {session.warnings[0]}")
         self._signed_s = asked_s
@@ -234,7 +234,7 @@ class PostgresJournal:
             f"{self.path}: {why}: nobody knows what was kept; open the log again, which reads it", path=self.path, errno=None
         )
 
-    def _fenced(self, session: Session, seq: int) -> JournalError:
+    def _fenced(self, session: Session) -> JournalError:
         try:
             row = LogRow.find(session)
         except JournalError as error:
@@ -247,7 +247,11 @@ class PostgresJournal:
                 "open the log again to go on",
                 path=self.path, epoch=mine, current=row.epoch,
             )  # fmt: skip
-        return self._unknown(f"the log ends at {row.seq} where this writer left it at {seq}")
+        return self._elsewhere(row.seq)
+
+    def _elsewhere(self, seq: int) -> OutcomeUnknown:
+        left = self._last[0]
+        return self._unknown(f"the log ends at {seq} otherwise than this writer left it at {left}: an older copy, or another server?")
 
     # ---- leading ----------------------------------------------------------------------------------------------
 
@@ -261,11 +265,11 @@ class PostgresJournal:
         except psycopg.Error as error:
             raise session.failed("take a sign of life", error) from error
         if not found:
-            self._stopped = self._fenced(session, self._last[0])
+            self._stopped = self._fenced(session)
             raise self._stopped
         seq, digest, header = found[0]
         if (seq, digest, header.encode()) != (*self._last, self._row.header):
-            self._stopped = self._unknown(f"the log ends at {seq} otherwise than this writer left it at {self._last[0]}: another server?")
+            self._stopped = self._elsewhere(seq)
             raise self._stopped
         self._signed_s = asked_s
 
@@ -297,9 +301,12 @@ class PostgresJournal:
         session = self._session
         if session is None or self._stopped is not None:
             return
-        body = b"".join(line + b"\n" for line in lines)
+        body, (last, digest) = b"".join(line + b"\n" for line in lines), self._last
         try:
-            session.ask(sql.SNAPSHOT_SAVE, log=self._row.log, epoch=self._row.epoch, at=seq, sha256=sha256(body).digest(), body=body)
+            session.ask(
+                sql.SNAPSHOT_SAVE, log=self._row.log, epoch=self._row.epoch, seq=last, digest=digest, at=seq, sha256=sha256(body).digest(),
+                body=body,
+            )  # fmt: skip
             session.ask(sql.SNAPSHOT_DROP, log=self._row.log, kept=_SNAPSHOTS_KEPT)
         except psycopg.Error as error:
             why = self.place.hide(first_line(error))

@@ -212,10 +212,10 @@ async def test_a_lease_is_told_of_that_an_append_did_not_prolong(etcd, url):
     """Appends get through and signs of life do not: etcd's lease runs out all the same, and the next leader may be there."""
     with Link(etcd.members[0].port) as link:
         through, clock = f"etcd://{link.address}/{parse(url).name}", ManualClock()
-        async with open_manager(through, pools=[SPEC], clock=clock, lease_s=3.0) as manager:
+        async with open_manager(through, pools=[SPEC], clock=clock, lease_s=8.0) as manager:
             await manager.allocate("http", owner="a")
             link.refused = b"/lease/keepalive"
-            clock.advance(3.0)
+            clock.advance(8.0)
             with pytest.raises(JournalUnreadable):
                 await manager.allocate("http", owner="b")
             link.refused = None

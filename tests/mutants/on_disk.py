@@ -13,6 +13,7 @@ TAKEOVER = "tests/journals/test_takeover.py"
 REFUSALS = "tests/journals/test_refusals.py"
 COPY = "tests/journals/test_copy.py"
 ETCD = "tests/etcd/"
+POSTGRES = "tests/postgres/"
 CODEC = "tests/test_codec.py"
 DAMAGE = "tests/test_codec_damage.py"
 DISK = "journals/_disk.py"
@@ -167,20 +168,56 @@ MUTANTS = [
         "        sealed,\n",
         (f"{DAMAGE}::test_a_damaged_batch_before_a_seal_is_called_torn",),
     ),
+    # ---- one writer, in PostgreSQL
+    Mutant(
+        "postgres: any writer appends",
+        "journals/_pg_schema.py",
+        " and epoch = %(epoch)s and seq = %(seq)s and digest = %(before)s\n",
+        "\n",
+        (f"{POSTGRES}test_leading.py", f"{POSTGRES}test_takeovers.py"),
+    ),
+    Mutant(
+        "postgres: an append behind another history",
+        "journals/_pg_schema.py",
+        " and digest = %(before)s\n",
+        "\n",
+        (f"{POSTGRES}test_restored.py::test_two_leaders_with_one_epoch_append",),
+    ),
+    Mutant(
+        "postgres: the state of another history is kept",
+        "journals/_pg_schema.py",
+        " and seq = %(seq)s and digest = %(digest)s\n",
+        " and seq >= %(at)s\n",
+        (f"{POSTGRES}test_restored.py::test_the_state_of_a_history_that_is_gone_is_kept_for_the_next_opening",),
+    ),
     # ---- one writer, in etcd
     Mutant(
         "etcd: any writer appends",
         "journals/_etcd_tail.py",
-        "[self._lead.compare(), created(key, 0)]",
-        "[created(key, 0)]",
+        "return [self._lead.compare(), *(",
+        "return [*(",
         (f"{ETCD}test_leading.py::test_a_takeover_under_load_loses_or_doubles_something",),
     ),
     Mutant(
         "etcd: its own bytes are another's",
         "journals/_etcd_tail.py",
-        "        if doubtful and found is not None and found.value == value:\n            return None",
-        "        if False:\n            return None",
+        "        if doubtful and found is not None and found.value == value:\n            return",
+        "        if False:\n            return",
         (f"{ETCD}test_servers.py::test_a_lost_answer_makes_an_event_twice_or_never",),
+    ),
+    Mutant(
+        "etcd: an append behind what is gone",
+        "journals/_etcd_tail.py",
+        "*([self._tip.compare()] if self._tip is not None else [])",
+        "",
+        (f"{ETCD}test_restored.py::test_a_leader_goes_on_behind_what_is_gone",),
+    ),
+    Mutant(
+        "etcd: an idle leader of what is gone",
+        "journals/etcd.py",
+        "            self._writes.check(patience_s=self.lease_s / 6)\n",
+        "",
+        (f"{ETCD}test_restored.py::test_a_leader_with_nothing_to_write_goes_on_leading",),
     ),
     Mutant(
         "etcd: no answer is a yes",

@@ -103,9 +103,9 @@ class Server(Faulty):
             self.row.lease_until = None
         return []
 
-    def _append(self, log, epoch, seq, count, digest, lines, lease_s):
+    def _append(self, log, epoch, seq, count, before, digest, lines, lease_s):
         row = self.row
-        if (epoch, seq) != (row.epoch, row.seq):
+        if (epoch, seq, before) != (row.epoch, row.seq, row.digest):
             return [(0, None)]
         added = lines.split("\n")
         self.lines += added
@@ -121,8 +121,8 @@ class Server(Faulty):
         lines = self.lines[after:upto]
         return [("".join(line + "\n" for line in lines).encode() or None, len(lines))]
 
-    def _save(self, log, epoch, at, sha256, body):
-        if epoch == self.row.epoch and self.row.seq >= at:
+    def _save(self, log, epoch, seq, digest, at, sha256, body):
+        if (epoch, seq, digest) == (self.row.epoch, self.row.seq, self.row.digest):
             self.snapshots[at] = sha256, body
         return []
 

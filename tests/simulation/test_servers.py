@@ -32,6 +32,7 @@ class Statements:
         epoch = chance.choice((self.epoch, self.epoch, self.epoch, self.epoch - 1, self.epoch + 1))
         seq = chance.choice((self.seq, self.seq, self.seq, max(0, self.seq - 1), self.seq + 1))
         count = chance.randint(1, 3)
+        before = chance.choice((self.digest, self.digest, self.digest, chance.randbytes(32)))
         lines = "\n".join(f'{{"line":{chance.getrandbits(40)},"c":"{chance.getrandbits(32):08x}"}}' for _ in range(count))
         lease_s = chance.choice((-1000.0, 1000.0))
         body = chance.randbytes(5)
@@ -39,12 +40,12 @@ class Statements:
             (sql.TAKE_OVER, {"name": self.name, "holder": f"h{chance.randint(0, 9)}", "pid": 7, "lease_s": lease_s}),
             (sql.RENEW, {"log": log, "epoch": epoch, "lease_s": lease_s}),
             (sql.GIVE_UP, {"log": log, "epoch": epoch}),
-            (sql.APPEND, {"log": log, "epoch": epoch, "seq": seq, "count": count, "digest": chance.randbytes(32), "lines": lines, "lease_s": lease_s}),
-            (sql.APPEND, {"log": log, "epoch": self.epoch, "seq": self.seq, "count": count, "digest": chance.randbytes(32), "lines": lines, "lease_s": lease_s}),
+            (sql.APPEND, {"log": log, "epoch": epoch, "seq": seq, "count": count, "before": before, "digest": chance.randbytes(32), "lines": lines, "lease_s": lease_s}),
+            (sql.APPEND, {"log": log, "epoch": self.epoch, "seq": self.seq, "count": count, "before": self.digest, "digest": chance.randbytes(32), "lines": lines, "lease_s": lease_s}),
             (sql.LAST_LINE, {"log": log, "seq": seq}),
             (sql.PAGE, {"log": log, "after": max(0, self.seq - chance.randint(0, 9)), "upto": self.seq}),
             (sql.FIND_LOG, {"name": self.name}),
-            (sql.SNAPSHOT_SAVE, {"log": log, "epoch": epoch, "at": seq, "sha256": body, "body": body}),
+            (sql.SNAPSHOT_SAVE, {"log": log, "epoch": epoch, "seq": seq, "digest": before, "at": seq, "sha256": body, "body": body}),
             (sql.SNAPSHOT_DROP, {"log": log, "kept": 2}),
             (sql.SNAPSHOT_LOAD, {"log": log, "seq": seq}),
             (sql.WHO_LEADS, {"name": self.name}),
@@ -53,7 +54,7 @@ class Statements:
 
     def heard(self, statement, rows):
         if statement is sql.FIND_LOG:
-            self.epoch, self.seq = rows[0][2:4]
+            self.epoch, self.seq, self.digest = rows[0][2:5]
 
 
 class StillWorld:
