@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from portfsm._blocks import both, either
 from portfsm._choice import DRAWS, drawn, is_reuse, opens
 from portfsm._index import index_of
-from portfsm._lost import heir, is_over
+from portfsm._lost import inherits, is_over
 from portfsm._orders import ordered
 from portfsm._pool import FREE, QUARANTINED
 from portfsm._pressure import may_end_early
@@ -169,8 +169,9 @@ class Field:
         Its owner's own quarantined ports; its service's as well; those and the free ones; all there are. Of a service
         that has a great many only some of the latest count until the last line.
         """
-        service = heir(self.pool, request.service, self.now_ns)
-        owners, services = self.index.by_owner.get(request.owner, []), self.index.by_service.get(service, [])
+        owners, services = self.index.by_owner.get(request.owner, []), self.index.by_service.get(request.service, [])
+        if not inherits(self.pool, self.now_ns):
+            owners, services = [], []
         own = self._some(request.owner, owners[:_MANY], self.pool.owner, request)
         yield own
         reused = (

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from portfsm._ledger import Ledger
     from portfsm._pool import Lost, Pool
 
-__all__ = ["ask", "asked_next", "end", "free", "heir", "is_over", "recall"]
+__all__ = ["ask", "asked_next", "end", "free", "inherits", "is_over", "recall"]
 
 WINDOW = 64
 """How many ports of a pool and node wait for proxies at a time."""
@@ -37,9 +37,9 @@ def is_over(pool: Pool, now_ns: int) -> bool:
     return pool.lost is not None and not pool.kept and pool.lost.until <= now_ns
 
 
-def heir(pool: Pool, service: str, now_ns: int) -> str:
-    """The service that takes over what it had last; none while what was lost may tell of others that had the port since."""
-    return service if pool.lost is None or now_ns >= pool.lost.until else ""
+def inherits(pool: Pool, now_ns: int) -> bool:
+    """Whether who had a port last may have it back at once: not while what was lost may tell of another that had it since."""
+    return pool.lost is None or now_ns >= pool.lost.until
 
 
 def free(pool: Pool, now_ns: int) -> int:

@@ -63,7 +63,7 @@ class Facts:
 
     place: Place
     sealed: bool
-    """A seal stands in it: intact, or behind the damage."""
+    """A seal stands at its end; or, where the end does not prove, behind the damage. What else follows a seal was torn with it."""
     tail: Tail
     later: bool = False
     """Something in the tail decodes as an event of a batch begun after the damaged one."""
@@ -152,11 +152,12 @@ def facts(scanner: Scanner, *, place: Place, size: int, tail: bytes) -> Facts:
     behind = size - scanner.good.offset
     if not behind:
         return Facts(place, sealed, Tail.EMPTY)
+    torn_seq = scanner.good.next_seq - sealed  # behind a seal every event is a later one
     return Facts(
         place,
-        sealed or sealed_in(tail),
+        sealed_in(tail),
         Tail.INCOMPLETE if scanner.incomplete else Tail.UNPROVEN,
-        later=begun_later(tail, scanner.good.next_seq) is not None,
+        later=begun_later(tail, torn_seq) is not None,
         oversize=behind > tail_limit(scanner.header),
     )
 

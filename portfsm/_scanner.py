@@ -73,7 +73,7 @@ class Scanner:
         self.wrong: Wrong | None = None
         self.good = Position()
         self.newline_missing = False
-        self.body_size = 0
+        self.body = Position()
         """Where the seal begins."""
         self.marks: list[ClockMark] = []
         self._where = where
@@ -114,6 +114,10 @@ class Scanner:
         """End of the segment: believe a last line that lacks nothing but its line end."""
         rest, self._rest = self._rest, b""
         return self._prove_each(rest) if rest and not self.stopped else []
+
+    def unseal(self) -> None:
+        """Count the seal among what is behind `good`: it was torn with what follows it."""
+        self.good, self.seal, self.newline_missing = self.body, None, False
 
     # ---- fast: whole chunks of plain events -------------------------------------------------------------
 
@@ -287,7 +291,7 @@ class Scanner:
         if (mark.count, mark.last) != (last - self._base, last):
             return self._refuse(f"the seal counts {mark.count} events up to {mark.last}, there are {last - self._base} up to {last}")
         self.seal = mark
-        self.body_size = self._at.offset
+        self.body = self._at
         self._advance(line, last + 1)
         self.good = self._at
         return None

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from portfsm._codec import BATCH_BYTES, Encoder
-from portfsm._recovery import Verdict
+from portfsm._recovery import Place, Verdict
 from portfsm._scanner import Scanner
 from portfsm.testing.contract import sample_events
 from tests.segment import Segment, batches_of, header, judge, random_batches, recover
@@ -199,11 +199,18 @@ def test_a_damaged_batch_before_a_seal_is_called_torn():
 
 
 def test_bytes_behind_a_seal_are_dropped():
-    """A sealed segment ends with its seal."""
+    """A segment ends with its seal: what a power cut left there instead of its line end is told, what somebody wrote there is refused."""
     segment = Segment(batches_of(2), sealed=True)
+    seal, later = segment.bytes[segment.bytes.index(b'{"kind":"seal"') :], Encoder().encode(sample_events(1, after=2))
     assert recover(segment.bytes)[1].verdict is Verdict.CLEAN
-    assert recover(segment.bytes + b"x")[1].verdict is Verdict.CORRUPT
     assert recover(segment.bytes[:-1])[1].verdict is Verdict.CLEAN, "the line end of a proven seal is no loss"
+    for rubbish in (b"x", b"\0" * 400, b"x\n"):
+        for whole in (segment.bytes[:-1], segment.bytes):
+            events, rule = recover(whole + rubbish)
+            assert (events, rule.verdict) == (segment.events, Verdict.TORN)
+            assert recover(whole + rubbish, place=Place.EARLIER)[1].verdict is Verdict.CORRUPT
+    for more in (later, b"x" + seal, bytes(2 << 20)):
+        assert recover(segment.bytes + more)[1].verdict is Verdict.CORRUPT
 
 
 def test_forged_bytes_take_for_ever():

@@ -1,7 +1,8 @@
 """Who may write: a key that goes with its lease, and an epoch that no lease takes away.
 
 The lease decides who tries. What decides who writes is in each append: it holds only while the key `lead` is the very one that
-this writer made (its create revision never comes again). A writer that was paused, cut off or slow finds out there.
+this writer made, by the nonce in it (revisions come again where a cluster was restored from an older copy). A writer that was
+paused, cut off or slow finds out there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from portfsm.errors import Fenced, JournalError, JournalLocked
-from portfsm.journals._etcd_wire import Granted, KeepAlive, Txn, created, encode, fetch, modified, put, transaction
+from portfsm.journals._etcd_wire import Granted, KeepAlive, Txn, created, encode, fetch, holds, modified, put, transaction
 
 if TYPE_CHECKING:
     from portfsm.journals._etcd_store import Shelf
@@ -46,7 +47,8 @@ class Lead:
         self._keys = shelf.keys
         self.lease_s = lease_s
         self.epoch = 0
-        self._revision = 0
+        self._text = b""
+        """What the key `lead` says of this writer, and of no other."""
         self._lease = 0
         self._kept_at = 0.0
         """When the lease was renewed last, by the monotonic clock; the request's start, as the server's count began later."""
@@ -72,19 +74,14 @@ class Lead:
         return self.epoch
 
     def _take(self, holder: str, seen: int) -> None:
-        text = encode(_Leader(self.epoch, os.getpid(), socket.gethostname()[:64], holder, os.urandom(8).hex()))
+        text = self._text = encode(_Leader(self.epoch, os.getpid(), socket.gethostname()[:64], holder, os.urandom(8).hex()))
         body = transaction(
             [created(self._keys.lead, 0), modified(self._keys.epoch, seen)],
             [put(self._keys.lead, text, lease=self._lease), put(self._keys.epoch, b"%d" % self.epoch)],
             [fetch(self._keys.lead)],
         )
         answer, _ = self._client.ask("kv/txn", body, Txn)
-        leader = None if answer.succeeded else answer.found(0)
-        if answer.succeeded:
-            self._revision = answer.header.revision
-        elif leader is not None and leader.value == text:  # an earlier try had arrived
-            self._revision = leader.create_revision
-        else:
+        if not answer.succeeded and not self.is_mine(leader := answer.found(0)):  # else an earlier try had arrived
             self._refuse(leader, anyway=True)
 
     def _refuse(self, leader: KeyValue | None, *, anyway: bool = False) -> None:
@@ -100,11 +97,11 @@ class Lead:
 
     def compare(self) -> dict[str, object]:
         """What every write holds itself to."""
-        return created(self._keys.lead, self._revision)
+        return holds(self._keys.lead, self._text)
 
-    def is_mine(self, leader: KeyValue) -> bool:
+    def is_mine(self, leader: KeyValue | None) -> bool:
         """Whether that is the key that this writer made."""
-        return leader.create_revision == self._revision
+        return leader is not None and leader.value == self._text
 
     def due(self) -> bool:
         """It is time for another sign of life, before whatever else there is to do: the manager's own wait until that is done."""

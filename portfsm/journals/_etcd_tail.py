@@ -95,7 +95,7 @@ class Writes:
 
     def _refused(self, leader: KeyValue | None, why: str = "it lost its lease") -> JournalError:
         """What a refusal means, by who leads now."""
-        if leader is None or not self._lead.is_mine(leader) or self._tip is None:
+        if not self._lead.is_mine(leader) or self._tip is None:
             return self._lead.fenced(leader, why)
         return self._gone()
 

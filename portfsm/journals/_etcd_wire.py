@@ -22,6 +22,7 @@ __all__ = [
     "encode",
     "end_of",
     "fetch",
+    "holds",
     "modified",
     "put",
     "transaction",
@@ -40,7 +41,7 @@ class _Header(msgspec.Struct):
 
 
 class KeyValue(msgspec.Struct):
-    """One key as it is now. `create_revision` is new each time it is made, and never comes again."""
+    """One key as it is now. `create_revision` is new each time it is made."""
 
     key: bytes = b""
     value: bytes = b""
@@ -127,6 +128,11 @@ def created(key: bytes, revision: int) -> Part:
 def modified(key: bytes, revision: int) -> Part:
     """Compare: the key was changed in `revision` last; 0: there is no such key."""
     return {"target": "MOD", "result": "EQUAL", "key": key, "mod_revision": str(revision)}
+
+
+def holds(key: bytes, value: bytes) -> Part:
+    """Compare: the key has this value."""
+    return {"target": "VALUE", "result": "EQUAL", "key": key, "value": value}
 
 
 def put(key: bytes, value: bytes, *, lease: int = 0) -> Part:

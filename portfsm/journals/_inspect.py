@@ -135,7 +135,7 @@ def _look_through(
         damage.append(error)
     sha256_ok = None
     if scanner.seal is not None:
-        sha256_ok = _sha256(directory, segment.name, scanner.body_size) == scanner.seal.sha256
+        sha256_ok = _sha256(directory, segment.name, scanner.body.offset) == scanner.seal.sha256
         if not sha256_ok:
             why = "its SHA-256 is not the one in its seal, though every line proves: somebody edited it"
             damage.append(corrupt(directory.path, segment.name, 0, segment.header.base + 1, why))

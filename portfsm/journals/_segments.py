@@ -264,11 +264,13 @@ def _read(directory: Directory, segment: Segment, place: Place, after: int, upto
 
 
 def refuse_damage(directory: Directory, name: str, scanner: Scanner, size: int, place: Place) -> Rule:
-    """The verdict on what lies behind the last good batch; raises `JournalCorrupt` when that is it."""
+    """The verdict on what lies behind the last good batch, a torn seal included; raises `JournalCorrupt` when that is it."""
     good, wrong, header = scanner.good, scanner.wrong, scanner.header
     tail = b"" if header is None else directory.bytes_of(name, good.offset, min(size, good.offset + tail_limit(header)))
     rule = decide(facts(scanner, place=place, size=size, tail=tail))
     if rule.verdict is not Verdict.CORRUPT:
+        if rule.verdict is Verdict.TORN and scanner.seal is not None:
+            scanner.unseal()
         return rule
     if wrong is not None:
         raise corrupt(directory.path, name, wrong.offset, wrong.seq, f"{rule.why} ({wrong.why})")

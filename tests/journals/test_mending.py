@@ -4,6 +4,7 @@ import pytest
 
 from portfsm.errors import JournalCorrupt
 from portfsm.journals import FileJournal, read_journal
+from portfsm.journals._inspect import head_at, inspect
 from portfsm.testing.contract import sample_events
 
 from .logs import events_in, lines, segments, tree, write
@@ -82,6 +83,26 @@ def test_a_line_that_lacks_only_its_line_end_is_cut(tmp_path):
     journal.close()
     assert events_in(path) == sample_events(4)
     assert (path / name).read_bytes().count(b"\n") == 5
+
+
+@pytest.mark.parametrize("rest", [b"\0", b"\xff", b"x\n"])
+def test_a_power_cut_while_a_log_is_closed_blocks_it(tmp_path, rest):
+    """The seal was written and not yet synced: at any of its bytes, its line end included, something else begins."""
+    head = write(tmp_path / "log", 2, 3).head()
+    (name,) = segments(tmp_path / "log")
+    whole = (tmp_path / "log" / name).read_bytes()
+    for cut in range(whole.index(b'{"kind":"seal"'), len(whole)):
+        path = tmp_path / str(cut)
+        path.mkdir()
+        (path / name).write_bytes(whole[:cut] + (rest * len(whole))[: len(whole) - cut])
+        assert list(read_journal(path)) == sample_events(5)
+        assert write(path, 1, after=5).head().seq == 6
+        assert events_in(path) == sample_events(6)
+        report = inspect(str(path))
+        assert not report.damage
+        assert all(segment.sealed and segment.sha256_ok for segment in report.segments)
+        assert head_at(str(path), 5) == head
+        assert sum(file.stat().st_size for file in (path / "torn").iterdir()) == len(whole) - whole.index(b'{"kind":"seal"')
 
 
 def test_damage_is_taken_for_a_torn_tail(tmp_path):

@@ -93,7 +93,8 @@ def test_a_port_proven_free_since_that_is_held_on(lost, order):
     lease = lost.allocate("a")
     assert lease.port == 102
     lost.release(lease)
-    assert lost.allocate("a").port == 102, "and its own it may have back"
+    with pytest.raises(PoolExhausted):
+        lost.allocate("a")  # what is known of one port and what is not known of another look alike
     same(lost)
 
 
@@ -105,13 +106,15 @@ def test_a_repeated_word_of_an_operator_that_records_something_new(lost):
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost(world, many):
+def test_a_port_given_back_to_whom_the_copy_names_which_another_had_in_what_was_lost(world, many):
     """In the copy `old` holds the port; since then it was released and given to another service, whose traffic still comes."""
     lease = world.allocate("old", service="s")
     reopen(world, lost=True)
     world.release(lease)
     heir = AllocateGroup([Request("p", "new", service="s", count=1, contiguous=many)])
-    for wanted in (heir, Allocate("p", owner="new", service="s"), Allocate("p", owner="new", service="s", port=lease.port)):
+    last = AllocateGroup([Request("p", "old", service="s", count=1, contiguous=many)])
+    alone = [Allocate("p", owner=owner, service="s", port=port) for owner in ("new", "old") for port in (None, lease.port)]
+    for wanted in (heir, last, *alone):
         with pytest.raises((PoolExhausted, PortUnavailable)):
             world.decide(wanted)
     world.pass_time(10.001)

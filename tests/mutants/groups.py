@@ -110,11 +110,11 @@ MUTANTS = [
         (f"{GROUPS}test_policies.py::test_a_share_that_a_group_does_not_keep_to",),
     ),
     Mutant(
-        "a service inherits what was lost",
+        "who had a port last inherits what was lost",
         "_lost.py",
-        'return service if pool.lost is None or now_ns >= pool.lost.until else ""',
-        "return service",
-        (f"{LOST}test_held.py::test_a_service_that_takes_over_a_port_which_another_had_in_what_was_lost",),
+        "return pool.lost is None or now_ns >= pool.lost.until",
+        "return True",
+        (f"{LOST}test_held.py::test_a_port_given_back_to_whom_the_copy_names_which_another_had_in_what_was_lost",),
     ),
     Mutant(
         "a number passes a waiting group",

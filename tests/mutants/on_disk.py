@@ -157,15 +157,15 @@ MUTANTS = [
     Mutant(
         "damage before a later batch is a torn tail",
         "_recovery.py",
-        "later=begun_later(tail, scanner.good.next_seq) is not None,",
+        "later=begun_later(tail, torn_seq) is not None,",
         "later=False,",
         (f"{MENDING}::test_damage_is_taken_for_a_torn_tail",),
     ),
     Mutant(
         "a damaged seal is no seal",
         "_recovery.py",
-        "        sealed or sealed_in(tail),\n",
-        "        sealed,\n",
+        "        sealed_in(tail),\n",
+        "        False,\n",
         (f"{DAMAGE}::test_a_damaged_batch_before_a_seal_is_called_torn",),
     ),
     # ---- one writer, in PostgreSQL

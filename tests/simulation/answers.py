@@ -53,8 +53,8 @@ class AnswerJudge:
         if not call.answered and call.error is None:
             if not call.cancelled:
                 self.fail("silence", f"call {call.number} {call.sentence} ended without an answer")
-            return
-        if call.error is not None:
+            self.renewed_perhaps(call)
+        elif call.error is not None:
             self._check_error(call, call.error)
         elif call.controller.superseded:
             self._check_zombie(call)

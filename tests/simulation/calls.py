@@ -217,6 +217,13 @@ class Judge(AnswerJudge, GroupJudge, PolicyJudge):
             begun, _, ttl_ns = self.terms[token]
             self.terms[token] = max(begun, call.begun_at), self.true_ns, ttl_ns
 
+    def renewed_perhaps(self, call):
+        """A call that was cancelled may have been carried out before it was."""
+        token = call.args[0].token if call.name == "renew" else call.token
+        if call.started and token in self.terms:
+            begun, _, ttl_ns = self.terms[token]
+            self.terms[token] = begun, self.true_ns, ttl_ns
+
     def _explain_blocked(self, controller, event, calls):
         if event.cause == "holder":
             return any(c.name == "release" and c.options.get("block") and c.args[0].port == event.port for c in calls)

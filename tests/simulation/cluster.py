@@ -66,6 +66,12 @@ class Cluster(Faulty):
             self._read = self.revision, list(read_directory(Shelf(Direct(self)))) if there else []
         return list(self._read[1])
 
+    def go_back_to(self, other):
+        """Be what another was. Its clock and its faults stay, and leases begin anew, as after any start."""
+        self.held, self.revision = dict(other.held), other.revision
+        self.leases = {lease: (ttl_s, self.now() + ttl_s * SECOND) for lease, (ttl_s, _) in other.leases.items()}
+        self._read = (0, [])
+
     # ------------------------------------------------------------------ requests
 
     def run(self, path, body):
@@ -104,6 +110,8 @@ class Cluster(Faulty):
 
     def _holds(self, compare):
         kept = self.held.get(_bytes(compare["key"]))
+        if compare["target"] == "VALUE":
+            return kept is not None and kept.value == _bytes(compare["value"])
         field = {"CREATE": "create_revision", "MOD": "mod_revision"}[compare["target"]]
         return (getattr(kept, field) if kept else 0) == int(compare[field])
 

@@ -68,6 +68,12 @@ class Faulty:
         """Nothing is wrong with it from now on."""
         self.down = self.read_only = self.full = False
 
+    def copied(self):
+        """Another as it is now."""
+        other = type(self)(self.world)
+        other.go_back_to(self)
+        return other
+
     def without_power(self, seed):
         """What it has acknowledged, it has."""
         return self

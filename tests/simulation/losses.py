@@ -28,11 +28,7 @@ class Losses:
         alive = {key: (p.owner, p.service, p.token) for key, p in self.record.ahead.ports.items() if p.state == "ALLOCATED"}
         alive |= {each[:3]: (*each[3:], 0) for each in self.survivors}
         told = {each[:3] for each in self.survivors} | set(self.record.shown.ports) | set(self.record.ahead.ports)
-        await self.die(power=False, reboot=chance.random() < 0.3, seed=0, down_s=chance.choice((0.0, 1.0, 15.0)))
-        if self.backup is None or chance.random() < 0.3 or not self.record.holds(self.backup.events()):
-            self.backup = PowerDisk(self.hits)  # which is empty; a copy may hold what nobody was told of, and what came after is another's
-        self.disk = self.backup.without_power(1)
-        self.disk.mend()
+        await self.go_back(chance)
         found = self.disk.events()
         self.say(f"the log is lost, and comes back with {len(found)} events of {len(self.record.events)}")
         self._forget_since(found)
@@ -46,6 +42,18 @@ class Losses:
         for key, value in known.items():
             if value != alive.get(key):  # who comes back after a release of which nobody knows, takes his port on his own word
                 self.proxies.adopter.setdefault((key[0], key[2]), value[0])
+
+    async def go_back(self, chance):
+        """Everybody dies, and the log is an older one."""
+        await self.die(power=False, reboot=chance.random() < 0.3, seed=0, down_s=chance.choice((0.0, 1.0, 15.0)))
+        self.disk = self.older_one(chance, PowerDisk(self.hits)).without_power(1)
+        self.disk.mend()
+
+    def older_one(self, chance, empty):
+        """The copy; or nothing, also where it holds what nobody was told of, and what came after is another's."""
+        if self.backup is None or chance.random() < 0.3 or not self.record.holds(self.backup.events()):
+            self.backup = empty
+        return self.backup
 
     def _forget_since(self, found):
         """The world as it is by the copy: what came later, nobody will ever tell."""

@@ -90,8 +90,8 @@ class SharedController(Controller):
 
     role = "lead-or-wait"
 
-    def __init__(self, world, number, specs, machine):
-        super().__init__(world, number, specs, "kept")
+    def __init__(self, world, number, specs, history, machine):
+        super().__init__(world, number, specs, history)
         self.machine, self.worker = machine, TimedWorker(world)
         self.kept = None
         self.over_ns = 0
@@ -124,7 +124,7 @@ class SharedController(Controller):
     @property
     def deposed(self):
         """Another has taken the lead, whether it knows or not."""
-        return 0 < self.epoch != self.world.server.epoch
+        return self.wrote is not None or 0 < self.epoch != self.world.server.epoch
 
     def journal(self):
         plan = self.world.plan

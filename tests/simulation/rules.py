@@ -12,20 +12,23 @@ from typing import NamedTuple
 from .model import Model
 
 
-class Restarts(Model):
+class Openings(Model):
     """A hold goes on over a restart of the machine; what waits behind a lease or a block goes by the wall clock."""
 
     boot = ""
 
     def take(self, e, now):
-        if e.kind == "opened" and e.data["boot"] != self.boot:
-            self.boot = e.data["boot"]
-            self.restart()
+        if e.kind == "opened":
+            self.slip()
+            self.boot, before = e.data["boot"], self.boot
+            for p in self.ports.values() if self.boot != before else ():
+                p.free_at, p.end = p.free_at if p.state == "QUARANTINED" else 0, min(p.end, 0)
         super().take(e, now)
 
-    def restart(self):
-        for p in self.ports.values():  # a boot begins at least 1 ns after the last event, of which nothing need have passed
-            p.free_at, p.end = p.free_at - 1 if p.state == "QUARANTINED" else 0, min(p.end, 0)
+    def slip(self):
+        """An opening may be told as 1 ns after the last event, and nothing of that has passed."""
+        for p in self.ports.values():
+            p.free_at, p.end = p.free_at - 1, p.end - 1
 
 
 CAUSES = {
@@ -36,7 +39,7 @@ CAUSES = {
 }
 
 
-class Causes(Restarts):
+class Causes(Openings):
     """An end says which of the contract's causes it has."""
 
     def judge(self, p, e, now):
@@ -65,8 +68,8 @@ class Evidence(Causes):
             del self.required[e.data["proxy"]]
         super().take(e, now)
 
-    def restart(self):
-        super().restart()
+    def slip(self):
+        super().slip()
         self.floors = defaultdict(int, {key: floor - 1 for key, floor in self.floors.items()})
 
     def judge(self, p, e, now):
@@ -138,8 +141,8 @@ class Loss(Evidence):
         for pool in {"lost": list(self.pools), "held anew": list(self.lost)}.get(history, ()):
             self._hold(pool, self.pools[pool][1], e, now)
 
-    def restart(self):
-        super().restart()
+    def slip(self):
+        super().slip()
         self.lost = {pool: hold._replace(free_at=hold.free_at - 1) for pool, hold in self.lost.items()}
 
     def judge(self, p, e, now):

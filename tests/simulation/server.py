@@ -6,6 +6,7 @@ Rule: the client is the library's own (`PostgresJournal`); here is only what Pos
 
 from __future__ import annotations
 
+from copy import copy
 from hashlib import sha256
 
 from psycopg import errors
@@ -60,6 +61,12 @@ class Server(Faulty):
         if len(self._events) < len(self.lines):
             self._events += self._chain.read("".join(line + "\n" for line in self.lines[len(self._events) :]).encode())
         return list(self._events)
+
+    def go_back_to(self, other):
+        """Be what another was. Its clock and its faults stay."""
+        self.row, self.lines = copy(other.row), list(other.lines)
+        self.digests, self.snapshots = dict(other.digests), dict(other.snapshots)
+        self._events, self._chain = [], Chain(self.row.header.encode(), "the simulated server")
 
     # ------------------------------------------------------------------ statements
 

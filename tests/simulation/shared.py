@@ -114,7 +114,7 @@ class SharedWorld(World):
         machine = machine or next(machine for machine in self.machines if machine.controller is None)
         self.opened_count += 1
         specs = self.plan.specs(chance, same=chance.random() < 0.6)
-        controller = machine.controller = SharedController(self, self.opened_count, specs, machine)
+        controller = machine.controller = SharedController(self, self.opened_count, specs, self.history(), machine)
         self.alive.append(controller)
         controller.provoked = controller.hindered or self.server.provoked
         self.say(f"controller {controller.number} starts on {machine.name}")
@@ -176,7 +176,7 @@ class SharedWorld(World):
         self.hits["took the lead"] += 1
         self.say(f"controller {controller.number} leads, with epoch {controller.epoch}")
         self.lead = controller
-        self.zombies = [other for other in self.alive if 0 < other.epoch < controller.epoch]
+        self.zombies = [other for other in self.alive if other.wrote is not None or 0 < other.epoch < controller.epoch]
         self.record.uncertain |= self.record.ahead_tokens()
 
     def excuses(self, controller):
@@ -190,7 +190,8 @@ class SharedWorld(World):
         """Whoever had this epoch has the lead no more."""
         self.hits["lead was given up" if given_up else "lead was lost"] += 1
         for controller in self.alive:
-            if not given_up and controller.epoch == epoch and controller.open and self.is_well(controller) and not controller.failed:
+            well = controller.open and self.is_well(controller) and not (controller.failed or controller.superseded)
+            if not given_up and controller.epoch == epoch and well:
                 self.fail("deposed", f"controller {controller.number} lost the lead, and nothing was wrong with it")
 
     def destroy(self, controller):
@@ -237,6 +238,23 @@ class SharedWorld(World):
         machine.link.cut, machine.link.loses, machine.link.slow_ns = False, [], 0
         machine.disturbed_ns = self.true_ns
 
+    async def back_up(self, chance):
+        self.backup = self.server.copied()
+
+    async def go_back(self, chance):
+        """Whoever has the log open ends, as one must before a server is restored; but for a leader that nobody reached."""
+        stale = self.lead if self.lead is not None and self.lead.open and chance.random() < 0.5 else None
+        for controller in [controller for controller in self.alive if controller is not stale]:
+            await self.kill_process(controller)
+        if stale is not None:
+            self.hits["leads what is gone"] += 1
+            self.record.uncertain |= self.record.ahead_tokens()
+            stale.superseded, stale.wrote = True, self.server.tops.get(stale.epoch, 0)
+            self._disturb(stale.machine)
+        self.lead, self.zombies = None, [stale] if stale is not None else []
+        self.server.go_back_to(self.older_one(chance, type(self.server)(self)))
+        self.server.life += chance.random() < 0.5  # a pooler keeps connections
+
     # ------------------------------------------------------------------ judging
 
     waits_since = (0, 0)
@@ -253,7 +271,8 @@ class SharedWorld(World):
             self.fail("nobody leads", f"controller {number} waits for a lead that has been free for a lease")
 
     def watch_zombie(self, zombie):
-        if zombie.manager is not None and zombie.manager.durable_seq > self.server.tops[zombie.epoch]:
+        wrote = self.server.tops[zombie.epoch] if zombie.wrote is None else zombie.wrote
+        if zombie.manager is not None and zombie.manager.durable_seq > wrote:
             self.fail("two writers", f"controller {zombie.number} takes for durable what it wrote after another took over")
 
     def _check_zombie(self, call):

@@ -20,6 +20,7 @@ HAPPENED = """
     server's clock step|wall clock step|events lost before anybody was told|opened from a snapshot
     allocate Fenced|allocate OutcomeUnknown|allocate JournalUnreadable|allocate JournalFull|renew Fenced|release Fenced
     controller ended by Fenced|controller ended by OutcomeUnknown|controller ended by JournalUnreadable
+    history lost|event held lost|survivor adopted|leads what is gone
     event held reboot|event released expired|event freed evidence|event freed elapsed|event proxy_joined|waiter was served|answered twice
 """
 

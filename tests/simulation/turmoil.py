@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import psycopg
 
-from .plan import FLEET, OBSERVER, OPERATOR, WEIGHTS, Plan, Step
+from .plan import FLEET, LOSSES, OBSERVER, OPERATOR, WEIGHTS, Plan, Step
 from .steps import MAX_CALLS, Steps
 
 SECOND = 1_000_000_000
@@ -42,7 +42,7 @@ class SharedPlan(Plan):
     def __init__(self, seed):
         super().__init__(seed)
         chance = random.Random(f"shared {seed}")
-        self.loses, self.after_reboot = False, "restart"
+        self.after_reboot = "restart"
         self.engine = chance.choice(("postgres", "etcd"))
         self.lease_s = chance.choice((2.0, 3.4, 6.0, 10.0))
         self.timeout_s = chance.choice((0.3, 1.0, 1.5)) * self.lease_s
@@ -56,7 +56,7 @@ class SharedPlan(Plan):
         chance = random.Random(f"steps {self.seed}")
         weights = {kind: weight for kind, weight in WEIGHTS.items() if kind not in GONE}
         weights |= {kind: weight * self.storm for kind, weight in TURMOIL.items()}
-        for more, wanted in ((FLEET, self.evidence), (OBSERVER, self.watched), (OPERATOR, self.policed)):
+        for more, wanted in ((FLEET, self.evidence), (OBSERVER, self.watched), (OPERATOR, self.policed), (LOSSES, self.loses)):
             weights |= more if wanted else {}
         kinds = chance.choices(list(weights), list(weights.values()), k=count)
         return [Step(kind, chance.getrandbits(32)) for kind in kinds]

@@ -49,6 +49,8 @@ class Controller:
     """One process that opens the log."""
 
     role = "lead"
+    wrote = None
+    """Up to where, in a log that has forgotten it."""
 
     def __init__(self, world, number, specs, history):
         self.world, self.number, self.specs, self.history = world, number, specs, history
@@ -95,7 +97,7 @@ class Controller:
         """A watcher, on whose word the proxies are configured."""
         try:
             async for event in manager.watch():
-                if not self.dead:
+                if not self.dead and self.wrote is None:
                     self.world.record.show(event)
         except JournalError:
             pass

@@ -8,7 +8,7 @@ from unittest import mock
 import portfsm.manager
 from portfsm import _decide_log, _leading
 from portfsm.errors import Fenced, JournalError, OutcomeUnknown
-from portfsm.journals import _etcd_lead
+from portfsm.journals import _etcd_lead, _etcd_tail
 from portfsm.journals._etcd_wire import created
 from portfsm.journals._pg_log import LogRow
 from portfsm.journals.postgres import PostgresJournal
@@ -147,3 +147,9 @@ def suspended_time_does_not_count():
 def holds_go_on_by_the_next_leaders_clock():
     """Its wall clock says how much of a hold is left."""
     return mock.patch.object(_decide_log, "_restart", nothing)
+
+
+@breaks_shared
+def behind_what_is_gone_in_etcd():
+    """Who has the lead writes, whether or not the log still ends where it left it."""
+    return mock.patch.multiple(_etcd_tail.Writes, _presupposed=lambda self: [self._lead.compare()], check=nothing)
