@@ -17,6 +17,7 @@ from portfsm.journals._etcd_url import parse
 from portfsm.journals._inspect import inspect_in
 from portfsm.journals.etcd import EtcdJournal
 from portfsm.manager import open_manager
+from portfsm.specs import PoolSpec
 from portfsm.states import EventKind
 from portfsm.testing import ManualClock
 from tests.conftest import lose_lead
@@ -93,6 +94,7 @@ async def test_a_takeover_under_load_loses_or_doubles_something(url, times):
     acknowledged: dict[int, str] = {}
     fenced = 0
     rounds = 50 * times  # on each loop
+    pool = PoolSpec("http", ports="1024-65535", hold_s=SPEC.hold_s)  # of which each round uses some up
     for number in range(rounds):
         ended = anyio.Event()
 
@@ -109,7 +111,7 @@ async def test_a_takeover_under_load_loses_or_doubles_something(url, times):
                 ended.set()
 
         with pytest.raises(Fenced) as stopped:
-            async with open_manager(EtcdJournal.from_url(url), pools=[SPEC], holder=f"leader {number}") as manager:
+            async with open_manager(EtcdJournal.from_url(url), pools=[pool], holder=f"leader {number}") as manager:
                 async with anyio.create_task_group() as tasks:
                     for worker in range(8):
                         tasks.start_soon(work, manager, worker)

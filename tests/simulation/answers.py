@@ -179,17 +179,17 @@ class AnswerJudge:
     def _refused_PoolExhausted(self, call, error):  # noqa: N802  (named after the error)
         if self._was_patient(call):
             return True
+        lingers = [c for c in self.calls if c.waits or (c.cancelled and c.name.startswith("allocate"))]  # until it has had its turn
+        others = any({*c.places} & {*call.places} for c in lingers)
         if call.requests:
             late = call.options["wait_s"] and call.deadline <= call.controller.clock.boot_ns()
-            return bool(late) or any(c.waits and {*c.places} & {*call.places} for c in self.calls)
+            return bool(late) or others
         if call.options.get("wait_s", 0.0) is None:
             return False
         if call.options["wait_s"]:
             self.hits["waiter gave up"] += 1
             return call.deadline <= call.controller.clock.boot_ns()
-        lingers = [c for c in self.calls if c.waits or (c.cancelled and c.name.startswith("allocate"))]  # until it has had its turn
-        others = [c for c in lingers if call.place in c.places]
-        return bool(others) or not self.takeable(call.controller, call.place, call.options.get("port"))
+        return others or not self.takeable(call.controller, call.place, call.options.get("port"))
 
     _refused_PortUnavailable = _refused_PoolExhausted  # noqa: N815
 

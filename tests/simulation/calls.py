@@ -26,8 +26,8 @@ class Call:
         """Of the lease that this call has been given, or found its owner to have."""
         self.tokens = set()
         """The same where it asks for a group."""
-        self.refused = False
-        """What it was given is taken back, since nobody knows who leads: it must be told so."""
+        self.refused = set()
+        """Tokens of what it was given and is taken back, since nobody knows who leads: it must be told so."""
         self.served = False
         """All of its group was given to it, whatever became of that since."""
         self.deadline, self.turn, self.at, self.begun_at = None, 0, (0, 0), 0
@@ -197,7 +197,7 @@ class Judge(AnswerJudge, GroupJudge, PolicyJudge):
         waiting = [c for c in calls if c.awaits(event.token) and not c.cancelled and not (c.requests and self.lacks(c))]
         if waiting and self.may_refuse(controller):
             for call in waiting:
-                call.refused = True
+                call.refused.add(event.token)
         elif waiting:
             self.fail("taken back", f"lease {event.token} was given back while call {waiting[0].number} awaits it")
         return True

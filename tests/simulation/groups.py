@@ -40,14 +40,15 @@ class GroupJudge:
                 if call.started and mine and index < request.count:
                     found.append(call)
                     call.tokens |= {event.token} | self._group_holds(call)
-                    call.served |= not self._missing(call) - {(event.node, event.pool, event.owner, index)}
+                    call.served |= not self.missing(call) - {(event.node, event.pool, event.owner, index)}
         return found
 
     def lacks(self, call):
         """Whether a lease is missing that the group asks for."""
-        return bool(self._missing(call))
+        return bool(self.missing(call))
 
-    def _missing(self, call):
+    def missing(self, call):
+        """The leases that a group asks for and does not have, by what they are kept under."""
         keys = {(*request.place, request.owner, index) for request in call.requests for index in range(request.count)}
         return {key for key in keys if key not in self.record.ahead.holders}
 

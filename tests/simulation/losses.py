@@ -92,12 +92,11 @@ class Losses:
             self.call(controller, "adopt", pool, port, owner=owner, node=node, service=service)
 
     def proven(self, call):
-        """A survivor is known again; or it cannot be, and ends."""
+        """A survivor is known again; or it cannot be, or whoever asked for it gave up, and it ends."""
         who = (*call.place, call.args[1], call.options["owner"], call.options["service"])
         if who in self.survivors and not call.dead:
-            if call.answered or call.error is not None:
-                self.survivors = [each for each in self.survivors if each != who]
-            if call.error is not None and call.name == "adopt":
+            self.survivors = [each for each in self.survivors if each != who]
+            if not call.answered:
                 self.hits["survivor not adopted"] += 1
                 for proxy in self.proxies.all:
                     proxy.table.pop((who[0], who[2]), None)

@@ -243,7 +243,9 @@ class SharedWorld(World):
 
     async def go_back(self, chance):
         """Whoever has the log open ends, as one must before a server is restored; but for a leader that nobody reached."""
-        stale = self.lead if self.lead is not None and self.lead.open and chance.random() < 0.5 else None
+        older = self.older_one(chance, type(self.server)(self))
+        lives = self.lead is not None and self.lead.open and chance.random() < 0.5 and older.events() != self.server.events()
+        stale = self.lead if lives else None
         for controller in [controller for controller in self.alive if controller is not stale]:
             await self.kill_process(controller)
         if stale is not None:
@@ -252,7 +254,7 @@ class SharedWorld(World):
             stale.superseded, stale.wrote = True, self.server.tops.get(stale.epoch, 0)
             self._disturb(stale.machine)
         self.lead, self.zombies = None, [stale] if stale is not None else []
-        self.server.go_back_to(self.older_one(chance, type(self.server)(self)))
+        self.server.go_back_to(older)
         self.server.life += chance.random() < 0.5  # a pooler keeps connections
 
     # ------------------------------------------------------------------ judging
@@ -271,8 +273,8 @@ class SharedWorld(World):
             self.fail("nobody leads", f"controller {number} waits for a lead that has been free for a lease")
 
     def watch_zombie(self, zombie):
-        wrote = self.server.tops[zombie.epoch] if zombie.wrote is None else zombie.wrote
-        if zombie.manager is not None and zombie.manager.durable_seq > wrote:
+        wrote = self.server.tops.get(zombie.epoch, 0) if zombie.wrote is None else zombie.wrote
+        if zombie.manager is not None and (zombie.epoch or zombie.wrote) and zombie.manager.durable_seq > wrote:
             self.fail("two writers", f"controller {zombie.number} takes for durable what it wrote after another took over")
 
     def _check_zombie(self, call):
@@ -283,7 +285,7 @@ class SharedWorld(World):
         if call.answered and call.name in GRANTS and controller.deposed and self.decided_at(controller) > controller.over_ns:
             self.fail("stale", f"controller {controller.number} answered {call.sentence} out of its memory, long after its lease was over")
         leases = call.result if isinstance(call.result, tuple) else (call.result,)
-        if call.refused and call.answered and any(lease.token in self.record.ended for lease in leases):
+        if call.refused and call.answered and any(lease.token in call.refused for lease in leases):
             self.fail("taken back", f"what call {call.number} {call.sentence} was given is taken back, and it is not told")
         if isinstance(call.error, JournalError) and not isinstance(call.error, OutcomeUnknown | JournalUnreadable):
             self.check_nothing_written(call)
