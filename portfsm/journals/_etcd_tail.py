@@ -80,12 +80,12 @@ class Writes:
             raise self._unknown(error) from error
         if answer.succeeded:
             return self._wrote(key, answer.header.revision)
-        found = answer.found(1)
+        leader, found = answer.found(0), answer.found(1)
         if doubtful and found is not None and found.value == value:
             return self._wrote(key, found.create_revision)  # an earlier try had arrived
-        if doubtful and found is None:
+        if doubtful and found is None and not self._lead.is_mine(leader):
             raise self._unknown(None)
-        raise self._refused(answer.found(0), "it lost its lease" if found is None else "another has written where it would have")
+        raise self._refused(leader, "it lost its lease" if found is None else "another has written where it would have")
 
     def _wrote(self, key: bytes, revision: int) -> None:
         self._tip = _Tip(key, revision)
