@@ -1,7 +1,7 @@
 """What the contract adds to the life of a port, rule by rule: machines that restart, proxies that must let go, pools under pressure,
 quotas, and logs that were lost.
 
-Rule: each judges an event before the model takes it, from the model and from what it notes itself; none knows of the others.
+Rule: each class judges an event before the model takes it, and knows of nothing but what it notes itself and of those above it.
 """
 
 from __future__ import annotations

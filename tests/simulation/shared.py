@@ -256,6 +256,7 @@ class SharedWorld(World):
         self.lead, self.zombies = None, [stale] if stale is not None else []
         self.server.go_back_to(older)
         self.server.life += chance.random() < 0.5  # a pooler keeps connections
+        self.server.late.clear()  # and not what was on its way
 
     # ------------------------------------------------------------------ judging
 
