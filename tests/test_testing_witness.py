@@ -40,6 +40,13 @@ async def test_a_function_is_not_asked_what_the_witness_is_asked():
 
 
 @on_every_loop
+async def test_an_earlier_question_asked_later_voids_what_was_said():
+    """A generation that goes back is a proxy with an older configuration, and nothing that it said counts any more."""
+    found = await FakeWitness("p", [Verdict.CLEAR]).check_many([("h", 1, 9), ("h", 2, 5)])
+    assert [each.generation for each in found] == [9, 9]
+
+
+@on_every_loop
 async def test_times_are_not_those_of_the_tests_clock():
     clock = ManualClock()
     clock.advance(3)

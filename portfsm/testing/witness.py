@@ -32,7 +32,7 @@ class FakeWitness:
     `answers` is a list of verdicts (or whole `Evidence`) given one a question, the last one again and again; or a function, plain or
     async, of (host, port, since). Without any it says UNKNOWN. An async one that never returns is a proxy that is silent.
     A verdict becomes evidence of the present `incarnation` and `generation` (both may be set; by default the
-    generation is the `since` of the question for CLEAR, none otherwise), with the times of `clock`. What the script raises is
+    generation is the highest `since` that it said CLEAR about, none otherwise), with the times of `clock`. What the script raises is
     raised: a witness must not, and a test may want to see what happens then.
     """
 
@@ -55,6 +55,7 @@ class FakeWitness:
         self.rounds: list[int] = []
         """How many places each question had."""
         self.withdrawn: list[tuple[str, int, int]] = []
+        self._cleared = 0
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._script: Script | None = None
         self._left: deque[_Said] = deque()
@@ -120,7 +121,9 @@ class FakeWitness:
         since = place[2]
         if isinstance(said, Evidence):
             return attrs.evolve(said, since=since)
-        generation = since if self.generation is None and said is Verdict.CLEAR else self.generation
+        generation = self.generation
+        if generation is None and said is Verdict.CLEAR:
+            generation = self._cleared = max(self._cleared, since)  # one that went back would void what it said before
         return Evidence(self.proxy, self.incarnation, since, said, generation, "as scripted", asked_at, self._clock.boot_ns())
 
     def _next(self) -> _Said:
