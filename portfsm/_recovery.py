@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from portfsm._scanner import Scanner
 
-__all__ = ["RULES", "Facts", "Place", "Rule", "Tail", "Verdict", "begun_later", "decide", "events_in", "facts", "tail_limit"]
+__all__ = ["RULES", "Facts", "Place", "Rule", "Tail", "Verdict", "begun_later", "decide", "events_in", "facts", "sealed_in", "tail_limit"]
 
 TAIL_SLACK = 64 << 10
 """A file system may round a length up to a page or a block after a power cut."""

@@ -108,11 +108,10 @@ class Files:
 
     def _sealed(self, segment: Segment) -> Iterator[bytes]:
         ending = self._ending
-        yield from self._directory.chunks(segment.name, 0, ending.good.offset - ending.newline_missing)
+        yield from self._directory.chunks(segment.name, 0, ending.good.offset)
         if ending.newline_missing:
             yield b"\n"
-        seal = Seal(ending.last_seq - segment.header.base, ending.last_seq, ending.sha256)
-        yield Encoder(ending.good.carry).encode_line(seal)
+        yield Encoder(ending.good.carry).encode_line(ending.seal(segment.header))
 
     def events(self) -> Iterator[Event]:
         """Up to the head."""

@@ -17,7 +17,7 @@ import attrs
 import msgspec
 
 from portfsm._codec import Header, Seal, decode_mark
-from portfsm._recovery import Place, Rule, Verdict, begun_later, decide, facts, tail_limit
+from portfsm._recovery import Place, Rule, Verdict, begun_later, decide, facts, sealed_in, tail_limit
 from portfsm._scanner import Position, Scanner
 from portfsm.errors import JournalCorrupt
 
@@ -209,7 +209,7 @@ def seal_at_end(directory: Directory, name: str, size: int) -> tuple[int, bytes,
     end = directory.bytes_of(name, start, size)
     place = end.rfind(b"\n", 0, -1) + 1
     line = end[place:]
-    if not line.startswith(b'{"kind":"seal"'):
+    if not line.startswith(b'{"kind":"seal"') or not sealed_in(line):  # one judgement with the rules of recovery
         return start + place, line, None
     try:
         mark = decode_mark(line, directory.at(name))
@@ -259,7 +259,7 @@ def _read(directory: Directory, segment: Segment, place: Place, after: int, upto
             yield events
     yield scanner.finish()
     refuse_damage(directory, segment.name, scanner, size, place)
-    if upto is not None and scanner.good != upto.good:
+    if (upto is not None and scanner.good != upto.good) or (segment.seal is not None and scanner.seal != segment.seal):
         raise corrupt(directory.path, segment.name, scanner.good.offset, scanner.good.next_seq, "it reads differently than a moment ago")
 
 
@@ -274,5 +274,5 @@ def refuse_damage(directory: Directory, name: str, scanner: Scanner, size: int, 
         return rule
     if wrong is not None:
         raise corrupt(directory.path, name, wrong.offset, wrong.seq, f"{rule.why} ({wrong.why})")
-    later = begun_later(tail, good.next_seq)
+    later = begun_later(tail, good.next_seq - (scanner.seal is not None))
     raise corrupt(directory.path, name, good.offset, good.next_seq, rule.why + (f" (from seq {later})" if later else ""))

@@ -190,6 +190,21 @@ def test_a_live_log_is_copied_as_if_it_were_closed(here, there, place):
     live(target, openings=1)
 
 
+def test_a_last_line_without_its_line_end_is_cut_on_the_way(place):
+    source, target = place("file", "one"), place("file", "two")
+    live(source, openings=1)
+    journal = FileJournal(source)
+    journal.open("x")
+    events = list(read_journal(source))
+    journal.append([type(events[-1])(events[-1].seq + 1, events[-1].ts, "opened", data={"epoch": 2})])
+    journal._writer = None
+    journal.close()
+    last = max(Path(source).glob("0*.jsonl"))
+    last.write_bytes(last.read_bytes()[:-1])
+    copy(source, target)
+    assert list(read_journal(target)) == list(read_journal(source))
+
+
 def test_a_torn_tail_moves_along(place, tmp_path):
     source, target = place("file", "one"), place("etcd", "two")
     live(source, openings=1)

@@ -105,6 +105,32 @@ def test_a_power_cut_while_a_log_is_closed_blocks_it(tmp_path, rest):
         assert sum(file.stat().st_size for file in (path / "torn").iterdir()) == len(whole) - whole.index(b'{"kind":"seal"')
 
 
+def test_a_log_with_a_damaged_seal_is_written_on_and_refused_afterwards(tmp_path):
+    """Every bit of the last seal: refused before anything is written, or what is acknowledged then is there again."""
+    write(tmp_path / "log", 2, 3)
+    (name,) = segments(tmp_path / "log")
+    whole = (tmp_path / "log" / name).read_bytes()
+    start = whole.index(b'{"kind":"seal"')
+    refused = 0
+    for bit in range(8 * start, 8 * len(whole)):
+        path = tmp_path / str(bit)
+        path.mkdir()
+        (path / name).write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+        journal = FileJournal(path)
+        try:
+            journal.open("me")
+            assert list(journal.read()) == sample_events(5), bit
+            journal.append(sample_events(1, after=5))
+        except JournalCorrupt:
+            refused += 1
+            assert segments(path) == [name]
+            journal.close()
+        else:
+            journal.close()
+            assert events_in(path) == sample_events(6), bit
+    assert 0 < refused < 8 * (len(whole) - start)
+
+
 def test_damage_is_taken_for_a_torn_tail(tmp_path):
     """A damaged batch with a later one behind it: refused by writer and reader, with the place; nothing is changed."""
     name = crashed(tmp_path)
