@@ -47,6 +47,8 @@ class Lead:
         self._keys = shelf.keys
         self.lease_s = lease_s
         self.epoch = 0
+        self.taken_at = 0
+        """The revision in which that epoch was put."""
         self._text = b""
         """What the key `lead` says of this writer, and of no other."""
         self._lease = 0
@@ -60,7 +62,8 @@ class Lead:
 
     def acquire(self, holder: str, last_epoch: int = 0) -> int:
         """Become the leader, with an epoch above all earlier ones and `last_epoch`. Raises `JournalLocked`."""
-        self._refuse(self.leader())
+        if leader := self.leader():
+            raise self._locked(leader)
         before = self._shelf.find(self._keys.epoch)
         self.epoch = 1 + max(last_epoch, int(before.value) if before else 0)
         self._kept_at = time.monotonic()
@@ -81,17 +84,19 @@ class Lead:
             [fetch(self._keys.lead)],
         )
         answer, _ = self._client.ask("kv/txn", body, Txn)
-        if not answer.succeeded and not self.is_mine(leader := answer.found(0)):  # else an earlier try had arrived
-            self._refuse(leader, anyway=True)
+        self.taken_at = answer.header.revision
+        if not answer.succeeded:
+            leader = answer.found(0)
+            if leader is None or not self.is_mine(leader):
+                raise self._locked(leader)
+            self.taken_at = leader.mod_revision  # an earlier try had arrived
 
-    def _refuse(self, leader: KeyValue | None, *, anyway: bool = False) -> None:
-        if leader is None and not anyway:
-            return
+    def _locked(self, leader: KeyValue | None) -> JournalLocked:
         found = _leader(leader)
         who = f"process {found.pid} on {found.host}, {found.holder!r}" if leader else "another writer"
         path = self._shelf.path
         message = f"{path} is led already, by {who}: stop it first, wait for it (role='lead-or-wait'), or read without leading"
-        raise JournalLocked(message, path=path, pid=found.pid, holder=found.holder)
+        return JournalLocked(message, path=path, pid=found.pid, holder=found.holder)
 
     # ---- while leading -----------------------------------------------------------------------------------------
 

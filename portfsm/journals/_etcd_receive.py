@@ -8,7 +8,7 @@ from portfsm.errors import InvalidValue
 from portfsm.journals._copy import prove
 from portfsm.journals._etcd_lead import Lead
 from portfsm.journals._etcd_tail import Writes
-from portfsm.journals._etcd_wire import delete, end_of, put
+from portfsm.journals._etcd_wire import delete, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,8 @@ def receive(shelf: Shelf, source: Source, lease_s: float) -> Head:
     try:
         if shelf.find(keys.moving) is None and (shelf.names() or shelf.shipped.base):
             raise InvalidValue(f"{shelf.path} holds a log already: choose another NAME", name="target", value=shelf.path)
-        writes.change(put(keys.moving, source.shown.encode()), delete(keys.files, end_of(keys.files)))
+        writes.change(put(keys.moving, source.shown.encode()))
+        writes.clear(keys.files)
         for name, chunks in source.segments():
             _fill(writes, lead, name, chunks)
         head = prove(source, shelf)

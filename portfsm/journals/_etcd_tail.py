@@ -9,6 +9,9 @@ What each failure means:
 - the quota is used up: `JournalFull`, nothing was written;
 - no answer: the same write is asked again, of the other members, too. It is let through once, so finding our own bytes there
   means that an earlier try had arrived. Without any answer it is `OutcomeUnknown`.
+
+A try may also arrive when its answer is long forgotten. So whatever removes a piece presupposes that very piece, by the revision
+that made it: the next one at its place is another.
 """
 
 from __future__ import annotations
@@ -35,18 +38,17 @@ __all__ = ["Tail", "Writes"]
 
 
 @attrs.frozen
-class _Tip:
-    """The key that a writer wrote last, of those that make up the log. `made`: in that revision, and not only changed."""
+class _Mark:
+    """A key as it was left in one revision."""
 
     key: bytes
     revision: int
-    made: bool = True
 
     def compare(self) -> Part:
-        return created(self.key, self.revision) if self.made else modified(self.key, self.revision)
+        return modified(self.key, self.revision)
 
     def is_at(self, found: KeyValue | None) -> bool:
-        return found is not None and self.revision == (found.create_revision if self.made else found.mod_revision)
+        return found is not None and found.mod_revision == self.revision
 
 
 class Writes:
@@ -55,7 +57,8 @@ class Writes:
     def __init__(self, shelf: Shelf, lead: Lead) -> None:
         self._shelf = shelf
         self._lead = lead
-        self._tip: _Tip | None = None
+        self._tip = _Mark(shelf.keys.epoch, lead.taken_at)
+        """What this writer wrote last of what makes up the log: a piece, or the epoch that it began with."""
 
     def append(self, name: str, offset: int, data: bytes) -> None:
         """Put `data` behind the first `offset` bytes of a file, all of it. Raises `Fenced`, `JournalFull`, `OutcomeUnknown`."""
@@ -64,9 +67,9 @@ class Writes:
             try:
                 self._put(self._shelf.keys.piece(name, at), piece)
             except JournalFull:
-                if at > offset:
+                if self._tip is not tip:
+                    self._take_back(self._tip, name, offset)
                     self._tip = tip
-                    self._take_back(name, offset)
                 raise
             at += len(piece)
 
@@ -82,22 +85,20 @@ class Writes:
             return self._wrote(key, answer.header.revision)
         leader, found = answer.found(0), answer.found(1)
         if doubtful and found is not None and found.value == value:
-            return self._wrote(key, found.create_revision)  # an earlier try had arrived
+            return self._wrote(key, found.mod_revision)  # an earlier try had arrived
         if doubtful and found is None and not self._lead.is_mine(leader):
             raise self._unknown(None)
         raise self._refused(leader, "it lost its lease" if found is None else "another has written where it would have")
 
     def _wrote(self, key: bytes, revision: int) -> None:
-        self._tip = _Tip(key, revision)
+        self._tip = _Mark(key, revision)
 
     def _presupposed(self) -> list[Part]:
-        return [self._lead.compare(), *([self._tip.compare()] if self._tip is not None else [])]
+        return [self._lead.compare(), self._tip.compare()]
 
     def _refused(self, leader: KeyValue | None, why: str = "it lost its lease") -> JournalError:
         """What a refusal means, by who leads now."""
-        if not self._lead.is_mine(leader) or self._tip is None:
-            return self._lead.fenced(leader, why)
-        return self._gone()
+        return self._gone() if self._lead.is_mine(leader) else self._lead.fenced(leader, why)
 
     def _gone(self) -> OutcomeUnknown:
         path = self._shelf.path
@@ -115,16 +116,27 @@ class Writes:
             except JournalError:
                 found = None
             if found is not None and found.value == value:
-                return self._wrote(key, found.create_revision)
+                return self._wrote(key, found.mod_revision)
             raise self._unknown(error) from error
         raise JournalFull(str(error), path=self._shelf.path) from error
 
-    def _take_back(self, name: str, offset: int) -> None:
-        """Remove what was written of an append that cannot be finished."""
+    def _take_back(self, last: _Mark, name: str, offset: int) -> None:
+        """Remove what was written, up to piece `last`, of an append that cannot be finished."""
         try:
-            self.change(delete(self._shelf.keys.piece(name, offset), end_of(self._shelf.keys.file(name))))
+            self._remove(last, delete(self._shelf.keys.piece(name, offset), end_of(self._shelf.keys.file(name))))
         except JournalError as error:
             raise self._unknown(error) from error
+
+    def _remove(self, piece: _Mark, *parts: Part) -> None:
+        """Do `parts`, of which one removes that piece. A try that arrives after another has no effect, nor behind the next piece there."""
+        presupposed = self._presupposed() + ([piece.compare()] if piece != self._tip else [])
+        body = transaction(presupposed, list(parts), [fetch(self._shelf.keys.lead), fetch(piece.key)])
+        answer, doubtful = self._ask(body)
+        if answer.succeeded:
+            return
+        leader, found = answer.found(0), answer.found(1)
+        if not doubtful or piece.is_at(found) or not self._lead.is_mine(leader):  # else an earlier try had arrived
+            raise self._refused(leader)
 
     def publish(self, name: str, data: bytes) -> None:
         """Keep a whole file. Its first piece comes last: without it the others are no file."""
@@ -137,8 +149,12 @@ class Writes:
 
     def remove(self, name: str) -> None:
         """A file goes."""
-        prefix = self._shelf.keys.file(name)
-        self.change(delete(prefix, end_of(prefix)))
+        self.clear(self._shelf.keys.file(name))
+
+    def clear(self, prefix: bytes) -> None:
+        """All keys that begin so go."""
+        for first in self._shelf.range(prefix, end_of(prefix), limit="1", keys_only=True):
+            self._remove(_Mark(first.key, first.mod_revision), delete(prefix, end_of(prefix)))
 
     def mend(self, segment: Segment, ending: Ending) -> Seal | None:
         """Seal what an unsealed segment holds, and put aside what was never finished; None when it holds no event. May be repeated."""
@@ -153,31 +169,35 @@ class Writes:
     def _put_aside(self, name: str, offset: int) -> None:
         """What stands in a file from `offset` on was never finished: keep it elsewhere, the last piece first."""
         keys = self._shelf.keys
-        for at, data in reversed(self._shelf.parts(name, offset)):
-            self.change(put(keys.torn(name, at, self._lead.epoch), data), delete(keys.piece(name, at)))
+        for pair in reversed(self._shelf.range(keys.piece(name, offset), end_of(keys.file(name)))):
+            torn = keys.torn(name, int(pair.key.rpartition(b"/")[2]), self._lead.epoch)
+            self._remove(_Mark(pair.key, pair.mod_revision), put(torn, pair.value), delete(pair.key))
 
-    def change(self, *parts: Part) -> int:
-        """Do `parts` together, if this is still the leader; the revision. Asked twice it must mean the same. Raises `Fenced` and others."""
-        body = transaction(self._presupposed(), list(parts), [fetch(self._shelf.keys.lead)])
-        answer, _ = self._ask(body)
+    def change(self, *parts: Part) -> None:
+        """Do together what may be done twice, also late, if this is still the leader. Raises `Fenced` and others."""
+        answer, _ = self._ask(transaction(self._presupposed(), list(parts), [fetch(self._shelf.keys.lead)]))
         if not answer.succeeded:
             raise self._refused(answer.found(0))
-        return answer.header.revision
 
     def ship(self, name: str, shipped: bytes) -> int:
         """A file goes that is elsewhere, as `shipped` tells; the revision. May be repeated."""
-        place, prefix = self._shelf.keys.shipped, self._shelf.keys.file(name)
-        if self._tip is not None and (self._tip.key == place or self._tip.key.startswith(prefix)):
-            self._tip = None  # it is what changes here
-        revision = self.change(put(place, shipped), delete(prefix, end_of(prefix)))
-        if self._tip is None:
-            self._tip = _Tip(place, revision, made=False)
-        return revision
+        keys = self._shelf.keys
+        prefix = keys.file(name)
+        first = self._shelf.find(keys.piece(name, 0), keys_only=True)
+        if first is not None:  # else an earlier try had arrived
+            # The epoch is put once more so that the first write of a leader, which presupposes it, cannot arrive behind this.
+            parts = put(keys.shipped, shipped), put(keys.epoch, b"%d" % self._lead.epoch), delete(prefix, end_of(prefix))
+            self._remove(_Mark(first.key, first.mod_revision), *parts)
+        kept = self._shelf.find(keys.shipped)
+        if kept is None or kept.value != shipped:
+            raise self._gone()
+        if self._tip.key == keys.epoch:
+            self._tip = _Mark(keys.epoch, kept.mod_revision)
+        return kept.mod_revision
 
     def check(self, *, patience_s: float) -> None:
         """See whether the log still ends as this writer left it. Raises `OutcomeUnknown`, `NoAnswer`."""
-        tip = self._tip
-        if tip is not None and not tip.is_at(self._shelf.find(tip.key, keys_only=True, patience_s=patience_s)):
+        if not self._tip.is_at(self._shelf.find(self._tip.key, keys_only=True, patience_s=patience_s)):
             raise self._gone()
 
     def _ask(self, body: Part) -> tuple[Txn, bool]:

@@ -194,8 +194,8 @@ MUTANTS = [
     Mutant(
         "etcd: any writer appends",
         "journals/_etcd_tail.py",
-        "return [self._lead.compare(), *(",
-        "return [*(",
+        "return [self._lead.compare(), self._tip.compare()]",
+        "return [self._tip.compare()]",
         (f"{ETCD}test_leading.py::test_a_takeover_under_load_loses_or_doubles_something",),
     ),
     Mutant(
@@ -208,9 +208,23 @@ MUTANTS = [
     Mutant(
         "etcd: an append behind what is gone",
         "journals/_etcd_tail.py",
-        "*([self._tip.compare()] if self._tip is not None else [])",
-        "",
+        "return [self._lead.compare(), self._tip.compare()]",
+        "return [self._lead.compare()]",
         (f"{ETCD}test_restored.py::test_a_leader_goes_on_behind_what_is_gone",),
+    ),
+    Mutant(
+        "etcd: what is removed is another",
+        "journals/_etcd_tail.py",
+        "([piece.compare()] if piece != self._tip else [])",
+        "[]",
+        (f"{ETCD}test_late.py::test_the_seal_of_a_mended_segment_is_put_aside",),
+    ),
+    Mutant(
+        "etcd: a leader's first write behind what was shipped",
+        "journals/_etcd_tail.py",
+        'put(keys.shipped, shipped), put(keys.epoch, b"%d" % self._lead.epoch), delete',
+        "put(keys.shipped, shipped), delete",
+        (f"{ETCD}test_late.py::test_what_was_shipped_comes_back",),
     ),
     Mutant(
         "etcd: an idle leader of what is gone",
@@ -229,7 +243,7 @@ MUTANTS = [
     Mutant(
         "etcd: the lead is taken from who has it",
         "journals/_etcd_lead.py",
-        "        self._refuse(self.leader())\n",
+        "        if leader := self.leader():\n            raise self._locked(leader)\n",
         '        self._client.ask("kv/deleterange", {"key": self._keys.lead}, dict)\n',
         (f"{ETCD}test_leading.py::test_who_waits_is_not_let_in_when_the_leader_leaves",),
     ),
