@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from portfsm._lost import inherits, is_over
+from portfsm._lost import is_over
 from portfsm._pool import ALLOCATED, FREE, QUARANTINED
 from portfsm._rejections import out_of_range, unavailable
 
@@ -30,8 +30,7 @@ DRAWS = 8
 
 def is_reuse(pool: Pool, offset: int, command: commands.Allocate | Request, now_ns: int) -> bool:
     """Whether the request takes up a quarantined port whose stale traffic is its own."""
-    known = pool.state[offset] == QUARANTINED and inherits(pool, now_ns)
-    return known and not pool.is_stranger(offset, command.owner, command.service, now_ns)
+    return pool.state[offset] == QUARANTINED and not pool.is_stranger(offset, command.owner, command.service, now_ns)
 
 
 def opens(pool: Pool, offset: int, now_ns: int) -> bool:
@@ -45,7 +44,7 @@ def choose(pool: Pool, index: Index, command: commands.Allocate, due: list[int],
     """The offset of the port for `command`, or -1. `due`: ports whose end has come; it may grow. Raises for a `port=` not to be had."""
     if command.port is not None:
         return _by_number(pool, command, due, draft)
-    if (index.by_owner or index.by_service) and (pool.lost is None or inherits(pool, draft.ts)):
+    if index.by_owner or index.by_service:
         last = index.held_last(pool, command.owner, command.service, draft.ts)
         if last >= 0:
             return last

@@ -59,7 +59,9 @@ def _quarantined(record: Pool, view: PortView, name: str, now_ns: int) -> str:
     if view.until is not None and view.until <= now_ns:
         ended = f"its hold ended {_span(now_ns - view.until)} ago"
         return f"{start}; {ended}, and the next allocate() or sweep() frees it"
-    mine = " or ".join(f"{word} {who!r}" for word, who in (("owner", view.owner), ("service", view.service)) if who)
+    offset = record.row(view.port)
+    known = offset >= 0 and not record.is_doubtful(offset, now_ns)
+    mine = " or ".join(f"{word} {who!r}" for word, who in (("owner", view.owner), ("service", view.service)) if who and known)
     reuse = f"; until then only {mine} gets it" if mine else ""
     earlier = f"evidence of every proxy ({proxies}) ends it earlier, " if proxies else ""
     return f"{start},{_until(view, now_ns)}{reuse}; {earlier}free() ends it now"

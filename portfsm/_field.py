@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from portfsm._blocks import both, either
 from portfsm._choice import DRAWS, drawn, is_reuse, opens
 from portfsm._index import index_of
-from portfsm._lost import inherits, is_over
+from portfsm._lost import is_over
 from portfsm._orders import ordered
 from portfsm._pool import FREE, QUARANTINED
 from portfsm._pressure import may_end_early
@@ -170,8 +170,6 @@ class Field:
         that has a great many only some of the latest count until the last line.
         """
         owners, services = self.index.by_owner.get(request.owner, []), self.index.by_service.get(request.service, [])
-        if not inherits(self.pool, self.now_ns):
-            owners, services = [], []
         own = self._some(request.owner, owners[:_MANY], self.pool.owner, request)
         yield own
         reused = (
@@ -203,11 +201,12 @@ class Field:
         return line
 
     def _all(self, name: str, column: list[str], request: Request) -> bytes | bytearray:
-        """The same for all of them, by comparing the whole column; those with a note that says more are asked one by one."""
+        """The same for all of them, by comparing the whole column; those of which more is to be said are asked one by one."""
         named = bytearray([each == name for each in column[self.shift : self.shift + len(self.inside)]])
         named += bytes(len(self.inside) - len(named))
         line = bytearray(both(both(named, self.quarantined), self.inside))
-        doubtful = [offset - self.shift for offset, note in self.pool.notes.items() if note.mixed_until]
+        mixed = [offset - self.shift for offset, note in self.pool.notes.items() if note.mixed_until]
+        doubtful = mixed if self.pool.lost is None else range(len(line))
         for place in (*doubtful, *self.taken):
             if 0 <= place < len(line) and line[place]:
                 line[place] = place not in self.taken and self.reuses(place, request)

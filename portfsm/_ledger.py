@@ -205,11 +205,12 @@ class Ledger:
         self.epoch, self.opened = data["epoch"], opened
         history = data.get("history")
         if history == "lost":
-            opened["history"] = history
-            self.lost = {name: Lost(event.ts, event.ts + spec.hold_ms * 1_000_000) for name, spec in self.specs.items()}
+            opened |= {"history": history, "seq": event.seq}
+            self.lost = {name: Lost(event.ts, event.ts + spec.hold_ms * 1_000_000, event.seq) for name, spec in self.specs.items()}
         elif history == "held anew":
             self.lost = {
-                name: Lost(lost.since, max(lost.until, event.ts + self.specs[name].hold_ms * 1_000_000)) for name, lost in self.lost.items()
+                name: lost._replace(until=max(lost.until, event.ts + self.specs[name].hold_ms * 1_000_000))
+                for name, lost in self.lost.items()
             }
         self._mark_lost()
 
@@ -222,8 +223,8 @@ class Ledger:
         if data.get("history") == "kept":
             self.lost.pop(name, None)
         elif self.opened.get("history") == "lost" and (name in self.lost or name not in self.specs):
-            since, until = self.lost.get(name, Lost(self.opened["ts"], 0))
-            self.lost[name] = Lost(since, max(until, since + spec.hold_ms * 1_000_000))
+            lost = self.lost.get(name, Lost(self.opened["ts"], 0, self.opened["seq"]))
+            self.lost[name] = lost._replace(until=max(lost.until, lost.since + spec.hold_ms * 1_000_000))
         self.specs[name] = spec
         self.seeds[name] = data.get("seed", "")
         self._mark_lost()

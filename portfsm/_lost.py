@@ -5,6 +5,9 @@ from then on each port of which no later event tells counts as QUARANTINED for a
 pool of 40,000 ports on a hundred nodes costs nothing by that. Where an event concerns such a port, `held` (cause `lost`) is recorded
 first, so that the machine's table and the port's own row apply to it as to any other.
 
+Nor does whoever had a port before the loss get it back from quarantine at once: in what was lost somebody else may have had it since
+(`Pool.is_doubtful`). A lease that began after the loss is known, and goes back to its owner and service as any other does.
+
 The end is recorded like any other end: by whoever notices that the hold is over, once for the pool on all nodes, as a `pool_defined`
 that says so. In a pool that keeps its ports until proxies have let go of them time ends nothing: some ports at a time get their
 `held`, whereupon the proxies are asked.
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from portfsm._ledger import Ledger
     from portfsm._pool import Lost, Pool
 
-__all__ = ["ask", "asked_next", "end", "free", "inherits", "is_over", "recall"]
+__all__ = ["ask", "asked_next", "end", "free", "is_over", "recall"]
 
 WINDOW = 64
 """How many ports of a pool and node wait for proxies at a time."""
@@ -35,11 +38,6 @@ WINDOW = 64
 def is_over(pool: Pool, now_ns: int) -> bool:
     """Whether the hold has ended, and its end is yet to be recorded."""
     return pool.lost is not None and not pool.kept and pool.lost.until <= now_ns
-
-
-def inherits(pool: Pool, now_ns: int) -> bool:
-    """Whether who had a port last may have it back at once: not while what was lost may tell of another that had it since."""
-    return pool.lost is None or now_ns >= pool.lost.until
 
 
 def free(pool: Pool, now_ns: int) -> int:

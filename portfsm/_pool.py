@@ -65,6 +65,8 @@ class Lost(NamedTuple):
 
     since: int
     until: int
+    seq: int
+    """The opening that was told so: leases that began later are known."""
 
 
 WHY_LOST: Final = "the history before was lost"
@@ -148,12 +150,20 @@ class Pool:
     def is_stranger(self, offset: int, owner: str, service: str, now_ns: int) -> bool:
         """Whether traffic for those who had the port would go astray: another owner, and another service or none.
 
-        A service does not inherit what its owner took over from a second one, or an adopter from anybody (`mixed_until`).
+        A service does not inherit what its owner took over from a second one, or an adopter from anybody (`mixed_until`). Of a port
+        whose history was lost nobody knows who had it last.
         """
+        if self.lost is not None and self.is_doubtful(offset, now_ns):
+            return True
         if owner == self.owner[offset]:
             return False
         mixed_until = self.note(offset).mixed_until
         return not service or service != self.service[offset] or mixed_until > now_ns or (mixed_until > 0 and self.kept)
+
+    def is_doubtful(self, offset: int, now_ns: int) -> bool:
+        """Whether another may have had the port after the lease that its row tells of, in what was lost, and may be asked for there yet."""
+        lost = self.lost
+        return lost is not None and self.token[offset] < lost.seq and (self.kept or now_ns < lost.until)
 
     @property
     def kept(self) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from portfsm.states import EventKind, PortState
     from portfsm.values import PortView
@@ -27,6 +28,7 @@ __all__ = [
     "CommandRejected",
     "Fenced",
     "GroupUnavailable",
+    "HistoryLost",
     "IllegalTransition",
     "InternalError",
     "InvalidValue",
@@ -283,6 +285,19 @@ class OutcomeUnknown(JournalError):
 
     fields = ("path", "errno")
     errno: int | None
+
+
+class HistoryLost(OutcomeUnknown):
+    """The log came back from an older copy: what this writer recorded since is gone, and this time nothing was written.
+
+    Opened as usual, it would give ports to others that live replicas have: open it once with `history="lost"`.
+    """
+
+    @classmethod
+    def found(cls, path: str, why: str) -> Self:
+        """With what to do."""
+        advice = "nothing was written this time, and what was recorded since is lost; open the log once with history='lost'"
+        return cls(f"{path}: {why}: {advice}", path=path, errno=None)
 
 
 class MissingExtra(PortfsmError, ImportError):

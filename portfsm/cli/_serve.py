@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import click
 
+from portfsm._log import warn
 from portfsm.cli import _options as options
 from portfsm.cli._out import Out
 from portfsm.cli._reading import read_state
 from portfsm.cli._text import neutral
-from portfsm.errors import JournalUnreadable, UnknownPool
+from portfsm.errors import HistoryLost, JournalUnreadable, UnknownPool
 from portfsm.manager import open_manager
 from portfsm.specs import PoolSpec, check_overlaps, check_text, normalise_ports
 
@@ -164,9 +165,20 @@ async def _told_to_end() -> None:
 
 
 async def _serve(wanted: _Wanted, clock: Clock, out: Out) -> None:
+    history: Literal["kept", "lost"] = "kept"
+    while True:
+        try:
+            return await _serve_log(wanted, clock, out, history)
+        except HistoryLost as error:
+            # Not left to whoever starts the next one, which would not know.
+            warn("history_lost", error=str(error), effect="serving goes on; every port that nobody proves is held for a full hold")
+            wanted, history = attrs.evolve(wanted, role="lead-or-wait"), "lost"
+
+
+async def _serve_log(wanted: _Wanted, clock: Clock, out: Out, history: Literal["kept", "lost"]) -> None:
     from portfsm.contrib.portserver import PortServer, unix_socket
 
-    async with open_manager(wanted.log, clock=clock, role=wanted.role) as manager:
+    async with open_manager(wanted.log, clock=clock, role=wanted.role, history=history) as manager:
         await _define(manager, wanted)
         first = next(iter(wanted.pools))
         server = PortServer(manager, pool=first, node=wanted.node)

@@ -22,7 +22,7 @@ from anyio.from_thread import BlockingPortal
 
 from portfsm._log import warn
 from portfsm.contrib._leases import lease_of
-from portfsm.errors import InvalidValue, JournalError, ManagerClosed, OwnerConflict
+from portfsm.errors import HistoryLost, InvalidValue, JournalError, ManagerClosed, OwnerConflict
 from portfsm.manager import open_manager
 from portfsm.observation import Observation, Sighting
 from portfsm.states import PortState
@@ -93,6 +93,7 @@ class Ports:
         self._opening = partial(open_manager, journal, pools=tuple(pools))
         self._leak_grace_s = leak_grace_s
         self._keeper: _Keeper | None = None
+        self._history = "kept"
         self._leases: dict[_Key, Lease] = {}
         self._seen: set[_Replica] = set()
         """Those that the controller has said to live, and not yet that they are gone."""
@@ -104,15 +105,21 @@ class Ports:
         keeper = self._opened()
         try:
             return keeper.ask(call)
-        except (JournalError, ManagerClosed):
+        except (JournalError, ManagerClosed) as error:
+            if isinstance(error, HistoryLost):
+                self._history = "lost"
             self.close()  # opening again replays, and is right again
             raise
 
     def _opened(self) -> _Keeper:
         if self._keeper is None or not self._keeper.lives:
-            self._keeper = _Keeper(self._opening)
-            self._leases = {_key(lease): lease for lease in self._keeper.ask(_held)}
+            self._keeper = _Keeper(partial(self._opening, history=self._history))
+            known, self._leases = self._leases, {_key(lease): lease for lease in self._keeper.ask(_held)}
             self.unsettled = True
+            if self._history == "lost":
+                self._history = "kept"
+                for (pool, node, owner), lease in known.items():
+                    self._adopt(pool, node, owner, lease.port)
         return self._keeper
 
     def close(self) -> None:
@@ -157,6 +164,9 @@ class Ports:
     def recover(self, pool: str, node: str, owner: str, port: int) -> None:
         """A replica says that it listens there. Where the log says otherwise, that is told and the log stays as it is."""
         self._seen.add((node, owner))
+        self._adopt(pool, node, owner, port)
+
+    def _adopt(self, pool: str, node: str, owner: str, port: int) -> None:
         if self.find(pool, node, owner) == port:
             return
         try:

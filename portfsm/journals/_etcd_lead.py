@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from portfsm.errors import Fenced, JournalError, JournalLocked
+from portfsm.errors import Fenced, HistoryLost, JournalError, JournalLocked
 from portfsm.journals._etcd_wire import Granted, KeepAlive, Txn, created, encode, fetch, holds, modified, put, transaction
 
 if TYPE_CHECKING:
@@ -124,12 +124,22 @@ class Lead:
         """The key as it is now."""
         return self._shelf.find(self._keys.lead)
 
-    def fenced(self, leader: KeyValue | None, why: str = "it lost its lease") -> Fenced:
+    def fenced(self, leader: KeyValue | None, why: str = "it lost its lease") -> JournalError:
         """The refusal to write any more."""
+        if self._set_back():
+            return HistoryLost.found(self._shelf.path, f"this writer had epoch {self.epoch}, of which the cluster's copy knows nothing yet")
         found = _leader(leader)
         now = f"; process {found.pid} on {found.host}, {found.holder!r}, leads now with epoch {found.epoch}" if leader else ""
         message = f"{self._shelf.path}: this writer had epoch {self.epoch} and {why}{now}: nothing was written; open the log again to go on"
         return Fenced(message, path=self._shelf.path, epoch=self.epoch, current=found.epoch or None)
+
+    def _set_back(self) -> bool:
+        """The cluster is at an earlier epoch, which only an older copy can be."""
+        try:
+            kept = self._shelf.find(self._keys.epoch, patience_s=1.0)
+        except JournalError:
+            return False
+        return kept is None or int(kept.value) < self.epoch
 
     def release(self) -> None:
         """Let the next one in at once; if that cannot be said, it waits for the lease to end."""

@@ -5,7 +5,7 @@ copy has the leader's key and not its events, and whatever came behind the gap w
 
 What each failure means:
 - another leads, or somebody wrote where we would: `Fenced`, nothing was written;
-- the cluster came back from an older copy: `OutcomeUnknown`, nothing was written, and what was before is lost;
+- the cluster came back from an older copy: `HistoryLost`, nothing was written, and what was before is lost;
 - the quota is used up: `JournalFull`, nothing was written;
 - no answer: the same write is asked again, of the other members, too. It is let through once, so finding our own bytes there
   means that an earlier try had arrived. Without any answer it is `OutcomeUnknown`.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from portfsm._codec import Encoder, Seal
-from portfsm.errors import JournalError, JournalFull, OutcomeUnknown
+from portfsm.errors import HistoryLost, JournalError, JournalFull, OutcomeUnknown
 from portfsm.journals._etcd_client import NoAnswer, NoRoom, Refused
 from portfsm.journals._etcd_store import pieces
 from portfsm.journals._etcd_wire import Part, Txn, created, delete, end_of, fetch, modified, put, transaction
@@ -61,7 +61,7 @@ class Writes:
         """What this writer wrote last of what makes up the log: a piece, or the epoch that it began with."""
 
     def append(self, name: str, offset: int, data: bytes) -> None:
-        """Put `data` behind the first `offset` bytes of a file, all of it. Raises `Fenced`, `JournalFull`, `OutcomeUnknown`."""
+        """Put `data` behind the first `offset` bytes of a file, all or none. Raises `Fenced`, `JournalFull`, `OutcomeUnknown`."""
         at, tip = offset, self._tip
         for piece in pieces(data):
             try:
@@ -100,13 +100,8 @@ class Writes:
         """What a refusal means, by who leads now."""
         return self._gone() if self._lead.is_mine(leader) else self._lead.fenced(leader, why)
 
-    def _gone(self) -> OutcomeUnknown:
-        path = self._shelf.path
-        return OutcomeUnknown(
-            f"{path}: what this writer wrote last is gone: the cluster came back from an older copy, and what was acknowledged since is "
-            "lost. Nothing was written; open the log once with history='lost'",
-            path=path, errno=None,
-        )  # fmt: skip
+    def _gone(self) -> HistoryLost:
+        return HistoryLost.found(self._shelf.path, "what this writer wrote last is gone: the cluster came back from an older copy")
 
     def _without_room(self, key: bytes, value: bytes, error: NoRoom) -> None:
         """Refused for lack of room; unless an earlier try had arrived, which leaves nothing to do."""
@@ -196,7 +191,7 @@ class Writes:
         return kept.mod_revision
 
     def check(self, *, patience_s: float) -> None:
-        """See whether the log still ends as this writer left it. Raises `OutcomeUnknown`, `NoAnswer`."""
+        """See whether the log still ends as this writer left it. Raises `HistoryLost`, `NoAnswer`."""
         if not self._tip.is_at(self._shelf.find(self._tip.key, keys_only=True, patience_s=patience_s)):
             raise self._gone()
 

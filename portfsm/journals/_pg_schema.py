@@ -117,9 +117,9 @@ select holder, pid, greatest(0, extract(epoch from lease_until - clock_timestamp
 """
 RENEW = """
 update portfsm_log set lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
-where log = %(log)s and epoch = %(epoch)s returning seq, digest, header
+where log = %(log)s and epoch = %(epoch)s and seq = %(seq)s and digest = %(digest)s returning 1
 """
-GIVE_UP = "update portfsm_log set lease_until = null where log = %(log)s and epoch = %(epoch)s"
+GIVE_UP = "update portfsm_log set lease_until = null where log = %(log)s and epoch = %(epoch)s and digest = any(%(digests)s)"
 
 APPEND = """
 with head as (
@@ -137,7 +137,8 @@ select (select count(*) from kept), (select pg_notify('portfsm_event', log::text
 """
 """One statement, one commit: 0 rows kept means that another leads or that the log stands elsewhere, and nothing was changed.
 
-In a database that came back from an older copy epochs and seqs come again; the digest of all lines before never does.
+In a database that came back from an older copy epochs and seqs come again; the digest of all lines before never does. So whatever
+presupposes who leads presupposes it, too.
 """
 
 RECEIVE = """

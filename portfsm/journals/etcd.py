@@ -204,7 +204,7 @@ class EtcdJournal(EtcdPlace):
     def renew(self) -> None:
         """A sign of life. Raises `Fenced` when the lease was lost, `JournalUnreadable` when nobody answered in half of `lease_s`.
 
-        Also `OutcomeUnknown`, when the cluster came back from an older copy.
+        Also `HistoryLost`, when the cluster came back from an older copy.
         """
         lead = self._check_usable()
         try:

@@ -22,7 +22,7 @@ import psycopg
 import structlog
 from psycopg import errors
 
-from portfsm.errors import Fenced, InternalError, InvalidValue, JournalError, JournalFull, JournalLocked, OutcomeUnknown
+from portfsm.errors import Fenced, HistoryLost, InternalError, InvalidValue, JournalError, JournalFull, JournalLocked, OutcomeUnknown
 from portfsm.journals import _pg_schema as sql
 from portfsm.journals._chain import link
 from portfsm.journals._pg_audit import Audit, head_at, newest_snapshot
@@ -78,6 +78,8 @@ class PostgresJournal:
         self._pid = 0
         self._row = LogRow(0, b"", 0, 0, b"")
         self._chain: Chain | None = None
+        self._tried = b""
+        """What `_last` says after the append that was tried last, if it was kept."""
         self._stopped: JournalError | None = None
         self._recovered = ""
         self._signed_s = 0.0
@@ -146,7 +148,7 @@ class PostgresJournal:
         try:
             self._chain = start(session, row, row.seq, digest=row.digest)
         except JournalError:
-            session.ask(sql.GIVE_UP, log=row.log, epoch=row.epoch)
+            session.ask(sql.GIVE_UP, log=row.log, epoch=row.epoch, digests=[row.digest])
             raise
         self._log_id, self._row, self._last = self._chain.log_id, row, (row.seq, row.digest)
         self._session, self._pid = session, os.getpid()
@@ -190,7 +192,7 @@ class PostgresJournal:
         if events[0].seq != place.seq + 1 or events[-1].seq != place.seq + len(events):
             raise InternalError(f"events {events[0].seq}..{events[-1].seq} do not follow {place.seq}: nothing was written")
         lines, carry = place.write(events)
-        digest = link(self._last[1], lines)
+        digest = self._tried = link(self._last[1], lines)
         # Stays when anything unforeseen leaves the block below, a KeyboardInterrupt for one.
         self._stopped = self._unknown("an append was interrupted")
         try:
@@ -240,18 +242,17 @@ class PostgresJournal:
         except JournalError as error:
             return Fenced(f"{self.path}: another leads ({error}); nothing was written", path=self.path, epoch=self._row.epoch, current=None)
         mine = self._row.epoch
-        if row.epoch != mine:
+        if row.epoch > mine:
             leader = who_leads(session)
             return Fenced(
                 f"{self.path}: {leader} leads now, with epoch {row.epoch}; this writer had epoch {mine}: nothing was written; "
                 "open the log again to go on",
                 path=self.path, epoch=mine, current=row.epoch,
             )  # fmt: skip
-        return self._elsewhere(row.seq)
-
-    def _elsewhere(self, seq: int) -> OutcomeUnknown:
         left = self._last[0]
-        return self._unknown(f"the log ends at {seq} otherwise than this writer left it at {left}: an older copy, or another server?")
+        return HistoryLost.found(
+            self.path, f"the log ends at {row.seq} otherwise than this writer left it at {left}: the database came back from an older copy"
+        )
 
     # ---- leading ----------------------------------------------------------------------------------------------
 
@@ -261,15 +262,12 @@ class PostgresJournal:
             session = self._session = self._again(session)
         asked_s = time.monotonic()
         try:
-            found = session.ask(sql.RENEW, log=self._row.log, epoch=self._row.epoch, lease_s=self.lease_s)
+            seq, digest = self._last
+            found = session.ask(sql.RENEW, log=self._row.log, epoch=self._row.epoch, seq=seq, digest=digest, lease_s=self.lease_s)
         except psycopg.Error as error:
             raise session.failed("take a sign of life", error) from error
         if not found:
             self._stopped = self._fenced(session)
-            raise self._stopped
-        seq, digest, header = found[0]
-        if (seq, digest, header.encode()) != (*self._last, self._row.header):
-            self._stopped = self._elsewhere(seq)
             raise self._stopped
         self._signed_s = asked_s
 
@@ -322,7 +320,7 @@ class PostgresJournal:
         try:
             if session.broken and not isinstance(self._stopped, Fenced):
                 session = self._again(session)
-            session.ask(sql.GIVE_UP, log=self._row.log, epoch=self._row.epoch)
+            session.ask(sql.GIVE_UP, log=self._row.log, epoch=self._row.epoch, digests=[self._last[1], self._tried])
         except (psycopg.Error, JournalError) as error:
             why = self.place.hide(first_line(error))
             _log.warning("journal.lease_kept", path=self.path, why=why, effect=f"another leads when {self.lease_s:g} s are over")

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import structlog
 
 from portfsm.cli._main import run
 from portfsm.journals import read_journal
+from tests.cli.serving import said, server
 from tests.contrib.port_clients import parsed, request
 from tests.strangers import free_range
 from tests.witnesses.helpers import PATIENCE_S, wait_for
@@ -38,17 +38,6 @@ def here(tmp_path, monkeypatch):
 
 
 @contextlib.contextmanager
-def server(*arguments, ready=True):
-    """The command, until the block is left; with what it says first, if it is to be waited for."""
-    command = [sys.executable, "-m", "portfsm", "serve", *map(str, arguments), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        try:
-            yield child, json.loads(child.stdout.readline()) if ready else None
-        finally:
-            child.kill()
-
-
-@contextlib.contextmanager
 def client(path, count=2):
     """A process with so many ports from portpicker."""
     environment = {**os.environ, "PORTSERVER_ADDRESS": str(path)}
@@ -59,14 +48,6 @@ def client(path, count=2):
             yield child, [int(port) for port in child.stdout.readline().split()]
         finally:
             child.kill()
-
-
-def said(path, data):
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(PATIENCE_S)
-        sock.connect(str(path))
-        sock.sendall(data)
-        return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def states(path):

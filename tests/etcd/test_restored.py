@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from portfsm.errors import JournalError, OutcomeUnknown
+from portfsm.errors import HistoryLost, JournalError
 from portfsm.journals import read_journal
 from portfsm.journals._etcd_url import parse
 from portfsm.journals._inspect import inspect_in
@@ -67,9 +67,9 @@ def test_a_leader_goes_on_behind_what_is_gone(restorable, journal, lost):
     segments = len(inspect_in(journal.shelf()).segments)
     assert segments == 1 if lost == 3 else segments > 1
     restorable.restore()
-    with pytest.raises(OutcomeUnknown, match="older copy"):
+    with pytest.raises(HistoryLost, match="older copy"):
         journal.append(EVENTS[3 + lost : 6 + lost])
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(HistoryLost):
         journal.append(EVENTS[3 + lost : 6 + lost])
     journal.save_snapshot(3 + lost, [b"{}"])
     assert list(read_journal(restorable.cluster.url("ports"))) == EVENTS[:3]
@@ -90,8 +90,25 @@ def test_a_leader_with_nothing_to_write_goes_on_leading(restorable, journal):
     restorable.back_up()
     journal.append(EVENTS[3:6])
     restorable.restore()
-    with pytest.raises(OutcomeUnknown, match="older copy"):
+    with pytest.raises(HistoryLost, match="older copy"):
         journal.renew()
+
+
+def test_a_leader_is_told_that_another_leads_where_none_does(restorable):
+    """The copy is from before its own term: whoever opens the log again as usual gives its ports to others."""
+    for holder, lost in (("before", 0), ("leader", 3)):
+        journal = EtcdJournal(parse(restorable.cluster.url("ports")), lease_s=PATIENT_S)
+        journal.open(holder)
+        journal.append(EVENTS[lost : lost + 3])
+        if not lost:
+            journal.close()
+            restorable.back_up()
+    restorable.restore()
+    with pytest.raises(HistoryLost):
+        journal.renew()
+    with pytest.raises(HistoryLost):
+        journal.append(EVENTS[6:9])
+    journal.close()
 
 
 def test_a_leader_that_lost_nothing_is_stopped(restorable, journal):

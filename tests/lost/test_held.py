@@ -10,6 +10,7 @@ import pytest
 
 from portfsm import OwnerConflict, PoolExhausted, PoolSpec, PortState, PortUnavailable, Request, Verdict, open_manager
 from portfsm._dump import dump
+from portfsm._explain import explain
 from portfsm.commands import Adopt, Allocate, AllocateGroup, Block, Clear, DefinePool, Free, Hold, Join, ReleaseOwner, Sweep, Unblock
 from portfsm.testing import FakeWitness
 from tests.lost.worlds import SECOND, reopen, same, sums
@@ -94,7 +95,8 @@ def test_a_port_proven_free_since_that_is_held_on(lost, order):
     assert lease.port == 102
     lost.release(lease)
     with pytest.raises(PoolExhausted):
-        lost.allocate("a")  # what is known of one port and what is not known of another look alike
+        lost.allocate("b")
+    assert lost.allocate("a").port == 102
     same(lost)
 
 
@@ -119,6 +121,47 @@ def test_a_port_given_back_to_whom_the_copy_names_which_another_had_in_what_was_
             world.decide(wanted)
     world.pass_time(10.001)
     assert world.decide(heir)[-1].port == world.allocate("new", service="s").port == lease.port
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_replica_that_lived_through_the_loss_and_restarts_loses_its_port(lost, many):
+    """Its lease began with the adoption, after the loss: nobody can have had the port since."""
+    lost.do(Adopt("p", 101, owner="a", service="s"))
+    lost.do(ReleaseOwner("a"))
+    same(lost)
+    with pytest.raises(PoolExhausted):  # an heir is another matter: what still arrives there may be meant for any other
+        lost.decide(Allocate("p", owner="b", service="s"))
+    assert lost.decide(AllocateGroup([Request("p", "a", service="s", count=1, contiguous=many)]))[-1].port == 101
+    assert lost.allocate("a", service="s").port == 101
+
+
+@pytest.mark.parametrize("owner", ["old", "new"])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_port_that_a_proxy_still_has_given_back_to_whom_the_copy_names(world, owner, many):
+    """Where silence keeps ports no time is long enough, and their evidence is."""
+    world.do(Join("edge"))
+    lease = world.allocate("old", service="s")
+    reopen(world, lost=True)
+    world.release(lease)
+    wanted = AllocateGroup([Request("p", owner, service="s", count=1, contiguous=many)])
+    for _ in range(2):
+        for each in (wanted, Allocate("p", owner=owner, service="s"), Allocate("p", owner=owner, service="s", port=lease.port)):
+            with pytest.raises((PoolExhausted, PortUnavailable)):
+                world.decide(each)
+        world.pass_time(20)
+        same(world)
+    world.do(Clear("p", lease.port, reason="edge: clear"))
+    assert world.decide(wanted)[-1].port == lease.port
+
+
+def test_an_explanation_that_says_who_gets_a_port_that_nobody_gets(world):
+    lease = world.allocate("old", service="s")
+    reopen(world, lost=True)
+    world.release(lease)
+    assert "gets it" not in explain(world.ledger, "p", lease.port, node="", now_ns=world.now)
+    world.do(Adopt("p", 101, owner="new"))
+    world.do(ReleaseOwner("new"))
+    assert "only owner 'new' gets it" in explain(world.ledger, "p", 101, node="", now_ns=world.now)
 
 
 @pytest.mark.parametrize("order", ["lowest", "longest-idle", "random"])

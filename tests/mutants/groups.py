@@ -111,10 +111,17 @@ MUTANTS = [
     ),
     Mutant(
         "who had a port last inherits what was lost",
-        "_lost.py",
-        "return pool.lost is None or now_ns >= pool.lost.until",
-        "return True",
+        "_pool.py",
+        "        if self.lost is not None and self.is_doubtful(offset, now_ns):\n            return True\n",
+        "",
         (f"{LOST}test_held.py::test_a_port_given_back_to_whom_the_copy_names_which_another_had_in_what_was_lost",),
+    ),
+    Mutant(
+        "time alone gives back what was lost",
+        "_pool.py",
+        "(self.kept or now_ns < lost.until)",
+        "now_ns < lost.until",
+        (f"{LOST}test_held.py::test_a_port_that_a_proxy_still_has_given_back_to_whom_the_copy_names",),
     ),
     Mutant(
         "a number passes a waiting group",

@@ -14,6 +14,7 @@ class AnswerJudge:
     def begun(self, call):
         """The call runs now; its decision is made before it first waits."""
         call.turn, call.begun_at = self.turns, self.true_ns
+        call.outside = self._is_outside(call)
         if call.controller.superseded:
             return
         ahead = self.record.ahead
@@ -236,8 +237,12 @@ class AnswerJudge:
         )
 
     def _refused_PortOutOfRange(self, call, error):  # noqa: N802
-        number = call.options["port"] if call.name == "allocate" else call.args[1]
-        return number not in self.record.ahead.pools[call.args[0]][0]
+        return call.outside or self._is_outside(call)  # it may be inside by the time that it is told
+
+    def _is_outside(self, call):
+        number = call.options.get("port") if call.name == "allocate" else next(iter(call.args[1:]), None)
+        pools = self.record.ahead.pools  # where a log was lost, a pool may be missing until it is defined again
+        return number is not None and call.args[0] in pools and number not in pools[call.args[0]][0]
 
     def _refused_IllegalTransition(self, call, error):  # noqa: N802
         return call.before in (("ALLOCATED",) if call.name == "unblock" else ("ALLOCATED", "BLOCKED"))

@@ -34,6 +34,8 @@ class Call:
         self.doubt_ns = 0
         """By how much the deadline may be earlier: a group waits as the pools say that lack ports."""
         self.before = ""
+        self.outside = False
+        """Whether it named a port outside the ranges."""
         self.then = None
 
     @property

@@ -37,7 +37,7 @@ class GroupJudge:
         for call in calls:
             for request in call.requests:
                 mine = (*request.place, request.owner, request.service) == (event.node, event.pool, event.owner, event.service)
-                if call.started and mine and index < request.count:
+                if call.started and mine and index < request.count and not call.served:
                     found.append(call)
                     call.tokens |= {event.token} | self._group_holds(call)
                     call.served |= not self.missing(call) - {(event.node, event.pool, event.owner, index)}

@@ -148,6 +148,9 @@ class Loss(Evidence):
     def judge(self, p, e, now):
         super().judge(p, e, now)
         assert e.cause == "lost" or not self.is_lost((e.node, e.pool, e.port)), "its history was lost, and it was not held for it"
+        lost = self.lost.get(e.pool)
+        if lost and (e.kind, p.state) == ("allocated", "QUARANTINED") and p.token < lost.seq:
+            assert e.ts >= lost.until and not self.kept(e.pool), "given back, and in what was lost another may have had it"
         if e.cause == "lost":
             assert now + self.hold_of(e) >= self.lost[e.pool].free_at, "a hold after a loss was shortened"
 

@@ -99,14 +99,14 @@ class Server(Faulty):
         left_ns = (self.row.lease_until or 0) - self.now()
         return [(self.row.holder, self.row.pid, max(0, left_ns) / SECOND)]
 
-    def _renew(self, log, epoch, lease_s):
-        if epoch != self.row.epoch:
+    def _renew(self, log, epoch, seq, digest, lease_s):
+        if (epoch, seq, digest) != (self.row.epoch, self.row.seq, self.row.digest):
             return []
         self._lease(lease_s)
-        return [(self.row.seq, self.row.digest, self.row.header)]
+        return [(1,)]
 
-    def _give_up(self, log, epoch):
-        if epoch == self.row.epoch:
+    def _give_up(self, log, epoch, digests):
+        if epoch == self.row.epoch and self.row.digest in digests:
             self.row.lease_until = None
         return []
 

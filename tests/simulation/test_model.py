@@ -68,6 +68,7 @@ ALLOWED = [
     (pool(), *HELD, ("freed", "operator", 1, "")),
     (pool(), BLOCKED, 5, ("unblocked", "elapsed", 1, ""), 10, ("freed", "elapsed", 1, "")),
     (opened(), pool(), *HELD, 10, opened("c"), ("freed", "elapsed", 1, "")),
+    (opened(), pool(), opened(history="lost"), ("held", "lost", 1, "", {"until_s": 10}), ("adopted", "", 1, "a/x"), RELEASED, GIVEN),
     (opened(), pool(), opened("c", history="lost"), 10, ("pool_defined", pool()[1] | {"history": "kept"}), GIVEN),
 ]
 
@@ -102,6 +103,17 @@ REFUSED = {
     ),
     "its history was lost": (opened(), pool(), opened("c", history="lost"), GIVEN),
     "its history was lost ": (opened(), opened(history="lost"), pool(), GIVEN),
+    "given back, and in what was lost": (
+        opened(),
+        pool(),
+        *HELD,
+        opened(history="lost"),
+        ("held", "lost", 1, "a/x", {"until_s": 10}),
+        GIVEN,
+    ),
+    "given back, and in what was lost ": (
+        (opened(), pool(), JOIN, *HELD, opened(history="lost"), ("held", "lost", 1, "a/x", {"until_s": 10}), 20, GIVEN)
+    ),
     "the hold after a loss ended too early": (
         (opened(), pool(), opened(history="lost"), 9, ("pool_defined", pool()[1] | {"history": "kept"}))
     ),

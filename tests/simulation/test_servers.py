@@ -38,8 +38,8 @@ class Statements:
         body = chance.randbytes(5)
         return chance.choice((
             (sql.TAKE_OVER, {"name": self.name, "holder": f"h{chance.randint(0, 9)}", "pid": 7, "lease_s": lease_s}),
-            (sql.RENEW, {"log": log, "epoch": epoch, "lease_s": lease_s}),
-            (sql.GIVE_UP, {"log": log, "epoch": epoch}),
+            (sql.RENEW, {"log": log, "epoch": epoch, "seq": seq, "digest": before, "lease_s": lease_s}),
+            (sql.GIVE_UP, {"log": log, "epoch": epoch, "digests": [before, chance.randbytes(32)]}),
             (sql.APPEND, {"log": log, "epoch": epoch, "seq": seq, "count": count, "before": before, "digest": chance.randbytes(32), "lines": lines, "lease_s": lease_s}),
             (sql.APPEND, {"log": log, "epoch": self.epoch, "seq": self.seq, "count": count, "before": self.digest, "digest": chance.randbytes(32), "lines": lines, "lease_s": lease_s}),
             (sql.LAST_LINE, {"log": log, "seq": seq}),
