@@ -15,7 +15,7 @@ import time
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -93,7 +93,7 @@ class Ports:
         self._opening = partial(open_manager, journal, pools=tuple(pools))
         self._leak_grace_s = leak_grace_s
         self._keeper: _Keeper | None = None
-        self._history = "kept"
+        self._history: Literal["kept", "lost"] = "kept"
         self._leases: dict[_Key, Lease] = {}
         self._seen: set[_Replica] = set()
         """Those that the controller has said to live, and not yet that they are gone."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -206,10 +207,10 @@ class EtcdJournal(EtcdPlace):
 
         Also `HistoryLost`, when the cluster came back from an older copy.
         """
-        lead = self._check_usable()
+        lead, until = self._check_usable(), time.monotonic() + self.lease_s / 2
         try:
             lead.renew()
-            self._writes.check(patience_s=self.lease_s / 6)
+            self._writes.check(patience_s=until - time.monotonic())
         except (Fenced, OutcomeUnknown) as error:
             self._stopped = error
             raise

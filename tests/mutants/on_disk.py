@@ -190,6 +190,27 @@ MUTANTS = [
         " and seq >= %(at)s\n",
         (f"{POSTGRES}test_restored.py::test_the_state_of_a_history_that_is_gone_is_kept_for_the_next_opening",),
     ),
+    Mutant(
+        "postgres: a sign of life for another history",
+        "journals/_pg_schema.py",
+        " and seq = %(seq)s and digest = %(digest)s returning 1",
+        " returning 1",
+        (f"{POSTGRES}test_restored.py::test_a_sign_of_life_of_a_history_that_is_gone_counts",),
+    ),
+    Mutant(
+        "postgres: another's lead is given up",
+        "journals/_pg_schema.py",
+        " and digest = any(%(digests)s)",
+        "",
+        (f"{POSTGRES}test_restored.py::test_who_led_what_is_gone_gives_up_the_lead_of_another",),
+    ),
+    Mutant(
+        "postgres: an older copy is another leader",
+        "journals/postgres.py",
+        "if row.epoch > mine:",
+        "if row.epoch != mine:",
+        (f"{POSTGRES}test_restored.py::test_a_leader_is_told_that_another_leads_where_none_does",),
+    ),
     # ---- one writer, in etcd
     Mutant(
         "etcd: any writer appends",
@@ -213,6 +234,13 @@ MUTANTS = [
         (f"{ETCD}test_restored.py::test_a_leader_goes_on_behind_what_is_gone",),
     ),
     Mutant(
+        "etcd: an older copy is another leader",
+        "journals/_etcd_lead.py",
+        "        if self._set_back():",
+        "        if False:",
+        (f"{ETCD}test_restored.py::test_a_leader_is_told_that_another_leads_where_none_does",),
+    ),
+    Mutant(
         "etcd: what is removed is another",
         "journals/_etcd_tail.py",
         "([piece.compare()] if piece != self._tip else [])",
@@ -229,7 +257,7 @@ MUTANTS = [
     Mutant(
         "etcd: an idle leader of what is gone",
         "journals/etcd.py",
-        "            self._writes.check(patience_s=self.lease_s / 6)\n",
+        "            self._writes.check(patience_s=until - time.monotonic())\n",
         "",
         (f"{ETCD}test_restored.py::test_a_leader_with_nothing_to_write_goes_on_leading",),
     ),

@@ -8,6 +8,7 @@ SERVER = "tests/contrib/test_portserver.py"
 CLIENTS = "tests/contrib/test_portserver_clients.py"
 DOOR = "tests/contrib/test_doorway.py"
 RAY = "tests/contrib/test_ray_ports.py"
+RESTORED = "tests/postgres/test_restored.py::"
 SECURITY = "tests/test_security.py::test_another_user_gets_a_port_or_learns_who_has_one"
 
 MUTANTS = [
@@ -17,6 +18,20 @@ MUTANTS = [
         "if peer.uid in (os.geteuid(), _ROOT):",
         "if peer.uid >= 0:",
         (SECURITY,),
+    ),
+    Mutant(
+        "a log that came back older is served as it is",
+        "cli/_serve.py",
+        'attrs.evolve(wanted, role="lead-or-wait"), "lost"',
+        'attrs.evolve(wanted, role="lead-or-wait"), "kept"',
+        (RESTORED + "test_who_serves_a_log_leaves_its_loss_to_the_next_one",),
+    ),
+    Mutant(
+        "a log that came back older is opened for Ray as it is",
+        "contrib/_ray_ports.py",
+        "if isinstance(error, HistoryLost):",
+        "if False:",
+        (RESTORED + "test_replicas_that_live_lose_their_ports_to_others",),
     ),
     Mutant("a port for another user's process", "contrib/_peers.py", "if uids != {peer.uid}:", "if not uids:", (SECURITY,)),
     Mutant(
