@@ -82,6 +82,13 @@ MUTANTS = [
         (f"{SYNCS}::test_pages_that_were_never_written_are_believed",),
     ),
     Mutant(
+        "a seal is judged in two ways",
+        SEGMENTS,
+        " or not sealed_in(line)",
+        "",
+        (f"{MENDING}::test_a_log_with_a_damaged_seal_is_written_on_and_refused_afterwards",),
+    ),
+    Mutant(
         "a seal is not written anew",
         MEND,
         "        reaffirm(directory, segment)\n",
